@@ -1,0 +1,224 @@
+"""`msm prep`: corpora to Megatron indexed datasets.
+
+This module imports only typer: `msm --help` loads it, and must start at once. Each command imports
+what it needs.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from data_prep.outcome import Prepared
+
+app = typer.Typer(
+    help="Turn documents and chats into Megatron indexed datasets, and look at them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT...", help="JSONL files.")]
+Tokenizer = Annotated[
+    Path, typer.Option("--tokenizer", metavar="DIR", help="Folder with the model's tokenizer.json.")
+]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="PREFIX", help="Dataset to write: PREFIX.bin, .idx, ...")
+]
+MaxRejects = Annotated[
+    int, typer.Option("--max-rejects", min=0, help="Lines that may be unusable; more is an error.")
+]
+MaxLineBytes = Annotated[
+    int, typer.Option("--max-line-bytes", min=1, help="Longer lines are rejected.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is at PREFIX.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+_MAX_LINE_BYTES = 64 << 20
+
+
+@app.command()
+def docs(
+    inputs: Inputs,
+    *,
+    tokenizer: Tokenizer,
+    out: Out,
+    append_eod: Annotated[
+        bool, typer.Option(help="End every document with the end-of-document token.")
+    ] = True,
+    eod_token: Annotated[
+        str | None, typer.Option(help="That token; default: the tokenizer's eos token.")
+    ] = None,
+    max_rejects: MaxRejects = 0,
+    max_line_bytes: MaxLineBytes = _MAX_LINE_BYTES,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tokenize documents, lines of {"text": ...}, for midtraining."""
+    from data_prep.documents import DocumentOptions, prepare_documents
+    from data_prep.progress import show_progress
+    from megatron_msm.formats.manifest import dataset_prefix
+
+    _refuse_eod_without_append(append_eod, eod_token)
+    prefix = dataset_prefix(out)
+    options = DocumentOptions(
+        tokenizer=tokenizer,
+        out=prefix,
+        append_eod=append_eod,
+        eod_token=eod_token,
+        max_rejects=max_rejects,
+        max_line_bytes=max_line_bytes,
+        force=force,
+    )
+    with show_progress("docs", total=_total_bytes(inputs), is_bytes=True) as on_bytes:
+        prepared = prepare_documents(inputs, options, on_bytes=on_bytes)
+    _report(prefix, prepared, as_json=as_json)
+
+
+@app.command()
+def chats(
+    inputs: Inputs,
+    *,
+    tokenizer: Tokenizer,
+    out: Out,
+    max_length: Annotated[
+        int, typer.Option(min=2, help="Tokens; longer conversations are rejected.")
+    ],
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Jinja template; default: the tokenizer's own."),
+    ] = None,
+    today: Annotated[
+        str | None,
+        typer.Option(metavar="YYYY-MM-DD", help="Date for templates that write one."),
+    ] = None,
+    max_rejects: MaxRejects = 0,
+    max_line_bytes: MaxLineBytes = _MAX_LINE_BYTES,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Render and tokenize chats, lines of {"messages": [...]}, with a loss mask."""
+    from data_prep.chats import ChatOptions, prepare_chats
+    from data_prep.progress import show_progress
+    from megatron_msm.formats.manifest import dataset_prefix
+
+    prefix = dataset_prefix(out)
+    options = ChatOptions(
+        tokenizer=tokenizer,
+        out=prefix,
+        max_length=max_length,
+        chat_template=chat_template,
+        today=_date(today),
+        max_rejects=max_rejects,
+        max_line_bytes=max_line_bytes,
+        force=force,
+    )
+    with show_progress("chats", total=_total_bytes(inputs), is_bytes=True) as on_bytes:
+        prepared = prepare_chats(inputs, options, on_bytes=on_bytes)
+    _report(prefix, prepared, as_json=as_json)
+
+
+@app.command()
+def show(
+    prefix: Annotated[Path, typer.Argument(metavar="PREFIX")],
+    *,
+    row: Annotated[int, typer.Option(help="Row to show; negative ones count from the end.")] = 0,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Tokenizer; default: where the dataset was made with it."),
+    ] = None,
+) -> None:
+    """Show a row token by token: what carries loss, and where it comes from."""
+    from rich.console import Console
+
+    from data_prep.show import print_row, read_row
+    from megatron_msm.formats.manifest import dataset_prefix
+
+    view = read_row(dataset_prefix(prefix), row, tokenizer=tokenizer)
+    print_row(view, Console(highlight=False))
+
+
+@app.command()
+def check(
+    prefix: Annotated[Path, typer.Argument(metavar="PREFIX")], *, as_json: AsJson = False
+) -> None:
+    """Verify a dataset: hashes, counts, and that rows, masks and provenance are aligned."""
+    from data_prep.check import check_dataset, require_ok
+    from megatron_msm.formats.manifest import dataset_prefix, read_manifest
+
+    prefix = dataset_prefix(prefix)
+    findings = check_dataset(prefix)
+    if as_json:
+        is_ok = all(finding.is_ok for finding in findings)
+        checks = [finding._asdict() for finding in findings]
+        sha256 = read_manifest(prefix).sha256
+        _print_json({"prefix": str(prefix), "is_ok": is_ok, "sha256": sha256, "checks": checks})
+    else:
+        for finding in findings:
+            mark = "ok    " if finding.is_ok else "FAILED"
+            typer.echo(f"{mark} {finding.name}: {finding.detail}")
+    require_ok(prefix, findings)
+
+
+@app.command()
+def merge(
+    prefixes: Annotated[list[Path], typer.Argument(metavar="PREFIX...")],
+    *,
+    out: Out,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Join datasets into one, byte for byte what one run over all inputs would make."""
+    from data_prep.merge import merge_datasets
+    from data_prep.progress import show_progress
+    from megatron_msm.formats.manifest import dataset_prefix, read_manifest
+
+    sources, target = [dataset_prefix(prefix) for prefix in prefixes], dataset_prefix(out)
+    total = sum(read_manifest(source).counts.kept for source in sources)
+    with show_progress("merge", total=total, is_bytes=False) as on_row:
+        prepared = merge_datasets(sources, target, force=force, on_row=on_row)
+    _report(target, prepared, as_json=as_json)
+
+
+def _report(prefix: Path, prepared: "Prepared", *, as_json: bool) -> None:
+    if as_json:
+        _print_json(prepared.as_json(str(prefix)))
+        return
+    counts = prepared.manifest.counts
+    state = "already made" if prepared.already_made else "made"
+    typer.echo(f"{prefix}: {state}, {counts.kept:,} rows, {counts.tokens:,} tokens")
+    if prepared.manifest.kind == "chats":
+        share = counts.trained_tokens / counts.tokens
+        typer.echo(f"  {counts.trained_tokens:,} tokens carry loss ({share:.0%})")
+    if counts.rejected:
+        typer.echo(f"  {counts.rejected:,} lines rejected: {prefix}.rejects.jsonl says why")
+    if counts.blank:
+        typer.echo(f"  {counts.blank:,} blank lines skipped")
+    typer.echo(f"  look at a row: msm prep show {prefix} --row 0")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    import orjson
+
+    typer.echo(orjson.dumps(value).decode())
+
+
+def _total_bytes(inputs: list[Path]) -> int:
+    return sum(path.stat().st_size for path in inputs if path.is_file())
+
+
+def _refuse_eod_without_append(append_eod: bool, eod_token: str | None) -> None:
+    if not append_eod and eod_token is not None:
+        raise typer.BadParameter(
+            "needs --append-eod, which was turned off", param_hint="--eod-token"
+        )
+
+
+def _date(text: str | None) -> Any:
+    import datetime
+
+    if text is None:
+        return None
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not YYYY-MM-DD", param_hint="--today") from None

@@ -1,0 +1,76 @@
+"""Texts to token ids, in batches: the seam where tokenizer back ends plug in."""
+
+from collections.abc import Collection, Sequence
+from itertools import chain
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+
+class EncodedBatch(NamedTuple):
+    """Token ids of several texts, one after the other."""
+
+    tokens: npt.NDArray[np.int32]
+    """[sum(lengths)]."""
+    lengths: npt.NDArray[np.int32]
+    """[texts]."""
+
+    def rows(self) -> list[npt.NDArray[np.int32]]:
+        """Return the tokens of each text, as views."""
+        return np.split(self.tokens, np.cumsum(self.lengths)[:-1])
+
+
+class TextEncoder(Protocol):
+    """Encodes plain texts: no special tokens are added, none are recognised in the text."""
+
+    name: str
+    """What the manifest's reader may want to know: the back end."""
+
+    def encode_batch(self, texts: Sequence[str]) -> EncodedBatch:
+        """Encode the texts, in order."""
+        ...
+
+
+class TokenizersEncoder:
+    """The reference back end: Hugging Face `tokenizers`, parallel over the texts of a batch.
+
+    Args:
+        tokenizer: From `load_tokenizer(..., control_tokens_as_text=True)`.
+    """
+
+    name = "tokenizers"
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer: Any = tokenizer
+
+    def encode_batch(self, texts: Sequence[str]) -> EncodedBatch:
+        """Encode the texts, in order."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        ids: list[list[int]] = [encoding.ids for encoding in encodings]
+        lengths = np.fromiter(map(len, ids), np.int32, len(ids))
+        tokens = np.fromiter(chain.from_iterable(ids), np.int32, int(lengths.sum()))
+        return EncodedBatch(tokens, lengths)
+
+
+class ControlTokenCheck:
+    """Finds control-token ids where only plain text should be.
+
+    `encode_special_tokens` keeps the added-token matcher off, but a model whose vocabulary lists
+    the token as an ordinary piece could still produce its id; then the row is not plain text.
+    The unknown token is let through: it is what plain text may become.
+    """
+
+    def __init__(self, control_ids: Collection[int], *, vocab_size: int) -> None:
+        self._is_control = np.zeros(vocab_size, np.bool_)
+        self._is_control[list(control_ids)] = True
+
+    def first_in(self, tokens: npt.NDArray[np.int32]) -> int | None:
+        """Return the first control-token id among `tokens`, or None."""
+        hits = np.flatnonzero(self._is_control[tokens])
+        return int(tokens[hits[0]]) if len(hits) else None
+
+    def count_in(self, tokens: npt.NDArray[np.int32]) -> int:
+        """Return how many of `tokens` are control tokens."""
+        return int(np.count_nonzero(self._is_control[tokens]))

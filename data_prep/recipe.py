@@ -1,0 +1,111 @@
+"""What decides a dataset besides its inputs, and whether a finished one was made the same way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from data_prep.read_lines import hash_input
+from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.files import sha256_of_text
+from megatron_msm.formats.manifest import (
+    Counts,
+    DatasetManifest,
+    FileEntry,
+    InputEntry,
+    manifest_path,
+    read_manifest,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Kind, tokenizer, template and settings of a preparation."""
+
+    kind: Literal["docs", "chats"]
+    tokenizer_sha256: str
+    tokenizer_path: str
+    vocab_size: int
+    settings: dict[str, Any]
+    """Options that change the output; as the manifest shows them."""
+    eod_id: int | None = None
+    chat_template: str | None = None
+
+    @classmethod
+    def of(cls, manifest: DatasetManifest) -> "Recipe":
+        """Return the recipe that a finished dataset was made by."""
+        return cls(
+            kind=manifest.kind,
+            tokenizer_sha256=manifest.tokenizer_sha256,
+            tokenizer_path=manifest.tokenizer_path,
+            vocab_size=manifest.vocab_size,
+            settings=manifest.settings,
+            eod_id=manifest.eod_id,
+            chat_template=manifest.chat_template,
+        )
+
+    def manifest(
+        self, inputs: Sequence[InputEntry], *, counts: Counts, files: dict[str, FileEntry]
+    ) -> DatasetManifest:
+        """Return the manifest of the finished dataset."""
+        template = self.chat_template
+        return DatasetManifest(
+            kind=self.kind,
+            tokenizer_sha256=self.tokenizer_sha256,
+            tokenizer_path=self.tokenizer_path,
+            chat_template_sha256=None if template is None else sha256_of_text(template),
+            chat_template=template,
+            vocab_size=self.vocab_size,
+            eod_id=self.eod_id,
+            settings=self.settings,
+            counts=counts,
+            inputs=tuple(inputs),
+            files=files,
+        )
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """Name what differs from another recipe in a way that can change the output."""
+        names = ("kind", "tokenizer_sha256", "eod_id", "chat_template")
+        differing = [name for name in names if getattr(self, name) != getattr(other, name)]
+        keys = sorted(self.settings.keys() | other.settings.keys())
+        return differing + [
+            f"{key} ({other.settings.get(key)!r} there, {self.settings.get(key)!r} here)"
+            for key in keys
+            if self.settings.get(key) != other.settings.get(key)
+        ]
+
+
+def find_finished(
+    prefix: Path, recipe: Recipe, inputs: list[Path], *, max_rejects: int
+) -> DatasetManifest | None:
+    """Return the finished dataset at `prefix` if it is what this run would make.
+
+    Inputs are compared by path and content: the provenance rows name the paths.
+
+    Returns:
+        Its manifest, or None when there is no finished dataset yet.
+
+    Raises:
+        DataFormatError: Another dataset is there, or a damaged one.
+    """
+    if not manifest_path(prefix).exists():
+        return None
+    try:
+        manifest = read_manifest(prefix)
+    except DataFormatError as error:
+        raise DataFormatError(f"{error} Replace it with --force.") from None
+    differing = recipe.differences(Recipe.of(manifest))
+    if not differing and [entry.path for entry in manifest.inputs] != [str(p) for p in inputs]:
+        differing = ["the list of inputs"]
+    if not differing:
+        now = [hash_input(path) for path in inputs]
+        changed = [new.path for new, old in zip(now, manifest.inputs, strict=True) if new != old]
+        differing = [f"the content of {path}" for path in changed]
+    if not differing and manifest.counts.rejected > max_rejects:
+        differing = [f"its {manifest.counts.rejected} rejected lines, over --max-rejects"]
+    if differing:
+        raise DataFormatError(
+            f"{prefix}: a finished dataset is here, and it differs from what was asked for in "
+            f"{'; '.join(differing)}. Choose another --out, or replace it with --force."
+        )
+    return manifest

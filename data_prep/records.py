@@ -1,0 +1,79 @@
+"""What flows through a preparation: lines in, items out.
+
+    read_lines -> Line -> parse -> Document | Chat | Reject | Blank -> encode -> DatasetWriter
+
+Every line becomes exactly one item, in order, so counts add up by construction and the reject file
+is in line order whatever the batches are.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from megatron_msm.formats.rejects import Reject, snippet_of
+
+
+class RejectLineError(ValueError):
+    """A line cannot become a row; the text is the reason that goes into the reject file."""
+
+
+class Line(NamedTuple):
+    """One line of an input file."""
+
+    file: str
+    """The path as given on the command line."""
+    number: int
+    """1-based."""
+    byte_offset: int
+    raw: bytes
+    """With its line end; only the beginning if the line is over the limit."""
+    over_limit: int | None = None
+    """The limit in bytes, when the line is longer than that."""
+
+    def reject(self, reason: str) -> Reject:
+        """Return the record of this line's rejection."""
+        return Reject(self.file, self.number, self.byte_offset, reason, snippet_of(self.raw))
+
+
+class Blank(NamedTuple):
+    """A line of nothing but white space."""
+
+    line: Line
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Fields of an input line that are carried into the provenance."""
+
+    id: str | None
+    spec_id: str | None
+    clause_ids: list[str] | None
+    domain: str | None
+    subdomain: str | None
+    doc_type: str | None
+    idea: str | None
+    role: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A line with a text."""
+
+    line: Line
+    text: str
+    carried: Carried
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A line with a conversation."""
+
+    line: Line
+    messages: list[dict[str, Any]]
+    """As the template sees them: without `loss`, and without fields that are null."""
+    trained: list[bool]
+    """For each message whether it carries loss; True only for the assistant's."""
+    tools: list[dict[str, Any]] | None
+    carried: Carried
+
+
+Item = Document | Chat | Reject | Blank

@@ -1,0 +1,139 @@
+"""`msm eval`: judge Hugging Face checkpoints, and write the report.
+
+Imports nothing heavy at the top: `msm --help` loads this module.
+"""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+class Dtype(StrEnum):
+    """Precision of the forward pass."""
+
+    BF16 = "bf16"
+    FP32 = "fp32"
+
+
+@app.callback()
+def evaluate() -> None:
+    """Evaluate Hugging Face checkpoints."""
+
+
+@app.command()
+def choice(
+    model_dir: Annotated[
+        Path, typer.Argument(metavar="MODEL_DIR", help="Hugging Face folder with a chat template.")
+    ],
+    items: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Forced-choice items.")],
+    out: Annotated[Path, typer.Option(metavar="RESULT.json", help="Where the result goes.")],
+    split: Annotated[str, typer.Option(help="Which items of the file.")] = "test",
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Label that log-odds above 0 speak for [file's first]."),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Sequences in one forward pass; an item makes four.")
+    ] = 8,
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the forward pass.")] = Dtype.BF16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    label: Annotated[
+        str | None, typer.Option(help="The model's name in tables [folder's name].")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result, without its rows, as JSON.")
+    ] = False,
+) -> None:
+    """Forced choice: which of two answers is likelier, in both orders of listing them.
+
+    Each item is asked as a chat turn, and both answers are scored by mean log-probability per
+    token. Results go to RESULT.json, with one row per item.
+    """
+    _check_extra("msm eval choice", "scipy", "transformers")
+    from rich.console import Console
+
+    from evals.choice import run_choice
+    from evals.choice_table import print_result
+    from evals.progress import progress_on
+    from megatron_msm.formats.files import write_json_atomic
+
+    _prepare_out(out)
+    with progress_on(Console(stderr=True), "scoring") as on_progress:
+        result = run_choice(
+            model_dir,
+            items,
+            split=split,
+            target=target,
+            batch_size=batch_size,
+            dtype=dtype.value,
+            device=device,
+            label=label,
+            on_progress=on_progress,
+        )
+    write_json_atomic(out, result.model_dump(mode="json"))
+    if as_json:
+        typer.echo(result.model_dump_json(exclude={"rows"}, indent=2))
+        return
+    print_result(result, Console(file=sys.stdout))
+    typer.echo(f"written    {out}")
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT.html", help="Where the report goes.")],
+    choice_results: Annotated[
+        list[Path],
+        typer.Option(
+            "--choice",
+            metavar="RESULT.json",
+            help="A result of `msm eval choice`; repeat it. The first is what others are compared "
+            "with.",
+        ),
+    ],
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PHASE=metrics.jsonl", help="Loss curve of a phase; repeat it."),
+    ] = None,
+    title: Annotated[str, typer.Option(help="The report's heading.")] = "Model Spec Midtraining",
+    facts: Annotated[
+        Path | None,
+        typer.Option(metavar="FACTS.json", help="Stages: a list of {stage, made, where, seconds}."),
+    ] = None,
+) -> None:
+    """Write one self-contained HTML file: loss curves, choices, differences, lineage."""
+    _check_extra("msm eval report", "scipy", "matplotlib")
+    from evals.report import write_report
+
+    _prepare_out(out)
+    write_report(
+        out, choice_paths=choice_results, metrics=metrics or (), title=title, facts_path=facts
+    )
+    typer.echo(f"written    {out}")
+
+
+def _check_extra(feature: str, *packages: str) -> None:
+    from importlib.util import find_spec
+
+    from megatron_msm.errors import MissingExtraError
+
+    if any(find_spec(package) is None for package in packages):
+        raise MissingExtraError(feature=feature, extra="evals")
+
+
+def _prepare_out(out: Path) -> None:
+    """Find out before the work, not after it, that the result cannot be written."""
+    from megatron_msm.errors import ConfigError
+
+    if out.is_dir():
+        raise ConfigError(f"{out}: is a folder. Give the name of a file to write.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{out}: its folder cannot be made ({error.strerror}). Choose another place."
+        ) from None

@@ -1,0 +1,142 @@
+"""`msm convert`: Hugging Face folder <-> Megatron checkpoint. Imports torch only when it runs."""
+
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Convert between Hugging Face folders and Megatron checkpoints, and prove them equal.",
+    no_args_is_help=True,
+)
+
+HfDir = Annotated[Path, typer.Argument(help="Hugging Face model folder.", show_default=False)]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        help="Checkpoint folder (its newest iteration) or an iteration folder.", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+_DIFFERENCES_SHOWN = 10
+
+
+@app.command("import")
+def import_command(
+    hf_dir: HfDir,
+    out: Annotated[Path, typer.Argument(help="Checkpoint folder to create.", show_default=False)],
+    force: Annotated[bool, typer.Option(help="Replace an import that is already there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write HF_DIR's model as a Megatron checkpoint that loads under any parallel layout."""
+    from megatron_msm.convert.importing import import_hf
+    from megatron_msm.convert.progress import progress_bar
+
+    started = time.monotonic()
+    with progress_bar() as progress:
+        state = import_hf(hf_dir, out, force=force, progress=progress)
+    num_bytes = sum(r.bytes for name, r in state.files.items() if name.endswith(".distcp"))
+    result = {
+        "checkpoint": str(out),
+        "architecture": state.architecture,
+        "identity": state.identity,
+        **_cost(started, num_bytes),
+    }
+    _show(result, as_json, f"imported {state.architecture} into {out}: {_in_words(result)}")
+
+
+@app.command("export")
+def export_command(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Argument(help="Folder to create.", show_default=False)],
+    max_shard_size: Annotated[
+        str, typer.Option(help="Largest weight file, like 5GB or 500MB.")
+    ] = "5GB",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Convert every tensor: bfloat16, float32, float16. Default: as it was."),
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write CHECKPOINT as a complete Hugging Face folder: weights, tokenizer, template, config."""
+    from megatron_msm.convert.exporting import export_hf
+    from megatron_msm.convert.progress import progress_bar
+
+    started = time.monotonic()
+    with progress_bar() as progress:
+        manifest = export_hf(
+            checkpoint,
+            out,
+            max_shard_size=max_shard_size,
+            dtype=dtype,
+            force=force,
+            progress=progress,
+        )
+    weights = [r.bytes for name, r in manifest.files.items() if name.endswith(".safetensors")]
+    result = {
+        "folder": str(out),
+        "phase": manifest.phase,
+        "iteration": manifest.iteration,
+        "weight_files": len(weights),
+        **_cost(started, sum(weights)),
+    }
+    what = f"{manifest.phase} step {manifest.iteration}"
+    _show(result, as_json, f"exported {what} into {out}: {_in_words(result)}")
+
+
+@app.command("verify")
+def verify_command(
+    hf_dir: HfDir,
+    checkpoint: Checkpoint,
+    logits: Annotated[
+        bool, typer.Option(help="Also compare logits; needs transformers and both in memory.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Compare every tensor of CHECKPOINT with HF_DIR, and logits. Exit status 1 if they differ."""
+    from dataclasses import asdict
+
+    from megatron_msm.convert.progress import progress_bar
+    from megatron_msm.convert.verifying import verify
+
+    with progress_bar() as progress:
+        report = verify(hf_dir, checkpoint, logits=logits, progress=progress)
+    num_equal = report.num_tensors - len(report.differences)
+    lines = [f"{num_equal} of {report.num_tensors} tensors are equal bit for bit"]
+    for found in report.differences[:_DIFFERENCES_SHOWN]:
+        dtypes = f"{found.hf_dtype} -> {found.megatron_dtype}"
+        lines.append(f"  {found.name}: largest difference {found.max_abs:.3g} ({dtypes})")
+    if len(report.differences) > _DIFFERENCES_SHOWN:
+        lines.append(f"  and {len(report.differences) - _DIFFERENCES_SHOWN} more")
+    if report.max_abs_logit_difference is not None:
+        lines.append(f"largest logit difference: {report.max_abs_logit_difference:.3g}")
+    lines.append("the same model" if report.is_same_model else "NOT the same model")
+    _show(asdict(report) | {"same_model": report.is_same_model}, as_json, "\n".join(lines))
+    if not report.is_same_model:
+        raise typer.Exit(1)
+
+
+def _cost(started: float, num_bytes: int) -> dict[str, float]:
+    seconds = time.monotonic() - started
+    return {
+        "bytes": num_bytes,
+        "seconds": round(seconds, 2),
+        "mb_per_s": round(num_bytes / 1e6 / seconds, 1),
+        # ru_maxrss is in KiB on Linux
+        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def _in_words(result: dict[str, Any]) -> str:
+    return (
+        f"{result['bytes'] / 1e6:.0f} MB in {result['seconds']:.1f} s "
+        f"({result['mb_per_s']:.0f} MB/s, peak memory {result['peak_rss_mib']} MiB)"
+    )
+
+
+def _show(result: dict[str, Any], as_json: bool, text: str) -> None:
+    typer.echo(json.dumps(result) if as_json else text)

@@ -1,0 +1,252 @@
+"""Megatron checkpoint -> Hugging Face folder, one tensor at a time."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from megatron_msm.convert.hf_files import EXPORT_FILE, TENSORS_FILE
+from megatron_msm.convert.importing import check_disk_space
+from megatron_msm.convert.matching import check_megatron_tensors, tied_copies
+from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.convert.progress import NoProgress, Progress
+from megatron_msm.convert.safetensors_writer import (
+    ShardedSafetensorsWriter,
+    TensorLayout,
+    parse_size,
+    split_into_shards,
+)
+from megatron_msm.errors import CheckpointError, ConfigError
+from megatron_msm.formats.checkpoint_folder import (
+    HF_FOLDER,
+    CheckpointState,
+    FileRecord,
+    LineageEntry,
+    read_checkpoint_state,
+    resolve_checkpoint,
+    verify_checkpoint_hashes,
+)
+from megatron_msm.formats.files import folder_written_aside, sha256_of_file, write_json_atomic
+from megatron_msm.formats.tokenizer_files import read_tokenizer_files
+from megatron_msm.models.architecture import ModelShape, read_model_shape
+from megatron_msm.models.registry import table_for
+from megatron_msm.models.tensor_table import MappedTensor, hf_tensors
+from megatron_msm.runtime.versions import installed_versions
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+_SHORT_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+class ExportManifest(BaseModel):
+    """The content of msm_export.json: what the folder is and where it comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format_version: Literal[1] = 1
+    architecture: str
+    phase: str
+    iteration: int
+    checkpoint_identity: str
+    """`CheckpointState.identity` of the checkpoint that was exported."""
+    model_sha256: str
+    tokenizer_sha256: str
+    chat_template_sha256: str | None
+    lineage: tuple[LineageEntry, ...]
+    dtype: str | None
+    """dtype of every tensor when one was asked for; None when each has its source's."""
+    versions: dict[str, str]
+    files: dict[str, FileRecord]
+    """Every other file of the folder."""
+
+
+def export_hf(
+    checkpoint: Path,
+    out: Path,
+    *,
+    max_shard_size: str = "5GB",
+    dtype: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> ExportManifest:
+    """Write a checkpoint as a complete Hugging Face folder.
+
+    Every tensor has the name, order and dtype of the folder that was imported; the small files are
+    its bytes. Optimizer state and rows that pad the vocabulary are left out.
+
+    Args:
+        checkpoint: A checkpoint folder (its newest iteration is taken) or an iteration folder.
+        out: Appears whole or not at all.
+        max_shard_size: A single model.safetensors is written when it is not larger than this.
+        dtype: Convert every tensor to it (`bfloat16`, `float32`, `float16`), and say so in
+            config.json.
+        force: Replace an earlier export.
+        progress: Told how many bytes are done.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged or does not match its own model and tokenizer, or
+            `out` is taken.
+        ConfigError: An option is wrong.
+    """
+    progress = progress or NoProgress()
+    shard_bytes = parse_size(max_shard_size)
+    dtype = None if dtype is None else _dtype_name(dtype)
+    _check_target(out, force=force)
+    folder = resolve_checkpoint(checkpoint)
+    state = read_checkpoint_state(folder)
+    shape = _check_hf_files(folder, state)
+    megatron = MegatronCheckpoint(folder)
+    mapped = table_for(shape).expand(shape)
+    check_megatron_tensors(megatron, shape, mapped)
+    layouts = _layouts(folder / HF_FOLDER / TENSORS_FILE, shape, mapped, dtype)
+    total_bytes = sum(layout.num_bytes for layout in layouts.values())
+    check_disk_space(out, total_bytes)
+    with folder_written_aside(out) as tmp:
+        _copy_small_files(folder, state, tmp, dtype)
+        writer = ShardedSafetensorsWriter(tmp, split_into_shards(layouts.values(), shard_bytes))
+        progress.start("writing tensors", total_bytes)
+        copies = {original: copy for copy, original in tied_copies(shape).items()}
+        for tensor in mapped:
+            parts = tensor.split(megatron.read(tensor.key))
+            for name, part in zip(tensor.hf_names, parts, strict=True):
+                for target in (name, copies.get(name)):
+                    if target is not None and target in layouts:
+                        writer.write(target, _cast(part, layouts[target]))
+                        progress.advance(layouts[target].num_bytes)
+        writer.check_complete()
+        manifest = _manifest(state, dtype, _file_records(tmp, progress))
+        write_json_atomic(tmp / EXPORT_FILE, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def _dtype_name(text: str) -> str:
+    name = _SHORT_NAMES.get(text, text)
+    if name not in DTYPES:
+        raise ConfigError(f"--dtype: {text!r} is not one of {', '.join(DTYPES)}.")
+    return name
+
+
+def _check_target(out: Path, *, force: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise CheckpointError(f"{out}: is a file. Name a folder to write the model into.")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / EXPORT_FILE).exists():
+        raise CheckpointError(
+            f"{out}: is not empty and not an earlier export ({EXPORT_FILE} is missing). "
+            "Choose another folder."
+        )
+    if not force:
+        raise CheckpointError(f"{out}: already holds an export. Use --force to replace it.")
+
+
+def _check_hf_files(folder: Path, state: CheckpointState) -> ModelShape:
+    """Check that the carried files are those that the checkpoint was written with."""
+    hf_folder = folder / HF_FOLDER
+    prefix = f"{HF_FOLDER}/"
+    records = {name: record for name, record in state.files.items() if name.startswith(prefix)}
+    verify_checkpoint_hashes(folder, state.model_copy(update={"files": records}))
+    shape = read_model_shape(hf_folder)
+    tokenizer = read_tokenizer_files(hf_folder)
+    for what, found, recorded in (
+        ("model", shape.sha256, state.model_sha256),
+        ("tokenizer", tokenizer.tokenizer_sha256, state.tokenizer_sha256),
+        ("chat template", tokenizer.chat_template_sha256, state.chat_template_sha256),
+    ):
+        if found != recorded:
+            raise CheckpointError(
+                f"{hf_folder}: the {what} (sha256 {found}) is not the one the checkpoint was "
+                f"trained with ({recorded}). Restore the folder's files."
+            )
+    return shape
+
+
+def _layouts(
+    path: Path, shape: ModelShape, mapped: tuple[MappedTensor, ...], dtype: str | None
+) -> dict[str, TensorLayout]:
+    """Read hf/tensors.json: names, dtypes and order of the export."""
+    try:
+        listed: Mapping[str, Any] = orjson.loads(path.read_bytes())
+        dtypes = {name: DTYPES[dtype or entry["dtype"]] for name, entry in listed.items()}
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: not a list of tensors ({type(error).__name__}: {error}). "
+            "The checkpoint is damaged; use another iteration."
+        ) from None
+    sizes = dict(hf_tensors(mapped))
+    copies = tied_copies(shape)
+    wanted = sizes | {copy: sizes[original] for copy, original in copies.items() if copy in dtypes}
+    if dtypes.keys() != wanted.keys():
+        names = ", ".join(sorted(dtypes.keys() ^ wanted.keys())[:8])
+        raise CheckpointError(
+            f"{path}: does not list the tensors of {shape.model_type}: {names}. "
+            "The checkpoint is damaged; use another iteration."
+        )
+    return {name: TensorLayout(name, found, wanted[name]) for name, found in dtypes.items()}
+
+
+def _cast(tensor: torch.Tensor, layout: TensorLayout) -> torch.Tensor:
+    cast = tensor.to(layout.dtype)
+    if layout.dtype == torch.float16 and not torch.equal(cast.isfinite(), tensor.isfinite()):
+        raise CheckpointError(
+            f"tensor {layout.name!r} has values beyond float16. Use --dtype bfloat16."
+        )
+    return cast
+
+
+def _copy_small_files(
+    folder: Path, state: CheckpointState, target: Path, dtype: str | None
+) -> None:
+    """Copy what import carried along; config.json names the dtype when one was asked for."""
+    prefix = f"{HF_FOLDER}/"
+    for name in state.files:
+        relative = name.removeprefix(prefix)
+        if not name.startswith(prefix) or relative == TENSORS_FILE:
+            continue
+        content = (folder / name).read_bytes()
+        if relative == "config.json" and dtype is not None:
+            config = orjson.loads(content)
+            field = "dtype" if "dtype" in config else "torch_dtype"
+            content = orjson.dumps(config | {field: dtype}, option=orjson.OPT_INDENT_2) + b"\n"
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        (target / relative).write_bytes(content)
+
+
+def _file_records(folder: Path, progress: Progress) -> dict[str, FileRecord]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    progress.start("hashing the export", sum(path.stat().st_size for path in files))
+    records = {}
+    for path in files:
+        num_bytes = path.stat().st_size
+        records[str(path.relative_to(folder))] = FileRecord(
+            bytes=num_bytes, sha256=sha256_of_file(path)
+        )
+        progress.advance(num_bytes)
+    return records
+
+
+def _manifest(
+    state: CheckpointState, dtype: str | None, files: dict[str, FileRecord]
+) -> ExportManifest:
+    return ExportManifest(
+        architecture=state.architecture,
+        phase=state.phase,
+        iteration=state.iteration,
+        checkpoint_identity=state.identity,
+        model_sha256=state.model_sha256,
+        tokenizer_sha256=state.tokenizer_sha256,
+        chat_template_sha256=state.chat_template_sha256,
+        lineage=state.lineage,
+        dtype=dtype,
+        versions=installed_versions(),
+        files=files,
+    )

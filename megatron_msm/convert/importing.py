@@ -1,0 +1,155 @@
+"""Hugging Face folder -> Megatron checkpoint, one tensor at a time."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+
+import torch
+
+from megatron_msm.convert.hf_files import TENSORS_FILE, copy_files, small_files
+from megatron_msm.convert.hf_weights import HfWeights, open_hf_weights
+from megatron_msm.convert.matching import check_hf_weights
+from megatron_msm.convert.megatron_writer import TensorToWrite, write_torch_dist
+from megatron_msm.convert.progress import NoProgress, Progress
+from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.checkpoint_folder import (
+    HF_FOLDER,
+    LATEST_FILE,
+    CheckpointState,
+    LineageEntry,
+    checkpoint_written_aside,
+    publish_checkpoint,
+)
+from megatron_msm.formats.files import sha256_of_file, sha256_of_json, write_json_atomic
+from megatron_msm.formats.tokenizer_files import read_tokenizer_files
+from megatron_msm.models.architecture import read_model_shape
+from megatron_msm.models.registry import table_for
+from megatron_msm.models.tensor_table import MappedTensor
+from megatron_msm.runtime.versions import installed_versions
+
+logger = logging.getLogger(__name__)
+
+# Every layer has a key of its own, so that layers may differ and any pipeline layout can load them.
+CONTENT_METADATA = {"non_homogeneous_layers": True}
+
+
+def import_hf(
+    hf_folder: Path, out: Path, *, force: bool = False, progress: Progress | None = None
+) -> CheckpointState:
+    """Write the model in `hf_folder` as iteration 0 of the checkpoint folder `out`.
+
+    Tensors keep their dtype and bits. The folder's small files are carried along in `hf/`.
+
+    Args:
+        hf_folder: config.json, tokenizer, and safetensors (or `.bin`) weights.
+        out: Created when missing. Nothing is visible in it before everything is written.
+        force: Replace an import that is already there.
+        progress: Told how many bytes are done.
+
+    Raises:
+        CheckpointError: The folder is incomplete, damaged, of an unsupported model, or `out` is
+            taken or has no space.
+    """
+    progress = progress or NoProgress()
+    shape = read_model_shape(hf_folder)
+    tokenizer = read_tokenizer_files(hf_folder)
+    weights = open_hf_weights(hf_folder)
+    mapped = table_for(shape).expand(shape)
+    left_out = check_hf_weights(hf_folder, weights, shape, mapped)
+    if left_out:
+        logger.warning("%s: left out %d buffers computed from the config", hf_folder, len(left_out))
+    carried = small_files(hf_folder)
+    total_bytes = sum(info.num_bytes for info in weights.tensors.values())
+    _check_target(out, force=force)
+    check_disk_space(out, total_bytes)
+    with checkpoint_written_aside(out, 0) as tmp:
+        progress.start("writing tensors", total_bytes)
+        write_torch_dist(
+            tmp,
+            [_tensor_to_write(tensor, weights, progress) for tensor in mapped],
+            content=CONTENT_METADATA,
+        )
+        copy_files(hf_folder, carried, tmp / HF_FOLDER)
+        write_json_atomic(tmp / HF_FOLDER / TENSORS_FILE, _tensor_list(weights, left_out))
+        state = CheckpointState(
+            iteration=0,
+            phase="import",
+            phase_complete=True,
+            architecture=shape.model_type,
+            model_sha256=shape.sha256,
+            tokenizer_sha256=tokenizer.tokenizer_sha256,
+            chat_template_sha256=tokenizer.chat_template_sha256,
+            lineage=(_lineage_entry(hf_folder, weights, left_out, progress),),
+            versions=installed_versions(),
+        )
+        return publish_checkpoint(tmp, out, state)
+
+
+def check_disk_space(out: Path, num_bytes: int) -> None:
+    """Refuse to begin what cannot be finished.
+
+    Raises:
+        CheckpointError: The disk of `out` has less space than `num_bytes`.
+    """
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < num_bytes:
+        raise CheckpointError(
+            f"{out}: {num_bytes / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free. "
+            "Make room, or choose another disk."
+        )
+
+
+def _check_target(out: Path, *, force: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise CheckpointError(f"{out}: is a file. Name a folder to write the checkpoint into.")
+    if not force and ((out / LATEST_FILE).exists() or any(out.glob("iter_*"))):
+        raise CheckpointError(
+            f"{out}: already holds a checkpoint. Choose another folder, or use --force."
+        )
+    if any(path.name != "iter_0000000" for path in out.glob("iter_*")):
+        raise CheckpointError(f"{out}: holds checkpoints of a training run. Choose another folder.")
+
+
+def _tensor_to_write(tensor: MappedTensor, weights: HfWeights, progress: Progress) -> TensorToWrite:
+    dtypes = [weights.tensors[name].dtype for name in tensor.hf_names]
+
+    def load() -> torch.Tensor:
+        fused = tensor.fuse([weights.read(name) for name in tensor.hf_names])
+        progress.advance(fused.nbytes)
+        return fused
+
+    # Parts of different dtypes are promoted to one that holds both exactly.
+    return TensorToWrite(tensor.key, reduce(torch.promote_types, dtypes), tensor.size, load)
+
+
+def _tensor_list(weights: HfWeights, left_out: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Return names, dtypes and sizes in the order of the files, from which export restores them."""
+    return {
+        name: {"dtype": str(info.dtype).removeprefix("torch."), "shape": list(info.size)}
+        for name, info in weights.tensors.items()
+        if name not in left_out
+    }
+
+
+def _lineage_entry(
+    hf_folder: Path, weights: HfWeights, left_out: Sequence[str], progress: Progress
+) -> LineageEntry:
+    progress.start("hashing the source", sum(file.stat().st_size for file in weights.files))
+    hashes = {}
+    for file in weights.files:
+        hashes[file.name] = sha256_of_file(file)
+        progress.advance(file.stat().st_size)
+    config = sha256_of_file(hf_folder / "config.json")
+    return LineageEntry(
+        stage="import",
+        identity=sha256_of_json([hashes, config]),
+        details={
+            "source": hf_folder.resolve().name,
+            "weights_sha256": hashes,
+            "config_sha256": config,
+            "left_out_buffers": list(left_out),
+        },
+    )

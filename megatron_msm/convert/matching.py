@@ -1,0 +1,118 @@
+"""Whether the tensors of a folder or a checkpoint are exactly those of a model's table."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from megatron_msm.convert.hf_weights import HfWeights
+from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.errors import CheckpointError
+from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.registry import table_for
+from megatron_msm.models.tensor_table import MappedTensor, Size, hf_tensors
+
+_NAMES_SHOWN = 8
+# Keys of megatron-core's optimizers, alone or chained (optimizer/optimizer.py, ChainedOptimizer).
+_OPTIMIZER_KEY = re.compile(r"(chained_\d+\.)?optimizer\.")
+
+
+def check_hf_weights(
+    folder: Path, weights: HfWeights, shape: ModelShape, mapped: Sequence[MappedTensor]
+) -> tuple[str, ...]:
+    """Check that a folder holds every tensor of the model, in its size, and nothing unknown.
+
+    Returns:
+        The names that are no weights and are left out: buffers computed from the config.
+
+    Raises:
+        CheckpointError: Tensors are missing, unknown or of another size; all are listed.
+    """
+    table = table_for(shape)
+    expected = dict(hf_tensors(mapped))
+    allowed_copies = tied_copies(shape)
+    buffers = table.buffer_names(shape)
+    missing = [name for name in expected if name not in weights.tensors]
+    known = expected.keys() | allowed_copies.keys() | buffers
+    unexpected = [name for name in weights.tensors if name not in known]
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{folder}: the weights are not those of config.json ({shape.model_type}, "
+            f"{shape.num_layers} layers)."
+            + _listed("Missing", missing)
+            + _listed("Not in the mapping", unexpected)
+            + " Check that config.json and the weights belong together."
+        )
+    for name, size in expected.items():
+        _check_size(weights.tensors[name].file, name, weights.tensors[name].size, size)
+    for copy, original in allowed_copies.items():
+        _check_tied_copy(weights, copy, original)
+    return tuple(name for name in weights.tensors if name in buffers)
+
+
+def tied_copies(shape: ModelShape) -> Mapping[str, str]:
+    """Return the Hugging Face names that may stand for another one: {copy: original}."""
+    return dict(table_for(shape).tied_copies) if shape.tie_word_embeddings else {}
+
+
+def check_megatron_tensors(
+    checkpoint: MegatronCheckpoint, shape: ModelShape, mapped: Sequence[MappedTensor]
+) -> None:
+    """Check that a checkpoint holds every tensor of the model; optimizer state is ignored.
+
+    Raises:
+        CheckpointError: Tensors are missing, unknown or of another size; all are listed.
+    """
+    keys = {tensor.key for tensor in mapped}
+    missing = [key for key in keys if key not in checkpoint.tensors]
+    unexpected = [
+        key for key in checkpoint.tensors if key not in keys and not _OPTIMIZER_KEY.match(key)
+    ]
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{checkpoint.folder}: the checkpoint is not of the model in its hf/config.json "
+            f"({shape.model_type}, {shape.num_layers} layers)."
+            + _listed("Missing", sorted(missing))
+            + _listed("Not in the mapping", unexpected)
+            + " Give a checkpoint of that model."
+        )
+    for tensor in mapped:
+        found = checkpoint.tensors[tensor.key].size
+        if not tensor.fits(found):
+            _check_size(checkpoint.folder, tensor.key, found, tensor.size)
+
+
+def _listed(title: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f" {title} ({len(names)}): {shown}{more}."
+
+
+def _check_size(where: Path, name: str, found: Sequence[int], wanted: Size) -> None:
+    if tuple(found) != wanted:
+        raise CheckpointError(
+            f"{where}: tensor {name!r} has size {tuple(found)}, config.json asks for {wanted}. "
+            "Check that config.json and the weights belong together."
+        )
+
+
+def _check_tied_copy(weights: HfWeights, copy: str, original: str) -> None:
+    if copy not in weights.tensors:
+        return
+    if not same_bits(weights.read(copy), weights.read(original)):
+        raise CheckpointError(
+            f"{weights.tensors[copy].file}: {copy!r} differs from {original!r}, but config.json "
+            "says tie_word_embeddings, with which it would be ignored. Set it to false, or "
+            f"remove {copy!r}."
+        )
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two tensors have the same dtype, size and bits (NaN equals itself)."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    as_int = {2: torch.int16, 4: torch.int32, 8: torch.int64}[one.dtype.itemsize]
+    return torch.equal(one.contiguous().view(as_int), other.contiguous().view(as_int))

@@ -1,0 +1,121 @@
+"""Proof that a checkpoint is the model of a Hugging Face folder: by tensors, and by logits."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from megatron_msm.convert.exporting import export_hf
+from megatron_msm.convert.hf_weights import open_hf_weights
+from megatron_msm.convert.logits import largest_logit_difference
+from megatron_msm.convert.matching import check_hf_weights, check_megatron_tensors, same_bits
+from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.convert.progress import NoProgress, Progress
+from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
+from megatron_msm.models.architecture import read_model_shape
+from megatron_msm.models.registry import table_for
+
+# Values compared at once; bounds the memory that a comparison takes beside the two tensors.
+_BLOCK = 2**22
+
+
+@dataclass(frozen=True)
+class TensorDifference:
+    """A tensor whose bits are not the same on both sides."""
+
+    name: str
+    hf_dtype: str
+    megatron_dtype: str
+    max_abs: float
+    """Largest absolute difference; infinite where one side has NaN and the other has not."""
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was compared, and what differs."""
+
+    num_tensors: int
+    differences: tuple[TensorDifference, ...]
+    """Largest first. Tensors that differ in dtype only have a difference of zero."""
+    max_abs_logit_difference: float | None
+    """Over fixed prompts, in float32; None when logits were not asked for."""
+
+    @property
+    def is_same_model(self) -> bool:
+        """True when every value is equal, and so are the logits if they were computed."""
+        values_equal = all(found.max_abs == 0.0 for found in self.differences)
+        return values_equal and not self.max_abs_logit_difference
+
+
+def verify(
+    hf_folder: Path, checkpoint: Path, *, logits: bool = True, progress: Progress | None = None
+) -> VerifyReport:
+    """Compare a checkpoint with the Hugging Face folder that it should be equal to.
+
+    Args:
+        hf_folder: The folder that was imported, or one exported earlier.
+        checkpoint: A checkpoint folder (its newest iteration is taken) or an iteration folder.
+        logits: Also export to a temporary folder and compare what `transformers` computes.
+        progress: Told how many bytes are done.
+
+    Raises:
+        CheckpointError: A tensor is missing or unmapped on either side, or the two are not of the
+            same architecture.
+        MissingExtraError: Logits are asked for and transformers is not installed.
+    """
+    progress = progress or NoProgress()
+    folder = resolve_checkpoint(checkpoint)
+    state = read_checkpoint_state(folder)
+    shape = read_model_shape(hf_folder)
+    if shape.sha256 != state.model_sha256:
+        raise CheckpointError(
+            f"{folder}: is a checkpoint of another model (sha256 of the shape "
+            f"{state.model_sha256[:12]}…) than {hf_folder} ({shape.sha256[:12]}…). "
+            "Compare it with the folder that it was imported from."
+        )
+    mapped = table_for(shape).expand(shape)
+    weights = open_hf_weights(hf_folder)
+    check_hf_weights(hf_folder, weights, shape, mapped)
+    megatron = MegatronCheckpoint(folder)
+    check_megatron_tensors(megatron, shape, mapped)
+    progress.start("comparing", sum(megatron.tensors[tensor.key].num_bytes for tensor in mapped))
+    differences = []
+    num_tensors = 0
+    for tensor in mapped:
+        parts = tensor.split(megatron.read(tensor.key))
+        for name, part in zip(tensor.hf_names, parts, strict=True):
+            num_tensors += 1
+            original = weights.read(name)
+            if not same_bits(original, part):
+                differences.append(_difference(name, original, part))
+        progress.advance(megatron.tensors[tensor.key].num_bytes)
+    return VerifyReport(
+        num_tensors=num_tensors,
+        differences=tuple(sorted(differences, key=lambda found: -found.max_abs)),
+        max_abs_logit_difference=_logit_difference(hf_folder, folder) if logits else None,
+    )
+
+
+def _difference(name: str, original: torch.Tensor, found: torch.Tensor) -> TensorDifference:
+    largest = 0.0
+    one_N, other_N = original.reshape(-1), found.reshape(-1)
+    for start in range(0, one_N.numel(), _BLOCK):
+        one, other = one_N[start : start + _BLOCK], other_N[start : start + _BLOCK]
+        gaps = (one.double() - other.double()).abs()
+        gaps[(one == other) | (one.isnan() & other.isnan())] = 0.0  # inf - inf is NaN
+        largest = max(largest, float(gaps.nan_to_num(nan=torch.inf).max()))
+    return TensorDifference(
+        name=name,
+        hf_dtype=str(original.dtype).removeprefix("torch."),
+        megatron_dtype=str(found.dtype).removeprefix("torch."),
+        max_abs=largest,
+    )
+
+
+def _logit_difference(hf_folder: Path, folder: Path) -> float:
+    with tempfile.TemporaryDirectory(prefix="msm-verify-") as scratch:
+        exported = Path(scratch) / "model"
+        export_hf(folder, exported)
+        return largest_logit_difference(hf_folder, exported)

@@ -1,0 +1,82 @@
+"""Micro batches: packed sequences laid end to end with their document boundaries.
+
+Legend: T tokens of the micro batch = micro batch size x sequence length. megatron-core's packed
+("thd") format has a batch dimension of 1, so shapes are [1, T].
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from megatron.core.packed_seq_params import PackedSeqParams
+
+from megatron_msm.data.order import PackOrder
+from megatron_msm.data.packed_dataset import Pack, PackedDataset, empty_pack
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass of one data parallel rank reads."""
+
+    tokens_1T: torch.Tensor
+    """int64"""
+    labels_1T: torch.Tensor
+    """int64"""
+    loss_mask_1T: torch.Tensor
+    """bool; True where the label counts."""
+    position_ids_1T: torch.Tensor
+    """int64; restarts at every document."""
+    packed_seq_params: PackedSeqParams
+    """Document boundaries, needed by every pipeline stage."""
+
+
+def collate(packs: Sequence[Pack], device: torch.device) -> MicroBatch:
+    """Lay packed sequences end to end and move them to the device."""
+    lengths = np.concatenate([pack.segment_lengths for pack in packs])
+    starts = np.cumsum(lengths) - lengths
+    positions = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+    cu_seqlens = torch.from_numpy(np.append(starts, lengths.sum()).astype(np.int32)).to(device)
+    longest = int(lengths.max())
+    return MicroBatch(
+        tokens_1T=_row([pack.tokens for pack in packs], device),
+        labels_1T=_row([pack.labels for pack in packs], device),
+        loss_mask_1T=_row([pack.loss_mask for pack in packs], device),
+        position_ids_1T=_row([positions], device),
+        packed_seq_params=PackedSeqParams(
+            qkv_format="thd",
+            cu_seqlens_q=cu_seqlens,
+            cu_seqlens_kv=cu_seqlens,
+            max_seqlen_q=longest,
+            max_seqlen_kv=longest,
+        ),
+    )
+
+
+def micro_batches_of_step(
+    dataset: PackedDataset,
+    order: PackOrder,
+    *,
+    step: int,
+    global_batch_size: int,
+    micro_batch_size: int,
+    data_rank: int,
+    data_size: int,
+    device: torch.device,
+) -> Iterator[MicroBatch]:
+    """Yield this data parallel rank's micro batches of optimizer step `step` (counted from 0).
+
+    The global batch is cut into micro batches, which are dealt to the data parallel ranks in turn.
+    """
+    first = step * global_batch_size
+    stride = micro_batch_size * data_size
+    for begin in range(first + data_rank * micro_batch_size, first + global_batch_size, stride):
+        indices = [order[position] for position in range(begin, begin + micro_batch_size)]
+        packs = [
+            empty_pack(dataset.seq_length) if index is None else dataset[index] for index in indices
+        ]
+        yield collate(packs, device)
+
+
+def _row(arrays: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(arrays)).unsqueeze(0).to(device)

@@ -1,0 +1,41 @@
+"""Errors a user can act on.
+
+Each message has three parts: what was found and where (file, field or line), what is needed, and
+what to do next. The command line prints the message alone and exits with the class's status; every
+other exception is a defect of ours and keeps its traceback.
+"""
+
+
+class MsmError(Exception):
+    """Base of all errors that are meant for the user."""
+
+    exit_status = 1
+
+
+class ConfigError(MsmError):
+    """Something the user wrote (option, run file, layout) is wrong."""
+
+    exit_status = 2
+
+
+class DataFormatError(MsmError):
+    """An input file or dataset is broken, or does not match what it is used with."""
+
+    exit_status = 2
+
+
+class CheckpointError(MsmError):
+    """A checkpoint or model folder is incomplete, damaged, or of another model."""
+
+    exit_status = 2
+
+
+class MissingExtraError(ConfigError):
+    """An optional feature was asked for and its packages are not installed."""
+
+    def __init__(self, *, feature: str, extra: str) -> None:
+        """Name the feature and the install line that brings it."""
+        super().__init__(
+            f"{feature} needs packages that are not installed. "
+            f"Install them with: pip install 'megatron-msm[{extra}]'"
+        )

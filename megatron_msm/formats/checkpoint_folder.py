@@ -1,0 +1,211 @@
+"""Checkpoint folders: Megatron-LM's layout, and what makes one complete.
+
+    ROOT/latest_checkpointed_iteration.txt     the newest complete iteration, moved last
+    ROOT/iter_0000100/
+        .metadata, metadata.json, common.pt, *.distcp     megatron-core's torch_dist format
+        hf/                  the Hugging Face folder's small files, byte for byte, and tensors.json
+        msm_run.yaml         resolved configuration (training only)
+        msm_state.json       `CheckpointState`; written last, so its presence means complete
+
+A checkpoint is written under a temporary name, flushed, renamed, and only then `latest` moves.
+This module knows files, not tensors: it imports no torch.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.files import (
+    publish_folder,
+    sha256_of_file,
+    sha256_of_json,
+    tmp_path,
+    write_json_atomic,
+    write_text_atomic,
+)
+
+LATEST_FILE = "latest_checkpointed_iteration.txt"
+STATE_FILE = "msm_state.json"
+RUN_FILE = "msm_run.yaml"
+HF_FOLDER = "hf"
+
+
+class FileRecord(BaseModel):
+    """Size and content hash of one file of a checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    bytes: int
+    sha256: str
+
+
+class LineageEntry(BaseModel):
+    """One stage that a checkpoint went through: enough to name an arm by what made it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    stage: str
+    """`import`, or the name of the training phase."""
+    identity: str
+    """SHA-256 over everything that determined the stage's result."""
+    details: dict[str, Any] = Field(default_factory=dict)
+    """What went into it: source folder, data hashes, steps, settings."""
+
+
+class CheckpointState(BaseModel):
+    """The content of msm_state.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format_version: Literal[1] = 1
+    iteration: int
+    """Optimizer steps of the current phase; 0 for an imported model."""
+    phase: str
+    """`import`, or the training phase's name."""
+    phase_complete: bool
+    consumed_packs: int = 0
+    """Data position: packed sequences of the phase consumed by all ranks so far."""
+    config_sha256: str | None = None
+    """Hash of the resolved phase configuration that wrote it; resuming asks for the same."""
+    architecture: str
+    """Hugging Face `model_type`."""
+    model_sha256: str
+    """Hash of the architecture's canonical shape; equal for models that can share weights."""
+    tokenizer_sha256: str
+    chat_template_sha256: str | None
+    lineage: tuple[LineageEntry, ...]
+    versions: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+    """Every other file of the folder, by relative path."""
+
+    @property
+    def identity(self) -> str:
+        """Hash that names the checkpoint: lineage, position and the bytes of its weights."""
+        files = {name: record.sha256 for name, record in self.files.items()}
+        lineage = [entry.model_dump() for entry in self.lineage]
+        return sha256_of_json([lineage, self.phase, self.iteration, files])
+
+
+def iteration_folder(root: Path, iteration: int) -> Path:
+    """Return `ROOT/iter_0000100` for iteration 100."""
+    return root / f"iter_{iteration:07d}"
+
+
+@contextlib.contextmanager
+def checkpoint_written_aside(root: Path, iteration: int) -> Iterator[Path]:
+    """Yield the temporary folder to write into; the caller ends with `publish_checkpoint`.
+
+    An error removes the temporary folder. Used by one process, or by rank 0 of many.
+    """
+    tmp = tmp_path(iteration_folder(root, iteration))
+    shutil.rmtree(tmp, ignore_errors=True)
+    tmp.mkdir(parents=True)
+    try:
+        yield tmp
+    except BaseException:
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise
+
+
+def publish_checkpoint(tmp: Path, root: Path, state: CheckpointState) -> CheckpointState:
+    """Hash and list every file, write the state, rename into place, then move `latest`.
+
+    Returns:
+        The state with its file list, as written.
+    """
+    state = state.model_copy(update={"files": _file_records(tmp)})
+    write_json_atomic(tmp / STATE_FILE, state.model_dump(mode="json"))
+    publish_folder(tmp, iteration_folder(root, state.iteration))
+    write_text_atomic(root / LATEST_FILE, f"{state.iteration}\n")
+    return state
+
+
+def latest_iteration(root: Path) -> int | None:
+    """Return the iteration that `latest` names, or None when there is no checkpoint yet.
+
+    Raises:
+        CheckpointError: The file holds something that is not a number.
+    """
+    path = root / LATEST_FILE
+    if not path.exists():
+        return None
+    text = path.read_text().strip()
+    if not text.isdigit():
+        raise CheckpointError(
+            f"{path}: found {text!r} where an iteration number should be. "
+            f"Write the number of the newest iter_* folder into it."
+        )
+    return int(text)
+
+
+def resolve_checkpoint(path: Path) -> Path:
+    """Return the iteration folder meant by `path`: itself, or the newest one below it.
+
+    Raises:
+        CheckpointError: Nothing complete is there.
+    """
+    if (path / STATE_FILE).exists():
+        return path
+    iteration = latest_iteration(path) if path.is_dir() else None
+    if iteration is None:
+        raise CheckpointError(
+            f"{path}: no checkpoint here (neither {STATE_FILE} nor {LATEST_FILE}). "
+            "Give the folder that `msm convert import` or `msm train` wrote."
+        )
+    return iteration_folder(path, iteration)
+
+
+def read_checkpoint_state(folder: Path) -> CheckpointState:
+    """Read an iteration folder's state and check that every listed file has its size.
+
+    Raises:
+        CheckpointError: The folder is incomplete or was changed.
+    """
+    path = folder / STATE_FILE
+    try:
+        state = CheckpointState.model_validate(orjson.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{folder}: {STATE_FILE} is missing, so the checkpoint is incomplete. "
+            "Use an older iteration, or write it again."
+        ) from None
+    except (orjson.JSONDecodeError, ValidationError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint state: {error}") from None
+    for name, record in state.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{file}: missing from the checkpoint. Use another iteration.")
+        if file.stat().st_size != record.bytes:
+            raise CheckpointError(
+                f"{file}: {file.stat().st_size} bytes where {record.bytes} were written. "
+                "The checkpoint is damaged; use another iteration."
+            )
+    return state
+
+
+def verify_checkpoint_hashes(folder: Path, state: CheckpointState) -> None:
+    """Read every file and compare its SHA-256 with the recorded one.
+
+    Raises:
+        CheckpointError: A file's content changed since it was written.
+    """
+    for name, record in state.files.items():
+        found = sha256_of_file(folder / name)
+        if found != record.sha256:
+            raise CheckpointError(
+                f"{folder / name}: sha256 {found[:12]}… differs from the recorded "
+                f"{record.sha256[:12]}…. The checkpoint is damaged; use another iteration."
+            )
+
+
+def _file_records(folder: Path) -> dict[str, FileRecord]:
+    return {
+        str(path.relative_to(folder)): FileRecord(
+            bytes=path.stat().st_size, sha256=sha256_of_file(path)
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,137 @@
+"""PREFIX.meta.parquet: where each row of a dataset comes from, row-aligned with PREFIX.idx.
+
+Rows are written in groups of a fixed number, so memory stays bounded and the file's bytes depend
+on the rows alone: a merge of two datasets equals one run over both inputs.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from megatron_msm.errors import DataFormatError
+
+PROVENANCE_SUFFIX = ".meta.parquet"
+_ROWS_PER_GROUP = 65_536
+
+
+class ProvenanceRow(NamedTuple):
+    """Where one row comes from. None where the input line does not say."""
+
+    source_file: str
+    source_line: int
+    """1-based."""
+    id: str | None
+    spec_id: str | None
+    clause_ids: list[str] | None
+    domain: str | None
+    subdomain: str | None
+    doc_type: str | None
+    idea: str | None
+    role: str | None
+    characters: int
+    """Unicode characters of the text; for chats of the rendered conversation."""
+    tokens: int
+    """As in PREFIX.idx, an appended end-of-document token included."""
+    sha256: str
+    """Of the UTF-8 text; for chats of the rendered conversation."""
+
+
+CARRIED_TEXT_FIELDS = ("id", "spec_id", "domain", "subdomain", "doc_type", "idea", "role")
+"""Fields of an input line that are carried over as they are; `clause_ids` is a list of texts."""
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("source_file", pa.string(), nullable=False),
+        pa.field("source_line", pa.int64(), nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("spec_id", pa.string()),
+        pa.field("clause_ids", pa.list_(pa.string())),
+        pa.field("domain", pa.string()),
+        pa.field("subdomain", pa.string()),
+        pa.field("doc_type", pa.string()),
+        pa.field("idea", pa.string()),
+        pa.field("role", pa.string()),
+        pa.field("characters", pa.int64(), nullable=False),
+        pa.field("tokens", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+assert tuple(_SCHEMA.names) == ProvenanceRow._fields
+
+
+class ProvenanceWriter:
+    """Streams provenance rows to a parquet file."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, _SCHEMA, compression="zstd")
+        self._rows: list[ProvenanceRow] = []
+
+    def add(self, row: ProvenanceRow) -> None:
+        """Append one row."""
+        self._rows.append(row)
+        if len(self._rows) == _ROWS_PER_GROUP:
+            self._write_group()
+
+    def finalize(self) -> None:
+        """Write what is left and the footer."""
+        if self._rows:
+            self._write_group()
+        self._writer.close()
+
+    def close(self) -> None:
+        """Close after an error."""
+        self._writer.close()
+
+    def _write_group(self) -> None:
+        columns = zip(*self._rows, strict=True)
+        arrays = [
+            pa.array(values, type=field.type)
+            for values, field in zip(columns, _SCHEMA, strict=True)
+        ]
+        table = pa.Table.from_arrays(arrays, schema=_SCHEMA)
+        self._writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
+        self._rows.clear()
+
+
+def read_provenance(path: Path) -> Iterator[ProvenanceRow]:
+    """Yield all rows, a group at a time.
+
+    Raises:
+        DataFormatError: The file is not one that `ProvenanceWriter` wrote.
+    """
+    file = _open(path)
+    for group in range(file.num_row_groups):
+        for record in file.read_row_group(group).to_pylist():
+            yield ProvenanceRow(**record)
+
+
+def read_provenance_row(path: Path, row: int) -> ProvenanceRow:
+    """Read one row; only its group is decoded.
+
+    Raises:
+        DataFormatError: The file is broken, or has no such row.
+    """
+    file = _open(path)
+    group, place = divmod(row, _ROWS_PER_GROUP)
+    if not 0 <= row < file.metadata.num_rows:
+        raise DataFormatError(
+            f"{path}: row {row} is not among its {file.metadata.num_rows} rows. "
+            "Check the dataset with `msm prep check`."
+        )
+    return ProvenanceRow(**file.read_row_group(group).slice(place, 1).to_pylist()[0])
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataFormatError(f"{path}: not readable as parquet ({error}).") from None
+    if not file.schema_arrow.equals(_SCHEMA):
+        raise DataFormatError(
+            f"{path}: its columns are {', '.join(file.schema_arrow.names)}; needed are "
+            f"{', '.join(_SCHEMA.names)}. Prepare the dataset again."
+        )
+    return file

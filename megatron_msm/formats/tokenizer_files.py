@@ -1,0 +1,288 @@
+"""The tokenizer of a Hugging Face folder, read as data: no transformers import.
+
+transformers 4 and 5 lay the same facts out differently: a special token is a text or a dict, the
+chat template a file or a field, and what tokenizer_config.json does not say may be in
+special_tokens_map.json. The rest of the program sees one `TokenizerFiles`.
+
+A *control token* is an added token that steers the model rather than being text: one flagged
+`special` in tokenizer.json, or spelled `<|...|>`. Text that happens to spell one must not become
+one; `load_tokenizer(..., control_tokens_as_text=True)` sees to that.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from tokenizers import Tokenizer
+
+from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.files import sha256_of_json, sha256_of_text
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+MAP_FILE = "special_tokens_map.json"
+TEMPLATE_FILE = "chat_template.jinja"
+_NAMED_TOKENS = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
+_CONTROL_SHAPES = (("<|", "|>"), ("<｜", "｜>"))  # noqa: RUF001 (DeepSeek spells them full-width)
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """What a tokenizer folder says."""
+
+    path: Path
+    """The tokenizer.json."""
+    tokenizer_sha256: str
+    """Hash of tokenizer.json as canonical JSON, so that its formatting does not matter."""
+    chat_template: str | None
+    chat_template_sha256: str | None
+    eos_token: str | None
+    eos_id: int | None
+    bos_token: str | None
+    bos_id: int | None
+    pad_token: str | None
+    pad_id: int | None
+    vocab_size: int
+    """Entries including added tokens; never less than the largest id + 1."""
+    special_tokens: Mapping[str, Any]
+    """What a chat template may refer to: `eos_token`, ..., `additional_special_tokens`."""
+    added_tokens: Mapping[str, int]
+    """Every added token's text and id."""
+    control_tokens: Mapping[str, int]
+    """The added tokens that are control tokens."""
+    model_unk_id: int | None
+    """What the model makes of text that it cannot spell; None for byte-level models."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder the files are in."""
+        return self.path.parent
+
+    def require_id(self, token: str, *, what: str) -> int:
+        """Return the id of an added token.
+
+        Raises:
+            CheckpointError: The tokenizer has no such token.
+        """
+        if token not in self.added_tokens:
+            known = ", ".join(list(self.added_tokens)[:12]) or "none"
+            raise CheckpointError(
+                f"{self.path}: {what} {token!r} is not an added token of the tokenizer. "
+                f"Name one of them, for example: {known}."
+            )
+        return self.added_tokens[token]
+
+
+def read_tokenizer_files(folder: Path) -> TokenizerFiles:
+    """Read a tokenizer folder as transformers 4 or 5 writes it.
+
+    Args:
+        folder: The folder, or the tokenizer.json in it.
+
+    Raises:
+        CheckpointError: A file is missing or broken; names the file and the field.
+    """
+    folder = folder.parent if folder.name == TOKENIZER_FILE else folder
+    path = folder / TOKENIZER_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: no such file. Give a Hugging Face folder that has a {TOKENIZER_FILE}; a slow "
+            "tokenizer gets one by AutoTokenizer.from_pretrained(...).save_pretrained(...)."
+        )
+    content = _read_json(path)
+    config = _read_json(folder / CONFIG_FILE, required=False)
+    added = _added_tokens(path, content)
+    vocab = _vocabulary(path, content)
+    named = _named_tokens(folder, config)
+    ids = {name: _token_id(folder, name, text, added, vocab) for name, text in named.items()}
+    template = _chat_template(folder, config)
+    largest = max((*vocab.values(), *added.values()), default=-1)
+    return TokenizerFiles(
+        path=path,
+        tokenizer_sha256=sha256_of_json(content),
+        chat_template=template,
+        chat_template_sha256=None if template is None else sha256_of_text(template),
+        eos_token=named.get("eos_token"),
+        eos_id=ids.get("eos_token"),
+        bos_token=named.get("bos_token"),
+        bos_id=ids.get("bos_token"),
+        pad_token=named.get("pad_token"),
+        pad_id=ids.get("pad_token"),
+        vocab_size=max(len(vocab.keys() | added.keys()), largest + 1),
+        special_tokens=named | _additional_tokens(folder, config),
+        added_tokens=added,
+        control_tokens=_control_tokens(content),
+        model_unk_id=_model_unk_id(content, vocab, added),
+    )
+
+
+def load_tokenizer(
+    files: TokenizerFiles, *, control_tokens_as_text: bool, more_control: Collection[str] = ()
+) -> Tokenizer:
+    """Return the tokenizer, with truncation and padding off.
+
+    Args:
+        files: What `read_tokenizer_files` returned.
+        control_tokens_as_text: Encode text that spells a control token as plain text.
+        more_control: Further added tokens to be treated as control tokens.
+
+    Raises:
+        CheckpointError: The tokenizers library cannot read the file.
+    """
+    content = _read_json(files.path)
+    control = {*files.control_tokens, *more_control} if control_tokens_as_text else set()
+    for token in content.get("added_tokens") or ():
+        token["special"] = token["special"] or token["content"] in control
+    try:
+        tokenizer = Tokenizer.from_str(orjson.dumps(content).decode())
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(
+            f"{files.path}: the tokenizers library cannot read it: {error}. "
+            "Save it again with transformers, or update tokenizers."
+        ) from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = control_tokens_as_text
+    return tokenizer
+
+
+def _read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
+    if not required and not path.is_file():
+        return {}
+    try:
+        content = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read as JSON ({error}). Copy the file from its source again."
+        ) from None
+    if not isinstance(content, dict):
+        raise _wrong(path, "the whole file", content, "an object")
+    return content
+
+
+def _wrong(path: Path, field: str, value: object, needed: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: {field} is {str(value)[:60]!r}, but {needed} is needed. Repair the file, or save "
+        "the tokenizer again with transformers."
+    )
+
+
+def _added_tokens(path: Path, content: dict[str, Any]) -> dict[str, int]:
+    tokens = content.get("added_tokens") or []
+    for place, token in enumerate(tokens):
+        if not (
+            isinstance(token, dict)
+            and isinstance(token.get("content"), str)
+            and isinstance(token.get("id"), int)
+            and isinstance(token.get("special"), bool)
+        ):
+            raise _wrong(
+                path, f"added_tokens[{place}]", token, "an object with id, content, special"
+            )
+    return {token["content"]: token["id"] for token in tokens}
+
+
+def _control_tokens(content: dict[str, Any]) -> dict[str, int]:
+    return {
+        token["content"]: token["id"]
+        for token in content.get("added_tokens") or ()
+        if token["special"] or _has_control_shape(token["content"])
+    }
+
+
+def _has_control_shape(text: str) -> bool:
+    return any(text.startswith(start) and text.endswith(end) for start, end in _CONTROL_SHAPES)
+
+
+def _vocabulary(path: Path, content: dict[str, Any]) -> dict[str, int]:
+    model = content.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocab, list):  # Unigram: [[piece, score], ...] in order of ids
+        return {piece[0]: index for index, piece in enumerate(vocab)}
+    if not isinstance(vocab, dict):
+        raise _wrong(path, "model.vocab", vocab, "an object or a list")
+    return vocab
+
+
+def _model_unk_id(
+    content: dict[str, Any], vocab: dict[str, int], added: dict[str, int]
+) -> int | None:
+    model = content["model"]
+    text = model.get("unk_token")
+    if isinstance(text, str):
+        return added.get(text, vocab.get(text))
+    unk_id = model.get("unk_id")  # Unigram
+    return unk_id if isinstance(unk_id, int) else None
+
+
+def _named_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
+    fallback = _read_json(folder / MAP_FILE, required=False)
+    named: dict[str, str] = {}
+    for name in _NAMED_TOKENS:
+        file, source = (CONFIG_FILE, config) if config.get(name) else (MAP_FILE, fallback)
+        value = source.get(name)
+        if value:
+            named[name] = _token_text(folder / file, name, value)
+    return named
+
+
+def _additional_tokens(folder: Path, config: dict[str, Any]) -> dict[str, list[str]]:
+    name = "additional_special_tokens"
+    fallback = _read_json(folder / MAP_FILE, required=False)
+    file, source = (CONFIG_FILE, config) if config.get(name) else (MAP_FILE, fallback)
+    values = source.get(name)
+    if not values:
+        return {}
+    if not isinstance(values, list):
+        raise _wrong(folder / file, name, values, "a list")
+    return {name: [_token_text(folder / file, name, value) for value in values]}
+
+
+def _token_text(path: Path, field: str, value: object) -> str:
+    text = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise _wrong(path, field, value, "a text, or an object with a text in content,")
+    return text
+
+
+def _token_id(
+    folder: Path, name: str, text: str, added: dict[str, int], vocab: dict[str, int]
+) -> int:
+    found = added.get(text, vocab.get(text))
+    if found is None:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE}: {name} is {text!r}, which {TOKENIZER_FILE} does not contain. "
+            "The two files do not belong together; copy both from the same model."
+        )
+    return found
+
+
+def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
+    path = folder / TEMPLATE_FILE
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path}: not UTF-8 ({error}). Save it as UTF-8.") from None
+    value = config.get("chat_template")
+    if isinstance(value, list):  # several templates by name, as transformers 4 could write them
+        named = {entry.get("name"): entry.get("template") for entry in value}
+        value = named.get("default")
+        if value is None:
+            raise CheckpointError(
+                f"{folder / CONFIG_FILE}: chat_template has {', '.join(map(str, named))} and no "
+                f"'default'. Write the one to be used to {path}."
+            )
+    if value is not None and not isinstance(value, str):
+        raise _wrong(folder / CONFIG_FILE, "chat_template", value, "a text")
+    return value

@@ -1,0 +1,118 @@
+"""A megatron-core GPTModel from a model's shape and a run's layout."""
+
+import torch
+from megatron.core.models.gpt.gpt_layer_specs import (
+    get_gpt_layer_local_spec,
+    get_gpt_layer_with_transformer_engine_spec,
+)
+from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from megatron_msm.config.run import ParallelConfig
+from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.attention import PackedDocumentAttention
+from megatron_msm.models.layout import check_layout, padded_vocab_size
+from megatron_msm.runtime.device import Runtime
+from megatron_msm.runtime.process_groups import ParallelRanks
+
+
+def transformer_config(
+    shape: ModelShape, parallel: ParallelConfig, runtime: Runtime
+) -> TransformerConfig:
+    """Translate our configuration to megatron-core's. The only place that does."""
+    return TransformerConfig(
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        ffn_hidden_size=shape.ffn_hidden_size,
+        num_attention_heads=shape.num_attention_heads,
+        num_query_groups=shape.num_query_groups,
+        kv_channels=shape.head_dim,
+        normalization="RMSNorm",
+        layernorm_epsilon=shape.norm_epsilon,
+        activation_func=torch.nn.functional.silu,
+        gated_linear_unit=True,
+        add_bias_linear=False,
+        add_qkv_bias=False,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        tensor_model_parallel_size=parallel.tensor,
+        pipeline_model_parallel_size=parallel.pipeline,
+        pipeline_dtype=runtime.params_dtype,
+        params_dtype=runtime.params_dtype,
+        bf16=runtime.params_dtype is torch.bfloat16,
+        # The loss is a sum over tokens, divided by the global batch's token count after all
+        # micro batches and ranks are in (finalize_model_grads).
+        calculate_per_token_loss=True,
+        # Lengths of pipeline messages are constant: every micro batch is padded to its full size.
+        variable_seq_lengths=False,
+        use_cpu_initialization=not runtime.is_cuda,
+        # Every weight is loaded from a checkpoint before the first step.
+        perform_initialization=False,
+        masked_softmax_fusion=False,
+        persist_layer_norm=runtime.is_cuda,
+        bias_activation_fusion=runtime.is_cuda,
+        bias_dropout_fusion=runtime.is_cuda,
+        apply_rope_fusion=runtime.is_cuda,
+        gradient_accumulation_fusion=False,
+    )
+
+
+def layer_spec(runtime: Runtime) -> ModuleSpec:
+    """Return Transformer Engine's layers on a GPU, megatron-core's own elsewhere."""
+    if runtime.is_cuda:
+        return get_gpt_layer_with_transformer_engine_spec()
+    spec = get_gpt_layer_local_spec(normalization="RMSNorm")
+    spec.submodules.self_attention.submodules.core_attention = PackedDocumentAttention
+    return spec
+
+
+def build_model(
+    shape: ModelShape, parallel: ParallelConfig, runtime: Runtime, ranks: ParallelRanks
+) -> GPTModel:
+    """Build this rank's part of the model, with undefined weights, on the runtime's device.
+
+    Raises:
+        ConfigError: The layout does not fit the model.
+    """
+    check_layout(shape, parallel)
+    padded = padded_vocab_size(shape.vocab_size, parallel.tensor)
+    model = GPTModel(
+        config=transformer_config(shape, parallel, runtime),
+        transformer_layer_spec=layer_spec(runtime),
+        vocab_size=padded,
+        max_sequence_length=shape.max_position_embeddings,
+        pre_process=ranks.is_first_stage,
+        post_process=ranks.is_last_stage,
+        share_embeddings_and_output_weights=shape.tie_word_embeddings,
+        position_embedding_type="rope",
+        rotary_base=shape.rope_theta,
+        pg_collection=ranks.groups,
+    )
+    model.to(device=runtime.device, dtype=runtime.params_dtype)
+    if ranks.is_last_stage and padded != shape.vocab_size:
+        _exclude_padded_vocabulary(model, shape.vocab_size, ranks)
+    return model
+
+
+def _exclude_padded_vocabulary(model: GPTModel, vocab_size: int, ranks: ParallelRanks) -> None:
+    """Keep the padding rows of the vocabulary out of the softmax.
+
+    Megatron-LM lets them in with logits near zero, which shifts every loss a little from the
+    model that is exported. Their logits become -inf here, so they get neither weight nor gradient.
+    """
+    tp_group = ranks.groups.tp
+
+    def mask_padding(
+        module: torch.nn.Module, args: object, output: tuple[torch.Tensor, ...]
+    ) -> object:
+        logits_SBV, bias = output
+        first_row = tp_group.rank() * logits_SBV.shape[-1]
+        num_real = min(max(vocab_size - first_row, 0), logits_SBV.shape[-1])
+        if num_real == logits_SBV.shape[-1]:
+            return output
+        is_padding_V = torch.arange(logits_SBV.shape[-1], device=logits_SBV.device) >= num_real
+        lowest = torch.finfo(logits_SBV.dtype).min
+        return logits_SBV.masked_fill(is_padding_V, lowest), bias
+
+    model.output_layer.register_forward_hook(mask_padding)

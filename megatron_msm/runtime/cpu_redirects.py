@@ -1,0 +1,113 @@
+"""Let megatron-core run in a process without CUDA.
+
+megatron-core names CUDA in places that have nothing to do with kernels: where a buffer is
+allocated, a stream is waited for, a random state is kept. `install` redirects exactly those to the
+CPU, once, for the whole process. Only processes that train on the CPU call it. Each redirect names
+a line of megatron-core 0.16.1 that needs it; when megatron-core asks `torch.get_default_device`
+instead, this module goes away.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+_CPU = torch.device("cpu")
+# distrib_optimizer.py:361, optimizer.py:671 sort parameters by these names and refuse others.
+_CUDA_TYPE_NAMES = {
+    "torch.FloatTensor": "torch.cuda.FloatTensor",
+    "torch.BFloat16Tensor": "torch.cuda.BFloat16Tensor",
+    "torch.HalfTensor": "torch.cuda.HalfTensor",
+}
+
+
+class _NoStream:
+    """Stands for a CUDA stream or event: work on the CPU is done when the call returns."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def wait_stream(self, stream: Any) -> None:
+        """Do nothing; everything is already done."""
+
+    def synchronize(self) -> None:
+        """Do nothing; everything is already done."""
+
+    def record(self, *args: Any) -> None:
+        """Do nothing; there is no queue to mark."""
+
+
+class _CudaNamesMeanCpu(TorchFunctionMode):
+    """Maps `device="cuda"` to the CPU and answers `Tensor.type()` with the name megatron expects.
+
+    Needed by clip_grads.py:94 and :103, optimizer.py:481 and :485 (`device='cuda'`),
+    optimizer.py:671 and distrib_optimizer.py:361 (`Tensor.type()`), language_module.py:244
+    (`Tensor.cuda()`).
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.Tensor.cuda:
+            return args[0]
+        if kwargs and _names_cuda(kwargs.get("device")):
+            kwargs = {**kwargs, "device": _CPU}
+        result = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.type and isinstance(result, str):
+            return _CUDA_TYPE_NAMES.get(result, result)
+        return result
+
+
+def _names_cuda(device: Any) -> bool:
+    return str(device).startswith("cuda") if isinstance(device, str | torch.device) else False
+
+
+def _get_rng_state(device: Any = None) -> torch.Tensor:
+    return torch.random.get_rng_state()
+
+
+def _set_rng_state(state: torch.Tensor, device: Any = -1, graph_safe: bool = False) -> None:
+    torch.random.set_rng_state(state)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Stand for a call that has no meaning on the CPU."""
+
+
+_installed: list[_CudaNamesMeanCpu] = []
+
+
+def install() -> None:
+    """Redirect megatron-core's CUDA names to the CPU for the rest of this process."""
+    if _installed:
+        return
+    from megatron.core.tensor_parallel import random as megatron_random
+
+    cuda: Any = torch.cuda
+    # layers.py:261 and :552, mappings.py:91, param_and_grad_buffer.py:783: buffers and gradients.
+    cuda.current_device = lambda: _CPU
+    # parallel_state.py:198, fully_parallel.py:272, filesystem_async.py:230.
+    cuda.synchronize = _nothing
+    # distributed_data_parallel.py:230, param_and_grad_buffer.py:417 and :529.
+    cuda.Stream = cuda.Event = _NoStream
+    cuda.current_stream = cuda.default_stream = _NoStream
+    cuda.stream = lambda stream: contextlib.nullcontext()
+    # optimizer.py:362.
+    cuda.empty_cache = _nothing
+    # utils.py:2186 and :2215.
+    cuda.nvtx.range_push = cuda.nvtx.range_pop = _nothing
+    # random.py:55, :235, :422: the random states of tensor-parallel regions. The setter in
+    # megatron-core (:72) talks to the driver, so it is replaced whole.
+    cuda.get_rng_state = cuda.random.get_rng_state = _get_rng_state
+    cuda.set_rng_state = cuda.random.set_rng_state = _set_rng_state
+    cuda.manual_seed = torch.manual_seed
+    megatron_random._set_cuda_rng_state = _set_rng_state
+    mode = _CudaNamesMeanCpu()
+    mode.__enter__()  # type: ignore[no-untyped-call]
+    _installed.append(mode)

@@ -1,0 +1,39 @@
+"""`msm doctor`: what this machine can run, and what is missing."""
+
+import importlib.util
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import typer
+
+
+def doctor() -> None:
+    """Show what this machine can run, and what is missing for the rest."""
+    from megatron_msm.runtime.versions import installed_versions
+
+    for name, version in installed_versions().items():
+        typer.echo(f"{name:<20} {version}")
+    typer.echo(f"{'machine':<20} {platform.machine()}, {os.cpu_count()} cores")
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    typer.echo(f"{'disk free':<20} {free:.0f} GiB in {Path.cwd()}")
+    typer.echo(f"{'runtime':<20} {_runtime()}")
+    for module, what, remedy in (
+        ("transformer_engine", "FP8 and fused layers on GPUs", "pip install 'megatron-msm[gpu]'"),
+        ("transformers", "msm eval, msm convert verify", "pip install 'megatron-msm[evals]'"),
+        ("gguf", "the quickstart's model", "pip install 'megatron-msm[quickstart]'"),
+        ("openai", "msm generate", "pip install 'megatron-msm[generate]'"),
+    ):
+        found = importlib.util.find_spec(module) is not None
+        state = "installed" if found else f"missing, for {what}: {remedy}"
+        typer.echo(f"{module:<20} {state}")
+
+
+def _runtime() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
+        return f"cuda: {torch.cuda.device_count()} x {', '.join(sorted(names))}"
+    return "cpu: gloo ranks, megatron-core's local layers (no GPU seen by torch)"

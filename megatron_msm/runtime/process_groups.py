@@ -1,0 +1,96 @@
+"""torch.distributed and megatron-core's process groups, set up and taken down."""
+
+import datetime
+import os
+from dataclasses import dataclass
+
+import torch
+from megatron.core import parallel_state, tensor_parallel
+from megatron.core.process_groups_config import ProcessGroupCollection
+
+from megatron_msm.config.run import ParallelConfig
+from megatron_msm.errors import ConfigError
+from megatron_msm.runtime import adam, cpu_redirects
+from megatron_msm.runtime.device import Runtime
+
+
+@dataclass(frozen=True)
+class RankInfo:
+    """This process among all ranks, as the launcher's environment gives it."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+
+
+def rank_info_from_environment() -> RankInfo:
+    """Read RANK, LOCAL_RANK and WORLD_SIZE (torchrun's names); one rank when they are absent."""
+    return RankInfo(
+        rank=int(os.environ.get("RANK", "0")),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+    )
+
+
+@dataclass(frozen=True)
+class ParallelRanks:
+    """Where this rank sits in each parallel dimension, and megatron-core's groups."""
+
+    rank: int
+    world_size: int
+    data_rank: int
+    data_size: int
+    is_first_stage: bool
+    is_last_stage: bool
+    groups: ProcessGroupCollection
+
+
+def initialize(
+    info: RankInfo, runtime: Runtime, parallel: ParallelConfig, *, seed: int, timeout_min: float
+) -> ParallelRanks:
+    """Join the process group, build megatron-core's groups and seed the random states.
+
+    Raises:
+        ConfigError: The number of ranks is not the product of the parallel sizes.
+    """
+    if info.world_size != parallel.world_size:
+        raise ConfigError(
+            f"parallel: tensor {parallel.tensor} x pipeline {parallel.pipeline} x data "
+            f"{parallel.data} = {parallel.world_size} ranks, but {info.world_size} were started. "
+            "Start as many, or change parallel.*."
+        )
+    if runtime.is_cuda:
+        torch.cuda.set_device(runtime.device)
+    else:
+        cpu_redirects.install()
+    adam.use_where_no_fused_adam()
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29531")
+    torch.distributed.init_process_group(
+        backend=runtime.backend,
+        rank=info.rank,
+        world_size=info.world_size,
+        timeout=datetime.timedelta(minutes=timeout_min),
+    )
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=parallel.tensor,
+        pipeline_model_parallel_size=parallel.pipeline,
+        create_gloo_process_groups=False,
+    )
+    tensor_parallel.model_parallel_cuda_manual_seed(seed)
+    return ParallelRanks(
+        rank=info.rank,
+        world_size=info.world_size,
+        data_rank=parallel_state.get_data_parallel_rank(),
+        data_size=parallel_state.get_data_parallel_world_size(),
+        is_first_stage=parallel_state.is_pipeline_first_stage(),
+        is_last_stage=parallel_state.is_pipeline_last_stage(),
+        groups=ProcessGroupCollection.use_mpu_process_groups(),
+    )
+
+
+def shut_down() -> None:
+    """Take down megatron-core's groups and the process group."""
+    parallel_state.destroy_model_parallel()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,126 @@
+"""Saving and loading a phase's checkpoints through megatron-core's distributed checkpointing.
+
+Every rank writes its shards into a temporary folder; rank 0 hashes the files, adds our own and
+makes the folder visible (see formats/checkpoint_folder.py). Keys are per layer and global, so a
+checkpoint loads under any layout.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+from megatron.core.optimizer import MegatronOptimizer
+from torch.distributed.checkpoint.api import CheckpointException
+
+from megatron_msm.config.run import PhaseConfig
+from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.checkpoint_folder import (
+    HF_FOLDER,
+    RUN_FILE,
+    CheckpointState,
+    iteration_folder,
+    publish_checkpoint,
+    read_checkpoint_state,
+)
+from megatron_msm.formats.files import tmp_path
+from megatron_msm.runtime.safe_metadata import restricted_metadata_reading
+
+# Optimizer state that loads under any layout: distrib_optimizer.py, sharded_state_dict. The default
+# fails with "flattened_range is not supported" in megatron-core 0.16.1.
+_CONTENT = {
+    "distrib_optim_sharding_type": "fully_reshardable",
+    "non_homogeneous_layers": True,
+}
+
+
+def _sharded_state(
+    model: Any, optimizer: MegatronOptimizer | None, *, is_loading: bool
+) -> dict[str, Any]:
+    """Describe this rank's shards: the model's, and the optimizer's when it takes part."""
+    model_state = {
+        key: value
+        for key, value in model.sharded_state_dict(metadata=_CONTENT).items()
+        # Empty but under FP8 with delayed scaling; an imported model has none.
+        if not key.endswith("_extra_state")
+    }
+    state = {"model": model_state}
+    if optimizer is not None:
+        state["optimizer"] = optimizer.sharded_state_dict(
+            model_state, is_loading=is_loading, metadata=_CONTENT
+        )
+    return state
+
+
+def save_checkpoint(
+    root: Path,
+    model: Any,
+    optimizer: MegatronOptimizer | None,
+    state: CheckpointState,
+    *,
+    hf_folder: Path,
+    run_yaml: str,
+) -> None:
+    """Write one checkpoint; called by every rank at the same step.
+
+    Args:
+        root: The phase's checkpoint folder.
+        model: This rank's GPTModel.
+        optimizer: Left out when the phase is complete: nothing resumes inside it.
+        state: What to record; rank 0's is written.
+        hf_folder: The small Hugging Face files to carry along.
+        run_yaml: The resolved configuration.
+    """
+    is_writer = torch.distributed.get_rank() == 0
+    tmp = tmp_path(iteration_folder(root, state.iteration))
+    if is_writer:
+        shutil.rmtree(tmp, ignore_errors=True)
+        tmp.mkdir(parents=True)
+    torch.distributed.barrier()
+    dist_checkpointing.save(
+        _sharded_state(model, optimizer, is_loading=False),
+        str(tmp),
+        sharded_strategy=TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1),
+        content_metadata=dict(_CONTENT),
+    )
+    torch.distributed.barrier()
+    if is_writer:
+        shutil.copytree(hf_folder, tmp / HF_FOLDER)
+        (tmp / RUN_FILE).write_text(run_yaml)
+        publish_checkpoint(tmp, root, state)
+    torch.distributed.barrier()
+
+
+def load_checkpoint(folder: Path, model: Any, optimizer: MegatronOptimizer | None) -> None:
+    """Load an iteration folder into this rank's model, and optimizer when given.
+
+    Raises:
+        CheckpointError: A tensor is missing or has another shape.
+    """
+    with restricted_metadata_reading():
+        try:
+            loaded = dist_checkpointing.load(
+                _sharded_state(model, optimizer, is_loading=True), str(folder)
+            )
+        except (CheckpointException, KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{folder}: cannot be loaded into this model: {error}") from error
+    model.load_state_dict(loaded["model"])
+    if optimizer is not None:
+        optimizer.load_state_dict(loaded["optimizer"])
+
+
+def remove_old_checkpoints(root: Path, phase: PhaseConfig) -> None:
+    """Remove all but the newest `keep_last` iterations; called by rank 0 after a save."""
+    folders = sorted(root.glob("iter_*"), key=lambda folder: int(folder.name.split("_")[1]))
+    for folder in folders[: -phase.checkpoint.keep_last]:
+        shutil.rmtree(folder)
+
+
+def newest_checkpoint(root: Path) -> tuple[Path, CheckpointState] | None:
+    """Return the newest complete iteration of a phase, or None when it has not saved yet."""
+    folders = sorted(root.glob("iter_*"), key=lambda folder: int(folder.name.split("_")[1]))
+    if not folders:
+        return None
+    return folders[-1], read_checkpoint_state(folders[-1])

@@ -1,0 +1,55 @@
+"""`msm train`: check and plan a run, then start its ranks or be one of them."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run's configuration.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[key=value]...", help="Changes, such as phases.sft.seq_length=512."
+        ),
+    ] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Check and describe the run, train nothing.")
+    ] = False,
+) -> None:
+    """Train the phases of RUN.yaml in order; run again to resume.
+
+    Starts one process per rank on this machine. Under torchrun or SLURM (RANK is set) it joins the
+    ranks that were started.
+    """
+    from megatron_msm.config.load import dump_config, load_config
+    from megatron_msm.config.run import RunConfig
+    from megatron_msm.formats.files import write_text_atomic
+    from megatron_msm.train.launch import launch
+    from megatron_msm.train.preflight import describe, plan_run
+    from megatron_msm.train.rank import run_rank
+
+    config = load_config(run_file, RunConfig, overrides or ())
+    is_started_by_others = "RANK" in os.environ
+    if not is_started_by_others or os.environ["RANK"] == "0":
+        for line in describe(plan_run(config)):
+            typer.echo(line)
+    if plan_only:
+        return
+    if is_started_by_others:
+        run_rank(config)
+        return
+    config.out.mkdir(parents=True, exist_ok=True)
+    resolved = config.out / "msm_run.yaml"
+    write_text_atomic(resolved, dump_config(config))
+    status = launch(
+        resolved,
+        num_ranks=config.parallel.world_size,
+        threads=config.runtime.threads_per_rank,
+        logs=config.out / "logs",
+    )
+    if status:
+        raise typer.Exit(status)
+    typer.echo(f"done       {config.out / config.phases[-1].name}")

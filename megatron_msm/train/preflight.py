@@ -1,0 +1,168 @@
+"""Everything that can be checked and planned before a rank starts. No torch.
+
+A run that cannot work ends here with one message; a run that can is described: sequences, steps and
+tokens of each phase.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from megatron_msm.config.run import PhaseConfig, RunConfig
+from megatron_msm.data.packed_dataset import PackedDataset
+from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.formats.checkpoint_folder import (
+    HF_FOLDER,
+    CheckpointState,
+    read_checkpoint_state,
+    resolve_checkpoint,
+)
+from megatron_msm.formats.files import sha256_of_json
+from megatron_msm.formats.manifest import DatasetManifest
+from megatron_msm.models.architecture import ModelShape, read_model_shape
+from megatron_msm.models.layout import check_layout
+
+# Stages of a few dozen steps looked trained and were not (method.md section 7, rows 3 and 30).
+FEW_STEPS = 100
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """What one phase will do."""
+
+    config: PhaseConfig
+    dataset: PackedDataset
+    num_steps: int
+    total_packs: int
+    """Packed sequences that the phase visits; the last step is filled up with empty ones."""
+    seed: int
+    config_sha256: str
+    """Hash of everything that decides the phase's result but the weights it starts from."""
+
+    @property
+    def loss_tokens_per_epoch(self) -> int:
+        """Tokens that count in the loss, per pass over the data."""
+        return sum(manifest.counts.trained_tokens for manifest in self.dataset.manifests)
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the data."""
+        return self.total_packs / len(self.dataset)
+
+    @property
+    def processed_tokens(self) -> int:
+        """Positions of the whole phase, padding included."""
+        return self.num_steps * self.config.global_batch_size * self.config.seq_length
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A checked run."""
+
+    config: RunConfig
+    base_folder: Path
+    base_state: CheckpointState
+    shape: ModelShape
+    phases: tuple[PhasePlan, ...]
+
+    @property
+    def hf_folder(self) -> Path:
+        """The base's small Hugging Face files: config, tokenizer, chat template."""
+        return self.base_folder / HF_FOLDER
+
+
+def plan_run(config: RunConfig) -> RunPlan:
+    """Check a run against its checkpoint and datasets and work out its steps.
+
+    Raises:
+        ConfigError: The layout does not fit the model, or a length its positions.
+        CheckpointError: The base checkpoint is incomplete.
+        DataFormatError: A dataset is unfinished or was made with another tokenizer or template.
+    """
+    folder = resolve_checkpoint(config.model.checkpoint)
+    state = read_checkpoint_state(folder)
+    shape = read_model_shape(folder / HF_FOLDER)
+    check_layout(shape, config.parallel)
+    phases = tuple(
+        _plan_phase(config, phase, state, shape, seed=config.seed + index)
+        for index, phase in enumerate(config.phases)
+    )
+    return RunPlan(config, folder, state, shape, phases)
+
+
+def _plan_phase(
+    config: RunConfig, phase: PhaseConfig, state: CheckpointState, shape: ModelShape, *, seed: int
+) -> PhasePlan:
+    if phase.seq_length > shape.max_position_embeddings:
+        raise ConfigError(
+            f"phases.{phase.name}.seq_length: {phase.seq_length} is more than the model's "
+            f"{shape.max_position_embeddings} positions. Lower it."
+        )
+    dataset = PackedDataset(phase.data.prefixes, seq_length=phase.seq_length, seed=seed)
+    for prefix, manifest in zip(phase.data.prefixes, dataset.manifests, strict=True):
+        _check_dataset_fits(prefix, manifest, state)
+    if phase.duration.steps is not None:
+        num_steps = phase.duration.steps
+        total_packs = num_steps * phase.global_batch_size
+    else:
+        assert phase.duration.epochs is not None
+        total_packs = math.ceil(phase.duration.epochs * len(dataset))
+        num_steps = math.ceil(total_packs / phase.global_batch_size)
+    return PhasePlan(
+        config=phase,
+        dataset=dataset,
+        num_steps=num_steps,
+        total_packs=total_packs,
+        seed=seed,
+        config_sha256=_phase_identity(config, phase, dataset, seed),
+    )
+
+
+def _phase_identity(
+    config: RunConfig, phase: PhaseConfig, dataset: PackedDataset, seed: int
+) -> str:
+    # Where the data lies and how often it is saved changes nothing; the data's content does.
+    settings = phase.model_dump(mode="json", exclude={"checkpoint", "data", "micro_batch_size"})
+    data = [manifest.sha256 for manifest in dataset.manifests]
+    return sha256_of_json([settings, data, seed, config.runtime.dtype])
+
+
+def _check_dataset_fits(prefix: Path, manifest: DatasetManifest, state: CheckpointState) -> None:
+    if manifest.tokenizer_sha256 != state.tokenizer_sha256:
+        raise DataFormatError(
+            f"{prefix}: made with tokenizer {manifest.tokenizer_sha256[:12]}, but the checkpoint's "
+            f"is {state.tokenizer_sha256[:12]}. Prepare the data with the tokenizer of the model "
+            "that is trained."
+        )
+    if manifest.kind == "chats" and manifest.chat_template_sha256 != state.chat_template_sha256:
+        raise DataFormatError(
+            f"{prefix}: rendered with chat template {str(manifest.chat_template_sha256)[:12]}, but "
+            f"the checkpoint's is {str(state.chat_template_sha256)[:12]}. A model trained under one "
+            "template and served under another misbehaves; prepare the chats with the model's own, "
+            "or import the model with the template you want."
+        )
+
+
+def describe(plan: RunPlan) -> list[str]:
+    """Return the start-up summary, one line each."""
+    parallel = plan.config.parallel
+    lines = [
+        f"model      {plan.shape.model_type}, {plan.shape.num_layers} layers, hidden "
+        f"{plan.shape.hidden_size}, from {plan.base_folder}",
+        f"layout     tensor {parallel.tensor} x pipeline {parallel.pipeline} x data "
+        f"{parallel.data} = {parallel.world_size} ranks, {plan.config.runtime.dtype}",
+    ]
+    for phase in plan.phases:
+        config = phase.config
+        lines.append(
+            f"{config.name:<10} {phase.num_steps} steps of {config.global_batch_size} x "
+            f"{config.seq_length} positions, {phase.epochs:.2f} epochs of {len(phase.dataset)} "
+            f"packed sequences ({phase.dataset.plan.fill:.1%} full), "
+            f"{phase.loss_tokens_per_epoch:,} loss tokens an epoch"
+        )
+        if phase.num_steps < FEW_STEPS:
+            lines.append(
+                f"warning    {config.name} has only {phase.num_steps} optimizer steps; under "
+                f"{FEW_STEPS} a stage often changes little. Lower global_batch_size or add epochs."
+            )
+    return lines

@@ -1,0 +1,91 @@
+"""One training rank, with torchrun's environment variables.
+
+`msm train` starts `python -m megatron_msm.train.rank RESOLVED.yaml` for each; under torchrun or
+SLURM `msm train` itself becomes one.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+from megatron_msm.config.load import load_config
+from megatron_msm.config.run import RunConfig
+from megatron_msm.errors import MsmError
+
+LAUNCHER_PID = "MSM_LAUNCHER_PID"
+"""Set by the local launcher: the rank ends when that process does."""
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main() -> None:
+    """Train this rank's part of the run file given on the command line."""
+    if LAUNCHER_PID in os.environ:
+        _die_with_launcher(int(os.environ[LAUNCHER_PID]))
+    run_rank(load_config(Path(sys.argv[1]), RunConfig))
+
+
+def run_rank(config: RunConfig) -> None:
+    """Train this rank's part; on an error end the process with the status of its class."""
+    # megatron-core warns at import about each optional library it does not find; `msm doctor` says
+    # it.
+    warnings.filterwarnings("ignore")
+    rank = int(os.environ.get("RANK", "0"))
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING,
+        format=f"%(asctime)s rank {rank} %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    logging.getLogger("megatron.core").setLevel(logging.ERROR)
+    try:
+        _train(config)
+    except MsmError as error:
+        sys.stderr.write(f"error: {error}\n")
+        _exit_now(error.exit_status)
+    except BaseException:
+        traceback.print_exc()
+        _exit_now(1)
+
+
+def _train(config: RunConfig) -> None:
+    # Imported after the warnings are silenced.
+    from megatron_msm.runtime import process_groups
+    from megatron_msm.runtime.device import select_runtime
+    from megatron_msm.train.preflight import plan_run
+    from megatron_msm.train.trainer import Trainer
+
+    info = process_groups.rank_info_from_environment()
+    plan = plan_run(config)
+    runtime = select_runtime(config.runtime, local_rank=info.local_rank)
+    ranks = process_groups.initialize(
+        info,
+        runtime,
+        config.parallel,
+        seed=config.seed,
+        timeout_min=config.runtime.timeout_min,
+    )
+    Trainer(plan, runtime, ranks).fit()
+    process_groups.shut_down()
+
+
+def _die_with_launcher(launcher: int) -> None:
+    """Ask the kernel to end this rank when the launcher ends, however it ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != launcher:
+        sys.exit(1)
+
+
+def _exit_now(status: int) -> None:
+    """End without waiting for other ranks: a normal exit could hang in a collective's clean-up."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""One optimizer step: micro batches through the pipeline, gradients together, weights updated.
+
+Loss: the sum of the unmasked tokens' cross entropy over the global batch, divided by their number.
+megatron-core does the division after all micro batches and data parallel ranks are in
+(`calculate_per_token_loss`, distributed/finalize_model_grads.py), so the result does not depend on
+how the batch is cut.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from megatron.core.distributed import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    finalize_model_grads,
+)
+from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
+from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
+from megatron.core.pipeline_parallel import get_forward_backward_func
+
+from megatron_msm.config.run import OptimizerConfig
+from megatron_msm.data.batch import MicroBatch
+from megatron_msm.runtime.device import Runtime
+from megatron_msm.runtime.process_groups import ParallelRanks
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step showed; the same on every rank."""
+
+    loss_nats: float
+    """Mean cross entropy of the global batch's unmasked tokens."""
+    num_loss_tokens: int
+    """Unmasked tokens of the global batch."""
+    grad_norm: float
+    """Global gradient norm before clipping."""
+
+
+def masked_loss(
+    losses_1T: torch.Tensor, loss_mask_1T: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sum the losses that count.
+
+    A masked loss is left out, not multiplied by zero: a NaN at a padded position must not spread.
+
+    Returns:
+        The sum (float32 scalar), the number of tokens (int32 scalar), and both as a float64 [2]
+        for reporting.
+    """
+    loss = torch.where(loss_mask_1T, losses_1T.float(), 0.0).sum()
+    num_tokens = loss_mask_1T.sum().to(torch.int32)
+    report = torch.stack([loss.detach().double(), num_tokens.double()])
+    return loss, num_tokens, report
+
+
+def forward_step(
+    micro_batches: Iterator[MicroBatch], model: torch.nn.Module
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], tuple[torch.Tensor, ...]]]:
+    """Run one micro batch through this rank's stage, in megatron-core's schedule interface."""
+    batch = next(micro_batches)
+    output = model(
+        batch.tokens_1T,
+        batch.position_ids_1T,
+        None,
+        labels=batch.labels_1T,
+        packed_seq_params=batch.packed_seq_params,
+    )
+    return output, lambda losses_1T: masked_loss(losses_1T, batch.loss_mask_1T)
+
+
+def wrap_data_parallel(
+    model: Any, runtime: Runtime, ranks: ParallelRanks
+) -> DistributedDataParallel:
+    """Put a rank's model behind megatron-core's gradient buffers (fp32, sharded optimizer)."""
+    config = model.config
+    wrapped = DistributedDataParallel(
+        config=config,
+        ddp_config=DistributedDataParallelConfig(
+            grad_reduce_in_fp32=True,
+            use_distributed_optimizer=True,
+            overlap_grad_reduce=runtime.is_cuda,
+            overlap_param_gather=runtime.is_cuda,
+        ),
+        module=model,
+    )
+    config.finalize_model_grads_func = finalize_model_grads
+    if runtime.is_cuda:
+        config.no_sync_func = wrapped.no_sync
+        config.grad_sync_func = wrapped.start_grad_sync
+        config.param_sync_func = wrapped.start_param_sync
+    return wrapped
+
+
+def build_optimizer(
+    model: DistributedDataParallel, config: OptimizerConfig, runtime: Runtime
+) -> MegatronOptimizer:
+    """Build megatron-core's distributed optimizer over the model's current weights."""
+    is_bf16 = runtime.params_dtype is torch.bfloat16
+    clip = config.clip_grad_norm if config.clip_grad_norm is not None else float("inf")
+    return get_megatron_optimizer(
+        MegatronOptimizerConfig(
+            optimizer="adam",
+            lr=config.lr,
+            min_lr=0.0,
+            weight_decay=config.weight_decay,
+            adam_beta1=config.beta1,
+            adam_beta2=config.beta2,
+            adam_eps=config.eps,
+            clip_grad=clip,
+            bf16=is_bf16,
+            params_dtype=runtime.params_dtype,
+            use_distributed_optimizer=True,
+            overlap_param_gather=runtime.is_cuda,
+        ),
+        [model],
+        use_gloo_process_groups=False,
+    )
+
+
+def train_step(
+    model: DistributedDataParallel,
+    optimizer: MegatronOptimizer,
+    micro_batches: Iterator[MicroBatch],
+    *,
+    num_microbatches: int,
+    tokens_per_micro_batch: int,
+    lr: float,
+    ranks: ParallelRanks,
+) -> StepResult:
+    """Make one optimizer step and return its global loss."""
+    model.zero_grad_buffer()
+    optimizer.zero_grad()
+    reports = get_forward_backward_func()(
+        forward_step_func=forward_step,
+        data_iterator=micro_batches,
+        model=[model],
+        num_microbatches=num_microbatches,
+        # The packed format is one long row, whatever the micro batch size.
+        seq_length=tokens_per_micro_batch,
+        micro_batch_size=1,
+        forward_only=False,
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_mult"]
+        group["weight_decay"] = optimizer.config.weight_decay * group["wd_mult"]
+    _, grad_norm, _ = optimizer.step()
+    loss_sum, num_tokens = _sum_over_ranks(reports, ranks)
+    return StepResult(loss_sum / max(num_tokens, 1), int(num_tokens), float(grad_norm))
+
+
+def _sum_over_ranks(reports: list[torch.Tensor], ranks: ParallelRanks) -> tuple[float, float]:
+    """Add up (loss, tokens) of all micro batches; only one rank of each model copy has them."""
+    total = torch.zeros(2, dtype=torch.float64, device=torch.cuda.current_device())
+    if ranks.is_last_stage and ranks.groups.tp.rank() == 0:
+        total += torch.stack(reports).sum(dim=0)
+    torch.distributed.all_reduce(total)
+    loss_sum, num_tokens = total.tolist()
+    return loss_sum, num_tokens
