@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT...", help="JSONL files.")]
+Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT", help="JSONL files.")]
 Tokenizer = Annotated[
     Path, typer.Option("--tokenizer", metavar="DIR", help="Folder with the model's tokenizer.json.")
 ]
@@ -161,7 +161,7 @@ def check(
 
 @app.command()
 def merge(
-    prefixes: Annotated[list[Path], typer.Argument(metavar="PREFIX...")],
+    prefixes: Annotated[list[Path], typer.Argument(metavar="PREFIX")],
     *,
     out: Out,
     force: Force = False,

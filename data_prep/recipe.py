@@ -65,7 +65,9 @@ class Recipe:
 
     def differences(self, other: "Recipe") -> list[str]:
         """Name what differs from another recipe in a way that can change the output."""
-        names = ("kind", "tokenizer_sha256", "eod_id", "chat_template")
+        if self.kind != other.kind:
+            return [f"kind ({other.kind} there, {self.kind} here)"]
+        names = ("tokenizer_sha256", "eod_id", "chat_template")
         differing = [name for name in names if getattr(self, name) != getattr(other, name)]
         keys = sorted(self.settings.keys() | other.settings.keys())
         return differing + [

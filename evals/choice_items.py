@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from evals.input_files import check_model, json_lines, read_file
 from megatron_msm.errors import ConfigError, DataFormatError
 
-
 MIN_ITEMS = 2
 """An interval over items needs a spread."""
 

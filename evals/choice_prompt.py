@@ -1,6 +1,6 @@
 """How a forced-choice item becomes tokens: the protocol, versioned and hashed.
 
-The user's turn holds the question, the two options as lines, and an instruction. The tokenizer's own
+The user's turn holds the question, the two options as lines, and an instruction. The model's own
 chat template renders it up to where the assistant's answer starts, and an option's text is the
 answer. Prompt and answer are tokenised apart and joined, because that is what generation does: a
 model never sees a token that spans the two.
@@ -29,6 +29,9 @@ Answer with one of the two options only, in the words given."""
 
 TEMPLATE_DATE = datetime.date(2024, 7, 26)
 """What a chat template that asks for today gets, so that a result does not depend on the day."""
+
+DATE_FORMS = ("%-d", "%-m", "%d", "%m", "%b", "%B", "%y", "%Y", "%a", "%A", "%H", "%M", "%S")
+"""What of strftime such templates use."""
 
 SETTINGS: dict[str, Any] = {
     "orders": "both",
@@ -98,11 +101,11 @@ def render_user_turn(tokenizer: Any, text: str) -> str:
         # tokenised by `_encode`, which adds no second BOS.
         rendered = tokenizer.apply_chat_template(
             [{"role": "user", "content": text}],
+            chat_template=_with_fixed_date(tokenizer.chat_template),
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=SETTINGS["enable_thinking"],
             date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
-            strftime_now=TEMPLATE_DATE.strftime,
         )
     except Exception as error:  # a template is a program of the model's author: anything can come
         raise CheckpointError(
@@ -131,6 +134,21 @@ def check_no_control_tokens(items: Iterable[ChoiceItem], control_tokens: Collect
                         f"item {item.id!r}: field `{field}` holds {token!r}, a control token of "
                         "the model's tokenizer. Remove it from the text."
                     )
+
+
+def _with_fixed_date(template: str) -> str:
+    """Return a template whose `strftime_now` is a macro that always tells `TEMPLATE_DATE`.
+
+    transformers sets that function itself, and from 5.24 on replaces callables among a template's
+    variables by placeholders, so a function cannot be passed in its place.
+    """
+    if "strftime_now" not in template:
+        return template
+    replacements = "".join(
+        f"|replace('{form}', '{TEMPLATE_DATE.strftime(form)}')" for form in DATE_FORMS
+    )
+    macro = f"{{% macro strftime_now(format) %}}{{{{ format{replacements} }}}}{{% endmacro %}}"
+    return macro + "{{ '' }}" + template
 
 
 def _encode(tokenizer: Any, text: str) -> tuple[int, ...]:

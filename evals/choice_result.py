@@ -47,7 +47,8 @@ class ItemRow(_Frozen):
     tier: str
     domain: str
     log_odds: float
-    choice: Literal[0.0, 0.5, 1.0]
+    choice: float
+    """1 target, 0 other, 0.5 tie."""
     flips: bool
     """Whether the two orders choose differently: then position decided, not preference."""
     orders: tuple[OrderScore, OrderScore]
@@ -127,7 +128,7 @@ def direction_text(target: str, other: str) -> str:
     return f"log-odds > 0 means `{target}` is preferred to `{other}`"
 
 
-def choice_of(log_odds: float) -> Literal[0.0, 0.5, 1.0]:
+def choice_of(log_odds: float) -> float:
     """Return 1 when the target is chosen, 0 when the other is, 0.5 at an exact tie."""
     if log_odds == 0:
         return 0.5

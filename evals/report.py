@@ -4,6 +4,7 @@ No scripts, no fonts, no CDN: styles and pictures are inside. Given up for it: z
 TensorBoard does that from the same metrics.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from evals.choice_result import SEED_NOTE, ChoiceResult, Summary
 from evals.intervals import Interval
 from evals.paired import paired_difference, verdict
-from evals.report_figures import Whisker, loss_figure, shared_range, whisker_figure
+from evals.report_figures import Whisker, loss_figure, shared_range, shorten, whisker_figure
 from evals.report_inputs import LossCurve, StageFact, load_curve, load_facts, load_results
 from megatron_msm.formats.files import write_text_atomic
 
 TEMPLATE = "report.html.j2"
 ALL_ITEMS = "all items"
+AXIS_LABEL_CHARS = 16
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,12 @@ def render_report(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"signed": _signed, "percent": _percent, "duration": _duration}
+    environment.filters |= {
+        "signed": _signed,
+        "percent": _percent,
+        "duration": _duration,
+        "code_spans": _code_spans,
+    }
     source = files("evals").joinpath("templates", TEMPLATE).read_text(encoding="utf-8")
     context: dict[str, Any] = {
         "title": title,
@@ -132,7 +139,7 @@ def tier_panels(results: Sequence[ChoiceResult]) -> list[TierPanel]:
         name = ALL_ITEMS if tier is None else tier
         level = whisker_figure(
             [Whisker(line.label, line.summary.log_odds, line.is_reference) for line in rows],
-            x_label=f"mean log-odds for {results[0].target}",
+            x_label=_axis_label("mean log-odds", results[0]),
             x_range=levels,
             prefix=f"level{number}",
             description=f"Mean log-odds by model, {name}",
@@ -140,13 +147,18 @@ def tier_panels(results: Sequence[ChoiceResult]) -> list[TierPanel]:
         changed = [Whisker(row.label, row.change, False) for row in rows if row.change is not None]
         change = whisker_figure(
             changed,
-            x_label=f"change from {results[0].model.label}",
+            x_label=_axis_label("change", results[0]),
             x_range=changes,
             prefix=f"change{number}",
             description=f"Change in log-odds from the first model, {name}",
         )
         panels.append(TierPanel(name, rows, level, change if changed else None))
     return panels
+
+
+def _axis_label(what: str, result: ChoiceResult) -> str:
+    other, target = (shorten(label, AXIS_LABEL_CHARS) for label in (result.other, result.target))
+    return f"← {other}     {what}     {target} →"
 
 
 def _lines(results: Sequence[ChoiceResult], tier: str | None) -> tuple[ModelLine, ...]:
@@ -185,6 +197,11 @@ def _single_verdict(result: ChoiceResult) -> str:
     return f"prefers `{preferred}`"
 
 
+def _code_spans(text: str) -> Markup:
+    """Escape a text, then set what stands between backticks as code."""
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
 def _signed(interval: Interval) -> str:
     if interval.low is None or interval.high is None:
         return f"{interval.estimate:+.2f} (no interval)"
@@ -199,7 +216,7 @@ def _percent(interval: Interval) -> str:
 
 def _duration(seconds: float | None) -> str:
     if seconds is None:
-        return "–"
+        return "not measured"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

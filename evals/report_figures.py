@@ -1,7 +1,7 @@
 """The report's pictures, as inline SVG.
 
-Drawn narrow (a phone's width) and one subject a picture; the page sets them side by side where there
-is room. Text stays text, and colours are the page's CSS variables, so that a dark page has light
+Drawn narrow (a phone's width) and one subject a picture; the page sets them side by side where it
+has room. Text stays text, and colours are the page's CSS variables, so that a dark page has light
 lines. matplotlib knows only fixed colours: each stands in for a variable and is replaced.
 """
 
@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -31,10 +32,9 @@ MAX_LABEL_CHARS = 30
 SMOOTHING_STEPS = 20
 """From this many steps on, a moving average is drawn over the single steps."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["system-ui", "sans-serif"],
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib and is wide; the page sets its own
     "font.size": 10,
     "text.parse_math": False,  # a label with dollar signs is a label
     "text.color": INK,
@@ -89,7 +89,7 @@ def loss_figure(curve: LossCurve, *, prefix: str) -> Markup:
 
 
 def moving_average(losses: Sequence[float]) -> list[float]:
-    """Return the centred mean over a twentieth of the curve; losses that are not finite are left out."""
+    """Return the centred mean of the finite losses over a twentieth of the curve."""
     reach = max(1, len(losses) // 40)
     averages = []
     for position in range(len(losses)):
@@ -115,7 +115,6 @@ def whisker_figure(
         figure, axes = _canvas(height_in=0.62 + 0.48 * len(whiskers))
         axes.set_xlim(*x_range)
         axes.set_ylim(len(whiskers) - 0.45, -0.65)
-        axes.axvline(0, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
         for line, whisker in enumerate(whiskers):
             _draw_whisker(axes, line, whisker)
         axes.set_xlabel(x_label)
@@ -134,12 +133,14 @@ def shared_range(intervals: Sequence[Interval]) -> tuple[float, float]:
     return min(ends) - margin, max(ends) + margin
 
 
-def shorten(label: str) -> str:
-    """Cut a label to what fits above a whisker; tables show it whole."""
-    return label if len(label) <= MAX_LABEL_CHARS else label[: MAX_LABEL_CHARS - 1] + "…"
+def shorten(label: str, max_chars: int = MAX_LABEL_CHARS) -> str:
+    """Cut a label to what fits into a picture; tables show it whole."""
+    return label if len(label) <= max_chars else label[: max_chars - 1] + "…"
 
 
 def _draw_whisker(axes: Axes, line: int, whisker: Whisker) -> None:
+    # The zero line stops where the labels are, so that it strikes none of them through.
+    axes.plot([0, 0], [line - 0.15, line + 0.3], color=MUTED, linewidth=1.2, zorder=1)
     color = MUTED if whisker.is_reference else ACCENT
     interval = whisker.interval
     numbers = f"{interval.estimate:+.2f}"
@@ -190,7 +191,7 @@ def _to_svg(figure: Figure, prefix: str, description: str) -> Markup:
     for size in ("width", "height", "version"):
         root.attrib.pop(size, None)
     root.attrib |= {"role": "img", "aria-label": description}
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 (escaped by ElementTree)
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # ElementTree has escaped it
 
 
 def _themed(value: str) -> str:

@@ -10,8 +10,10 @@ from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
 def write_tiny_llama(folder: Path, *, dtype: str = "float32", seed: int = 0, **changes: Any) -> Path:
     """Write a random Llama with every distinguishing size different, and a ChatML tokenizer."""
     import torch
+    import transformers
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    transformers.utils.logging.disable_progress_bar()
     write_tokenizer(folder)
     vocab_size = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
     sizes = {

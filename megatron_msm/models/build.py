@@ -47,8 +47,13 @@ def transformer_config(
         # Lengths of pipeline messages are constant: every micro batch is padded to its full size.
         variable_seq_lengths=False,
         use_cpu_initialization=not runtime.is_cuda,
-        # Every weight is loaded from a checkpoint before the first step.
-        perform_initialization=False,
+        # Every weight is loaded from a checkpoint before the first step. `perform_initialization`
+        # stays on: without it the layers do not mark their weights as split over tensor parallel
+        # ranks (tensor_parallel/layers.py:151), and the gradient norm counts one rank's part only.
+        perform_initialization=True,
+        init_method=_leave_undefined,
+        output_layer_init_method=_leave_undefined,
+        embedding_init_method=_leave_undefined,
         masked_softmax_fusion=False,
         persist_layer_norm=runtime.is_cuda,
         bias_activation_fusion=runtime.is_cuda,
@@ -56,6 +61,10 @@ def transformer_config(
         apply_rope_fusion=runtime.is_cuda,
         gradient_accumulation_fusion=False,
     )
+
+
+def _leave_undefined(weight: torch.Tensor) -> None:
+    """Initialise nothing."""
 
 
 def layer_spec(runtime: Runtime) -> ModuleSpec:

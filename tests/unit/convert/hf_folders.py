@@ -64,7 +64,7 @@ def config_of(sizes: Sizes) -> dict[str, Any]:
 def tensors_of(sizes: Sizes, *, seed: int = 0) -> dict[str, torch.Tensor]:
     """Return every tensor of the model, random, named as transformers names them."""
     q, kv = sizes.heads * sizes.head_dim, sizes.groups * sizes.head_dim
-    shapes = {"model.embed_tokens.weight": (sizes.vocab, sizes.hidden)}
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (sizes.vocab, sizes.hidden)}
     for layer in range(sizes.layers):
         prefix = f"model.layers.{layer}."
         shapes |= {

@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+
+from megatron_msm.convert import exporting
+from megatron_msm.convert.exporting import export_hf
+from megatron_msm.convert.hf_files import EXPORT_FILE
+from megatron_msm.convert.safetensors_writer import ShardedSafetensorsWriter
+from megatron_msm.errors import CheckpointError, ConfigError
+from megatron_msm.models.architecture import read_model_shape
+
+
+def test_an_interrupted_export_is_not_visible(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_written = 0
+    write = ShardedSafetensorsWriter.write
+
+    def stop_in_the_middle(self: ShardedSafetensorsWriter, *args: object) -> None:
+        nonlocal num_written
+        num_written += 1
+        if num_written == 9:
+            raise KeyboardInterrupt
+        write(self, *args)  # type: ignore[arg-type]
+
+    export_hf(checkpoint, tmp_path / "back")
+    before = (tmp_path / "back" / EXPORT_FILE).read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(ShardedSafetensorsWriter, "write", stop_in_the_middle)
+        with pytest.raises(KeyboardInterrupt):
+            export_hf(checkpoint, tmp_path / "new")
+        num_written = 0
+        with pytest.raises(KeyboardInterrupt):
+            export_hf(checkpoint, tmp_path / "back", force=True)
+    assert not (tmp_path / "new").exists()
+    assert (tmp_path / "back" / EXPORT_FILE).read_bytes() == before
+    assert (tmp_path / "back" / "model.safetensors").exists()
+
+
+def test_remains_of_a_killed_export_are_written_over(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / ".tmp-back").mkdir()
+    (tmp_path / ".tmp-back" / "model.safetensors").write_bytes(b"half")
+    export_hf(checkpoint, tmp_path / "back")
+    assert not (tmp_path / ".tmp-back").exists()
+
+
+def test_only_an_earlier_export_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "back"
+    out.mkdir()
+    export_hf(checkpoint, out)
+    with pytest.raises(CheckpointError, match=r"already holds an export\. Use --force"):
+        export_hf(checkpoint, out)
+    export_hf(checkpoint, out, force=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(CheckpointError, match="not an earlier export"):
+        export_hf(checkpoint, tmp_path / "mine", force=True)
+    with pytest.raises(CheckpointError, match="is a file"):
+        export_hf(checkpoint, tmp_path / "mine" / "thesis.tex")
+
+
+@pytest.mark.parametrize("size", ["", "5", "GB", "-1GB", "0GB", "5 parsecs"])
+def test_a_size_that_is_none(checkpoint: Path, tmp_path: Path, size: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--max-shard-size: '{size}'"):
+        export_hf(checkpoint, tmp_path / "back", max_shard_size=size)
+
+
+def test_a_dtype_that_is_none(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--dtype: 'int4' is not one of"):
+        export_hf(checkpoint, tmp_path / "back", dtype="int4")
+
+
+def test_a_damaged_tensor_list(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "tensors.json"
+    path.write_text('{"x": {"dtype": "bfloat17"}}')
+    shape = read_model_shape(checkpoint / "iter_0000000" / "hf")
+    with pytest.raises(CheckpointError, match=r"tensors.json: not a list of tensors.*bfloat17"):
+        exporting._layouts(path, shape, (), None)
+    path.write_text('{"x": {"dtype": "bfloat16"}}')
+    with pytest.raises(CheckpointError, match=r"does not list the tensors of llama: x"):
+        exporting._layouts(path, shape, (), None)

@@ -1,0 +1,59 @@
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from megatron_msm.convert.safetensors_writer import (
+    ShardedSafetensorsWriter,
+    TensorLayout,
+    parse_size,
+    split_into_shards,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "num_bytes"),
+    [("5GB", 5 * 10**9), ("500 MB", 5 * 10**8), ("2GiB", 2**31), ("1.5kb", 1500)],
+)
+def test_sizes(text: str, num_bytes: int) -> None:
+    assert parse_size(text) == num_bytes
+
+
+@given(st.lists(st.integers(0, 50), min_size=1), st.integers(1, 60))
+def test_shards_keep_order_and_limit(lengths: list[int], limit: int) -> None:
+    tensors = [TensorLayout(str(i), torch.bfloat16, (n,)) for i, n in enumerate(lengths)]
+    shards = split_into_shards(tensors, limit)
+    assert [tensor for shard in shards for tensor in shard] == tensors
+    for shard in shards:
+        assert len(shard) == 1 or sum(tensor.num_bytes for tensor in shard) <= limit
+    for one, following in itertools.pairwise(shards):
+        assert sum(tensor.num_bytes for tensor in [*one, following[0]]) > limit
+
+
+def test_tensors_arrive_in_any_order(tmp_path: Path) -> None:
+    tensors = {
+        "a": torch.randn(3, 4).bfloat16(),
+        "ä\n": torch.randn(5),
+        "empty": torch.empty(0, 4),
+        "view": torch.randn(4, 6)[:, ::2],
+    }
+    layouts = [TensorLayout(name, t.dtype, tuple(t.shape)) for name, t in tensors.items()]
+    writer = ShardedSafetensorsWriter(tmp_path, [layouts[:2], layouts[2:]])
+    for name in reversed(tensors):
+        writer.write(name, tensors[name])
+    writer.check_complete()
+    found: dict[str, torch.Tensor] = {}
+    for number in (1, 2):
+        found |= load_file(tmp_path / f"model-{number:05d}-of-00002.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+def test_a_tensor_left_out_is_noticed(tmp_path: Path) -> None:
+    writer = ShardedSafetensorsWriter(tmp_path, [[TensorLayout("a", torch.float32, (2,))]])
+    with pytest.raises(AssertionError, match="not written"):
+        writer.check_complete()
