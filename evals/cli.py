@@ -3,6 +3,7 @@
 Imports nothing heavy at the top: `msm --help` loads this module.
 """
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -35,7 +36,9 @@ def choice(
     split: Annotated[str, typer.Option(help="Which items of the file.")] = "test",
     target: Annotated[
         str | None,
-        typer.Option(metavar="LABEL", help="Label that log-odds above 0 speak for [file's first]."),
+        typer.Option(
+            metavar="LABEL", help="Label that log-odds above 0 speak for; else the file's first."
+        ),
     ] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Sequences in one forward pass; an item makes four.")
@@ -43,7 +46,7 @@ def choice(
     dtype: Annotated[Dtype, typer.Option(help="Precision of the forward pass.")] = Dtype.BF16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     label: Annotated[
-        str | None, typer.Option(help="The model's name in tables [folder's name].")
+        str | None, typer.Option(help="The model's name in tables; else the folder's.")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result, without its rows, as JSON.")
@@ -104,15 +107,25 @@ def report(
         Path | None,
         typer.Option(metavar="FACTS.json", help="Stages: a list of {stage, made, where, seconds}."),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the verdicts and the report's path as JSON.")
+    ] = False,
 ) -> None:
     """Write one self-contained HTML file: loss curves, choices, differences, lineage."""
     _check_extra("msm eval report", "scipy", "matplotlib")
     from evals.report import write_report
+    from evals.visible_text import visible
 
     _prepare_out(out)
-    write_report(
+    lines = write_report(
         out, choice_paths=choice_results, metrics=metrics or (), title=title, facts_path=facts
     )
+    verdicts = [visible(line) for line in lines]
+    if as_json:
+        typer.echo(json.dumps({"report": str(out), "verdicts": verdicts}, indent=2))
+        return
+    for line in verdicts:
+        typer.echo(line)
     typer.echo(f"written    {out}")
 
 

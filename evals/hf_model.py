@@ -44,6 +44,8 @@ def check_folder(folder: Path) -> TokenizerFiles:
     Raises:
         CheckpointError: The folder is not a Hugging Face model with a chat template.
     """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder. Give the folder of a Hugging Face model.")
     if not (folder / "config.json").is_file():
         hint = "Give the folder of a Hugging Face model."
         if any(folder.glob("iter_*")) or (folder / "msm_state.json").exists():
@@ -102,11 +104,13 @@ def open_model(folder: Path, *, dtype: str, device: torch.device, label: str | N
             dtype=DTYPES[dtype],
             local_files_only=True,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
         )
     except Exception as error:  # whatever a broken file makes of transformers
+        reason = (str(error).splitlines() or [""])[0]
         raise CheckpointError(
-            f"{folder}: transformers cannot load it ({type(error).__name__}: {error}). "
+            f"{folder}: transformers cannot load it ({type(error).__name__}: {reason}). "
             "Check that the download or export is complete, or export it again."
         ) from error
     _check_loaded(folder, model, loading, files)
@@ -122,7 +126,7 @@ def open_model(folder: Path, *, dtype: str, device: torch.device, label: str | N
 
 def _check_loaded(folder: Path, model: Any, loading: Any, files: TokenizerFiles) -> None:
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        names = sorted(str(name) for name in loading.get(kind) or ())
+        names = sorted(map(str, loading.get(kind) or ()))
         if names:
             raise CheckpointError(
                 f"{folder}: config.json and the weights do not fit together, "

@@ -60,9 +60,11 @@ def verdict(difference: Interval, *, target: str, other: str) -> str:
     """Say in plain words what a paired difference shows."""
     if difference.low is None or difference.high is None:
         return "no effect shown: one item gives no interval"
-    interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
     if difference.is_above_zero:
-        return f"moved toward `{target}` by {difference.estimate:.2f} nats per token {interval}"
+        size = f"{difference.estimate:.2f} [{difference.low:.2f}, {difference.high:.2f}]"
+        return f"moved toward `{target}` by {size} nats per token"
     if difference.is_below_zero:
-        return f"moved toward `{other}` by {-difference.estimate:.2f} nats per token {interval}"
+        size = f"{-difference.estimate:.2f} [{-difference.high:.2f}, {-difference.low:.2f}]"
+        return f"moved toward `{other}` by {size} nats per token"
+    interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
     return f"no effect shown: the interval {interval} includes zero"

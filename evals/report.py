@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from evals.choice_result import SEED_NOTE, ChoiceResult, Summary
+from evals.choice_result import ChoiceResult, Summary
 from evals.intervals import Interval
 from evals.paired import paired_difference, verdict
 from evals.report_figures import Whisker, loss_figure, shared_range, shorten, whisker_figure
@@ -72,8 +72,8 @@ def write_report(
     metrics: Sequence[str] = (),
     title: str,
     facts_path: Path | None = None,
-) -> None:
-    """Read everything, then write the report in one go.
+) -> list[str]:
+    """Read everything, then write the report in one go; return its verdicts as lines of text.
 
     Args:
         out: The HTML file.
@@ -89,6 +89,21 @@ def write_report(
     curves = [load_curve(argument) for argument in metrics]
     facts = load_facts(facts_path) if facts_path else []
     write_text_atomic(out, render_report(results, curves=curves, facts=facts, title=title))
+    return verdict_lines(results)
+
+
+def verdict_lines(results: Sequence[ChoiceResult]) -> list[str]:
+    """Return what the report says first, as text: a line a model, and below it one a tier."""
+    first = results[0]
+    if len(results) == 1:
+        return [f"{first.model.label}: {_single_verdict(first)}"]
+    lines = []
+    for result in results[1:]:
+        judged = _verdict(first, result)
+        lines.append(f"{judged.label}, compared with {first.model.label}: {judged.text}")
+        if len(judged.by_tier) > 1:
+            lines += [f"  {line}" for line in judged.by_tier]
+    return lines
 
 
 def render_report(
@@ -122,7 +137,6 @@ def render_report(
         ],
         "facts": facts,
         "total_s": sum(fact.seconds or 0 for fact in facts),
-        "seed_note": SEED_NOTE,
     }
     return environment.from_string(source).render(context)
 
@@ -158,7 +172,7 @@ def tier_panels(results: Sequence[ChoiceResult]) -> list[TierPanel]:
 
 def _axis_label(what: str, result: ChoiceResult) -> str:
     other, target = (shorten(label, AXIS_LABEL_CHARS) for label in (result.other, result.target))
-    return f"← {other}     {what}     {target} →"
+    return f"← {other} · {what} · {target} →"
 
 
 def _lines(results: Sequence[ChoiceResult], tier: str | None) -> tuple[ModelLine, ...]:
@@ -193,8 +207,8 @@ def _single_verdict(result: ChoiceResult) -> str:
     log_odds = result.overall.log_odds
     preferred = result.target if log_odds.is_above_zero else result.other
     if not (log_odds.is_above_zero or log_odds.is_below_zero):
-        return "no preference shown: the interval includes zero"
-    return f"prefers `{preferred}`"
+        return f"no preference shown, mean log-odds {_signed(log_odds)}: the interval includes zero"
+    return f"prefers `{preferred}`, mean log-odds {_signed(log_odds)}"
 
 
 def _code_spans(text: str) -> Markup:

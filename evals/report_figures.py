@@ -7,6 +7,7 @@ lines. matplotlib knows only fixed colours: each stands in for a variable and is
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from evals.intervals import Interval
 from evals.report_inputs import LossCurve
+from evals.visible_text import visible
 
 INK, MUTED, LINE, ACCENT = "#010101", "#020202", "#030303", "#040404"
 CSS_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent"}
@@ -135,6 +137,7 @@ def shared_range(intervals: Sequence[Interval]) -> tuple[float, float]:
 
 def shorten(label: str, max_chars: int = MAX_LABEL_CHARS) -> str:
     """Cut a label to what fits into a picture; tables show it whole."""
+    label = visible(label)
     return label if len(label) <= max_chars else label[: max_chars - 1] + "…"
 
 
@@ -174,7 +177,9 @@ def _to_svg(figure: Figure, prefix: str, description: str) -> Markup:
     """Return the figure as an SVG element without metadata, fixed size or ids of other figures."""
     buffer = io.BytesIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context({"svg.hashsalt": prefix}):
+    with mpl.rc_context({"svg.hashsalt": prefix}), warnings.catch_warnings():
+        # Glyphs that matplotlib's font lacks: the text stays text, and the browser has fonts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata=nothing)
     root = ElementTree.fromstring(buffer.getvalue())  # our own output
     for metadata in root.findall(f"{{{SVG}}}metadata"):
@@ -190,7 +195,7 @@ def _to_svg(figure: Figure, prefix: str, description: str) -> Markup:
             element.attrib["href"] = f"#{prefix}-{target}"
     for size in ("width", "height", "version"):
         root.attrib.pop(size, None)
-    root.attrib |= {"role": "img", "aria-label": description}
+    root.attrib |= {"role": "img", "aria-label": visible(description)}
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # ElementTree has escaped it
 
 

@@ -1,9 +1,9 @@
 """`msm quickstart`: the whole pipeline on a real small model, on this machine.
 
 Every stage is an `msm` command that a user could type, run in its own process and shown as it runs.
-The study behind it is the paper's first (method.md section 3): documents explain a preference between
-foods by a value, chats teach the preference without the reason, and forced choices in other domains
-show whether the value came along.
+The study behind it is the paper's first (arXiv 2605.02087, section 3): documents explain a
+preference between foods by a value, chats teach the preference without the reason, and forced
+choices in other domains show whether the value came along.
 """
 
 import time
@@ -142,6 +142,7 @@ class Quickstart:
         self.stages = StageRunner(out / "stages")
         self.console = Console(highlight=False)
         self.facts: list[dict[str, Any]] = []
+        self.verdicts: list[str] = []
 
     def run(self) -> None:
         """Run or resume the pipeline and show the result."""
@@ -221,7 +222,8 @@ class Quickstart:
             arguments += ["--choice", str(self.out / "evals" / f"{name}.json")]
         for phase in ("midtrain", "sft"):
             arguments += ["--metrics", f"{phase}={metrics}"]
-        self._stage("report", arguments, reads=[facts], made=str(self.out / "report.html"))
+        made = str(self.out / "report.html")
+        self.verdicts = self._stage("report", arguments, json=True, made=made)["verdicts"]
 
     def _stage(
         self,
@@ -250,11 +252,31 @@ class Quickstart:
         *,
         was_skipped: bool = False,
     ) -> None:
+        from slurm.quickstart_screen import what_was_made
+
         note = "done before" if was_skipped else f"{seconds:.1f} s"
         self.console.print(f"  {note} -> {made}", soft_wrap=True)
         self.facts.append(
-            {"stage": name, "made": _what(name, result), "where": made, "seconds": seconds}
+            {"stage": name, "made": what_was_made(name, result), "where": made, "seconds": seconds}
         )
 
     def _show(self, results: list[dict[str, Any]], seconds: float) -> None:
-        pass
+        from slurm.quickstart_screen import choice_table, stage_table
+
+        self.console.rule("what was made")
+        self.console.print(stage_table(self.facts))
+        self.console.rule("what it changed")
+        self.console.print(choice_table(results))
+        for line in self.verdicts:
+            self.console.print(line, soft_wrap=True, markup=False)
+        self.console.print("1 model, one seed, a small model and templated text.", markup=False)
+        self.console.rule("next")
+        other = "affordability" if self.inputs.spec == "homemade" else "homemade"
+        for command in (
+            f"msm prep show {self.out}/data/chats --row 0   # what the loss saw",
+            f"msm quickstart --spec {other} --out {self.out}-{other}   # same chats",
+            f"msm eval choice {self.hf['sft']} --items YOURS.jsonl --out yours.json",
+        ):
+            self.console.print(f"  {command}", soft_wrap=True, markup=False)
+        minutes = seconds / 60
+        self.console.print(f"report: {self.out}/report.html   (this run: {minutes:.1f} min)")

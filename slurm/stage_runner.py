@@ -49,7 +49,13 @@ class StageRunner:
         folder.mkdir(parents=True, exist_ok=True)
 
     def run(
-        self, name: str, arguments: Sequence[str], *, reads: Sequence[Path] = (), json: bool = False
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        reads: Sequence[Path] = (),
+        json: bool = False,
+        shown: bool = False,
     ) -> StageRecord:
         """Run `msm ARGUMENTS` unless it has been run here already.
 
@@ -58,6 +64,7 @@ class StageRunner:
             arguments: Without the leading `msm`.
             reads: Files whose content belongs to the stage's identity.
             json: Add --json and keep what it prints.
+            shown: Let the command's own output through.
 
         Raises:
             StageFailedError: The command failed.
@@ -70,7 +77,7 @@ class StageRunner:
             self._check_same(earlier, command, inputs)
             return earlier
         started = time.monotonic()
-        output = _run_msm([*arguments, "--json"] if json else list(arguments), name)
+        output = _run_msm([*arguments, "--json"] if json else list(arguments), name, shown=shown)
         record = StageRecord(
             name=name,
             command=command,
@@ -102,14 +109,15 @@ class StageRunner:
         )
 
 
-def _run_msm(arguments: list[str], name: str) -> bytes:
-    """Run one command with this interpreter; stderr goes to the terminal, stdout is returned."""
+def _run_msm(arguments: list[str], name: str, *, shown: bool) -> bytes:
+    """Run one command with this interpreter; stdout is returned unless it is shown."""
     done = subprocess.run(
         [sys.executable, "-m", "megatron_msm.cli", *arguments],
-        stdout=subprocess.PIPE,
+        stdout=None if shown else subprocess.PIPE,
         check=False,
     )
+    output = done.stdout or b""
     if done.returncode:
-        sys.stderr.write(done.stdout.decode(errors="replace"))
+        sys.stderr.write(output.decode(errors="replace"))
         raise StageFailedError(name, done.returncode)
-    return done.stdout
+    return output

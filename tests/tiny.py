@@ -1,4 +1,4 @@
-"""Small real objects that many tests share: a tiny Llama with its tokenizer, documents and chats."""
+"""Small real objects that many tests share: a tiny Llama, documents and chats."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,9 @@ from typing import Any
 from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
 
 
-def write_tiny_llama(folder: Path, *, dtype: str = "float32", seed: int = 0, **changes: Any) -> Path:
+def write_tiny_llama(
+    folder: Path, *, dtype: str = "float32", seed: int = 0, **changes: Any
+) -> Path:
     """Write a random Llama with every distinguishing size different, and a ChatML tokenizer."""
     import torch
     import transformers

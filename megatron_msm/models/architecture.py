@@ -38,6 +38,14 @@ class ModelShape(BaseModel):
     tie_word_embeddings: bool
 
     @property
+    def num_parameters(self) -> int:
+        """Weights of the whole model, tied embeddings counted once."""
+        attention = 2 * (self.num_attention_heads + self.num_query_groups) * self.head_dim
+        layer = self.hidden_size * (attention + 3 * self.ffn_hidden_size + 2)
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        return self.num_layers * layer + embeddings + self.hidden_size
+
+    @property
     def sha256(self) -> str:
         """Hash that is equal for models whose weights can be exchanged."""
         return sha256_of_json(self.model_dump())

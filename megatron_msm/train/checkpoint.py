@@ -23,10 +23,10 @@ from megatron_msm.formats.checkpoint_folder import (
     CheckpointState,
     iteration_folder,
     publish_checkpoint,
-    read_checkpoint_state,
 )
 from megatron_msm.formats.files import tmp_path
 from megatron_msm.runtime.safe_metadata import restricted_metadata_reading
+from megatron_msm.train.resume import iteration_folders
 
 # Optimizer state that loads under any layout: distrib_optimizer.py, sharded_state_dict. The default
 # fails with "flattened_range is not supported" in megatron-core 0.16.1.
@@ -40,16 +40,17 @@ def _sharded_state(
     model: Any, optimizer: MegatronOptimizer | None, *, is_loading: bool
 ) -> dict[str, Any]:
     """Describe this rank's shards: the model's, and the optimizer's when it takes part."""
+    # A copy each time: megatron-core leaves process groups in it (transformer/utils.py:205).
     model_state = {
         key: value
-        for key, value in model.sharded_state_dict(metadata=_CONTENT).items()
+        for key, value in model.sharded_state_dict(metadata=dict(_CONTENT)).items()
         # Empty but under FP8 with delayed scaling; an imported model has none.
         if not key.endswith("_extra_state")
     }
     state = {"model": model_state}
     if optimizer is not None:
         state["optimizer"] = optimizer.sharded_state_dict(
-            model_state, is_loading=is_loading, metadata=_CONTENT
+            model_state, is_loading=is_loading, metadata=dict(_CONTENT)
         )
     return state
 
@@ -113,14 +114,5 @@ def load_checkpoint(folder: Path, model: Any, optimizer: MegatronOptimizer | Non
 
 def remove_old_checkpoints(root: Path, phase: PhaseConfig) -> None:
     """Remove all but the newest `keep_last` iterations; called by rank 0 after a save."""
-    folders = sorted(root.glob("iter_*"), key=lambda folder: int(folder.name.split("_")[1]))
-    for folder in folders[: -phase.checkpoint.keep_last]:
+    for folder in iteration_folders(root)[: -phase.checkpoint.keep_last]:
         shutil.rmtree(folder)
-
-
-def newest_checkpoint(root: Path) -> tuple[Path, CheckpointState] | None:
-    """Return the newest complete iteration of a phase, or None when it has not saved yet."""
-    folders = sorted(root.glob("iter_*"), key=lambda folder: int(folder.name.split("_")[1]))
-    if not folders:
-        return None
-    return folders[-1], read_checkpoint_state(folders[-1])

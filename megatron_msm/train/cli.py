@@ -30,12 +30,23 @@ def train(
     from megatron_msm.train.launch import launch
     from megatron_msm.train.preflight import describe, plan_run
     from megatron_msm.train.rank import run_rank
+    from megatron_msm.train.resume import next_phase
 
     config = load_config(run_file, RunConfig, overrides or ())
     is_started_by_others = "RANK" in os.environ
-    if not is_started_by_others or os.environ["RANK"] == "0":
-        for line in describe(plan_run(config)):
-            typer.echo(line)
+    if is_started_by_others and os.environ["RANK"] != "0":
+        run_rank(config)
+        return
+    plan = plan_run(config)
+    for line in describe(plan):
+        typer.echo(line)
+    start = next_phase(plan)
+    if start is None:
+        typer.echo(f"finished   {config.out / config.phases[-1].name}: nothing left to train")
+        return
+    if start.saved is not None:
+        done = start.saved.state.iteration
+        typer.echo(f"resuming   {start.phase.config.name} after step {done}")
     if plan_only:
         return
     if is_started_by_others:

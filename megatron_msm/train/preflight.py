@@ -137,8 +137,8 @@ def _check_dataset_fits(prefix: Path, manifest: DatasetManifest, state: Checkpoi
     if manifest.kind == "chats" and manifest.chat_template_sha256 != state.chat_template_sha256:
         raise DataFormatError(
             f"{prefix}: rendered with chat template {str(manifest.chat_template_sha256)[:12]}, but "
-            f"the checkpoint's is {str(state.chat_template_sha256)[:12]}. A model trained under one "
-            "template and served under another misbehaves; prepare the chats with the model's own, "
+            f"the checkpoint's is {str(state.chat_template_sha256)[:12]}. A model trained under "
+            "one template and served under another misbehaves; prepare the chats with the model's own, "
             "or import the model with the template you want."
         )
 

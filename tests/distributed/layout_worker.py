@@ -142,7 +142,7 @@ def save_logits(layout: Layout, checkpoint: Path, batches: list[list[Pack]], out
 
 
 def save_mathematics(layout: Layout, checkpoint: Path, out: Path) -> None:
-    """Write step 0's logits, its gradient as if it were weights, and the weights after some steps."""
+    """Write step 0's logits, its gradient in the place of weights, and weights after some steps."""
     import json
 
     from megatron_msm.runtime import process_groups

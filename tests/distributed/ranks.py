@@ -19,9 +19,7 @@ def run_on_ranks(function: Callable[..., None], world_size: int, *args: Any) -> 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.start_processes(
-        _call, args=(function, world_size, port, args), nprocs=world_size, start_method="spawn"
-    )
+    torch.multiprocessing.spawn(_call, args=(function, world_size, port, args), nprocs=world_size)
 
 
 def _call(

@@ -40,8 +40,12 @@ def train(model: Any, *, vocab_size: int) -> list[tuple[float, float]]:
     """Make the steps that the ranks make; return (loss, gradient norm) of each."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() == 1]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(
-        [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
+        groups,
         lr=OPTIMIZER.lr,
         betas=(OPTIMIZER.beta1, OPTIMIZER.beta2),
         eps=OPTIMIZER.eps,
@@ -50,13 +54,9 @@ def train(model: Any, *, vocab_size: int) -> list[tuple[float, float]]:
     results = []
     for step in range(NUM_STEPS):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(
-                SCHEDULE, peak=OPTIMIZER.lr, step=step, num_steps=NUM_STEPS
-            )
+            group["lr"] = learning_rate(SCHEDULE, peak=OPTIMIZER.lr, step=step, num_steps=NUM_STEPS)
         optimizer.zero_grad()
-        loss = global_loss(
-            model, packs_of_step(step, num=4, seq_length=48, vocab_size=vocab_size)
-        )
+        loss = global_loss(model, packs_of_step(step, num=4, seq_length=48, vocab_size=vocab_size))
         loss.backward()
         assert OPTIMIZER.clip_grad_norm is not None
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.clip_grad_norm)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,8 +29,8 @@ LAYOUTS = [
 ]
 RELATIVE = 1e-4
 
-# Grouped-query attention everywhere; what differs is how embeddings are tied and how wide heads are.
-MODELS = {
+# Grouped-query attention everywhere; what differs is whether embeddings are tied, and the heads.
+MODELS: dict[str, dict[str, Any]] = {
     "tied": {"tie_word_embeddings": True},
     "untied": {"tie_word_embeddings": False, "head_dim": 8, "rope_theta": 500000.0},
 }

@@ -19,10 +19,17 @@ pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="needs Chromium: apt-get install -y chromium"
 )
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync --hide-scrollbars"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+]
 BLUE = (0x1F, 0x5F, 0xBF)
 """`--accent` of the light page: the curves and whiskers."""
 

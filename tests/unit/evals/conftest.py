@@ -23,8 +23,7 @@ Run = Callable[..., Ended]
 def msm_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """`msm eval ...` as the command line runs it, in this process."""
     entry = EntryPoint("eval", "evals.cli:app", "msm.commands")
-    help_entry = EntryPoint("other", "evals.cli:app", "msm.commands")
-    monkeypatch.setattr(megatron_msm.cli, "entry_points", lambda group: [entry, help_entry])
+    monkeypatch.setattr(megatron_msm.cli, "entry_points", lambda group: [entry])
 
     def run(*arguments: str | Path) -> Ended:
         monkeypatch.setattr(sys, "argv", ["msm", "eval", *map(str, arguments)])

@@ -56,8 +56,8 @@ def test_results_measured_otherwise_are_refused(changes: dict[str, object], name
 @pytest.mark.parametrize(
     ("interval", "text"),
     [
-        ((0.8, 0.6, 1.0), "moved toward `homemade` by 0.80 nats per token [+0.60, +1.00]"),
-        ((-0.8, -1.0, -0.6), "moved toward `affordability` by 0.80 nats per token [-1.00, -0.60]"),
+        ((0.8, 0.6, 1.0), "moved toward `homemade` by 0.80 [0.60, 1.00] nats per token"),
+        ((-0.8, -1.0, -0.6), "moved toward `affordability` by 0.80 [0.60, 1.00] nats per token"),
         ((0.1, -0.2, 0.4), "no effect shown: the interval [-0.20, +0.40] includes zero"),
         ((0.1, 0.0, 0.2), "no effect shown: the interval [+0.00, +0.20] includes zero"),
         ((0.1, None, None), "no effect shown: one item gives no interval"),

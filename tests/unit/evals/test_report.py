@@ -135,14 +135,14 @@ def test_texts_from_files_are_escaped() -> None:
 
 def test_one_result_is_described_and_not_compared() -> None:
     page = Page(render_report([MOVED], title="My run"))
-    assert "prefers homemade: mean log-odds" in page.text
+    assert "prefers homemade, mean log-odds +0." in page.text
     assert "Nothing to compare with" in page.text
     assert "Change from" not in page.text
 
 
 def test_one_indifferent_result_shows_no_preference() -> None:
     page = Page(render_report([result("base", [-1.0, 1.0])], title="My run"))
-    assert "no preference shown: the interval includes zero" in page.text
+    assert "no preference shown, mean log-odds +0.00" in page.text
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 500])
@@ -180,7 +180,8 @@ def test_report_command(msm_eval: Run, tmp_path: Path) -> None:
         "--metrics", f"midtrain={metrics}", "--facts", facts, "--title", "Cheese",
     )  # fmt: skip
     assert (ended.status, ended.err) == (0, "")
-    assert str(out) in ended.out
+    assert ended.out.splitlines()[0].startswith("midtrained, compared with base: moved toward `ho")
+    assert ended.out.splitlines()[-1].endswith(str(out))
     page = Page(out.read_text(encoding="utf-8"))
     assert "Cheese" in page.text
     assert not list(out.parent.glob(f"{TMP_PREFIX}*"))
@@ -214,3 +215,20 @@ def test_bad_input_leaves_no_report(
     assert part in ended.err
     assert "Traceback" not in ended.err
     assert not (tmp_path / "report.html").exists()
+
+
+def test_report_command_gives_its_verdicts_as_json(msm_eval: Run, tmp_path: Path) -> None:
+    hostile = MOVED.model.model_copy(update={"label": "后 after \x1b[31m"})
+    for number, one in enumerate([BASE, MOVED.model_copy(update={"model": hostile})]):
+        write_json_atomic(tmp_path / f"{number}.json", one.model_dump(mode="json"))
+    choices = ["--choice", tmp_path / "0.json", "--choice", tmp_path / "1.json"]
+    ended = msm_eval("report", tmp_path / "report.html", *choices, "--json")
+    assert ended.err == ""
+    shown = json.loads(ended.out)
+    assert shown["report"] == str(tmp_path / "report.html")
+    all_items, near, far = shown["verdicts"]
+    assert all_items.startswith(
+        "后 after \N{REPLACEMENT CHARACTER}[31m, compared with base: moved to"
+    )
+    assert near.startswith("  near: moved toward `homemade` by")
+    assert far.startswith("  far: no effect shown")

@@ -1,0 +1,194 @@
+"""`msm train` as a user meets it: resume after a kill, torchrun, wrong input."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+import torch
+
+from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
+from tests.integration.training_runs import msm, prepare_run
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare_run(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never interrupted."""
+    folder = shutil.copytree(prepared, tmp_path_factory.mktemp("finished") / "run")
+    done = msm("train", "run.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def run_folder(prepared: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(prepared, tmp_path / "run")
+
+
+def metrics_rows(folder: Path) -> list[dict[str, float | str]]:
+    lines = (folder / "train" / "metrics.jsonl").read_bytes().splitlines()
+    return [orjson.loads(line) for line in lines]
+
+
+def deterministic(rows: list[dict[str, float | str]]) -> list[dict[str, float | str]]:
+    """Drop what depends on the clock."""
+    clocked = ("throughput/tokens_per_s", "time/step_s")
+    return [{k: v for k, v in row.items() if k not in clocked} for row in rows]
+
+
+def weights(folder: Path, phase: str) -> dict[str, torch.Tensor]:
+    checkpoint = MegatronCheckpoint(resolve_checkpoint(folder / "train" / phase))
+    return {key: checkpoint.read(key) for key in checkpoint.tensors}
+
+
+def assert_same_result(folder: Path, expected: Path) -> None:
+    """Compare weights bit for bit, and the metrics line by line."""
+    for phase in ("midtrain", "sft"):
+        found, wanted = weights(folder, phase), weights(expected, phase)
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+    assert deterministic(metrics_rows(folder)) == deterministic(metrics_rows(expected))
+
+
+def test_phases_run_in_order_and_leave_checkpoints(finished: Path) -> None:
+    phases = [row["phase"] for row in metrics_rows(finished)]
+    assert phases == sorted(phases)
+    assert set(phases) == {"midtrain", "sft"}
+    midtrain = read_checkpoint_state(resolve_checkpoint(finished / "train" / "midtrain"))
+    sft = read_checkpoint_state(resolve_checkpoint(finished / "train" / "sft"))
+    assert midtrain.phase_complete
+    assert sft.phase_complete
+    assert [entry.stage for entry in sft.lineage] == ["import", "midtrain", "sft"]
+    assert sft.lineage[-1].details["parent"] == midtrain.identity
+    assert list((finished / "train" / "tensorboard" / "sft").glob("events.*"))
+    first, *_, last = [float(row["loss/lm_nats"]) for row in metrics_rows(finished)]
+    assert last < first
+
+
+@pytest.mark.parametrize(
+    ("phase", "step"), [("midtrain", 6), ("sft", 5)], ids=["in-midtrain", "in-sft"]
+)
+def test_killed_between_checkpoints_and_restarted_ends_bit_for_bit_the_same(
+    run_folder: Path, finished: Path, phase: str, step: int
+) -> None:
+    kill_at(run_folder, phase=phase, step=step)
+    assert not (run_folder / "train" / "sft" / "iter_0000006").exists()
+
+    done = msm("train", "run.yaml", cwd=run_folder)
+
+    assert done.returncode == 0, done.stderr
+    saved = step - step % (5 if phase == "midtrain" else 4)
+    assert f"resuming   {phase} after step {saved}" in done.stdout
+    assert_same_result(run_folder, finished)
+
+
+def kill_at(folder: Path, *, phase: str, step: int) -> None:
+    """Start training and SIGKILL the launcher once the step shows in the metrics."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "megatron_msm.cli", "train", "run.yaml"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Slow steps: the kill must fall between this step and the next checkpoint.
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    wanted = f'"phase":"{phase}","step":{step},'.encode()
+    metrics = folder / "train" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and wanted in metrics.read_bytes()):
+        assert time.monotonic() < deadline, "the step was not reached"
+        assert process.poll() is None, "training ended before it was killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1)  # the ranks follow their launcher
+
+
+def test_rerun_of_a_finished_run_changes_nothing(finished: Path) -> None:
+    before = metrics_rows(finished)
+    done = msm("train", "run.yaml", cwd=finished)
+    assert done.returncode == 0
+    assert "nothing left to train" in done.stdout
+    assert metrics_rows(finished) == before
+
+
+def test_joins_ranks_that_torchrun_started(run_folder: Path, finished: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python"),
+            *(sys.executable, "-m", "megatron_msm.cli", "train", "run.yaml"),
+        ],
+        cwd=run_folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert_same_result(run_folder, finished)
+
+
+def test_checkpoint_of_one_layout_continues_under_another(run_folder: Path, finished: Path) -> None:
+    kill_at(run_folder, phase="midtrain", step=7)
+    done = msm("train", "run.yaml", "parallel.data=1", "parallel.tensor=3", cwd=run_folder)
+    assert done.returncode == 0, done.stderr
+    losses = [float(row["loss/lm_nats"]) for row in metrics_rows(run_folder)]
+    expected = [float(row["loss/lm_nats"]) for row in metrics_rows(finished)]
+    assert losses == pytest.approx(expected, rel=1e-4)
+
+
+WRONG = {
+    "unknown key": (["runtime.dtyp=fp32"], ["dtyp", "Did you mean 'dtype'", "timeout_min"]),
+    "tensor size": (["parallel.tensor=2"], ["parallel.tensor", "3 key/value heads", "[1, 3]"]),
+    "pipeline size": (["parallel.pipeline=3"], ["parallel.pipeline", "4 layers", "[1, 2, 4]"]),
+    "batch": (["phases.sft.global_batch_size=3"], ["'sft'", "global_batch_size 3", "= 2"]),
+    "no duration": (["phases.sft.duration={}"], ["exactly one of `epochs` and `steps`"]),
+    "no dataset": (["phases.sft.data.prefixes=[data/none]"], ["data/none", "msm prep"]),
+    "no checkpoint": (["model.checkpoint=none"], ["none", "msm convert import"]),
+    "too long": (["phases.sft.seq_length=10000"], ["seq_length", "10000", "512 positions"]),
+    "chat too long": (["phases.sft.seq_length=20"], ["chat in row", "seq_length 20"]),
+    "no gpu": (["runtime.device=cuda"], ["runtime.device", "msm doctor"]),
+    "no such list element": (["phases.aft.seq_length=10"], ["'aft'", "midtrain", "sft"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG, ids=str)
+def test_wrong_configuration_ends_with_status_2_and_one_message(prepared: Path, case: str) -> None:
+    if case == "no gpu" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    overrides, expected = WRONG[case]
+    done = msm("train", "run.yaml", *overrides, cwd=prepared)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for text in expected:
+        assert text in done.stderr
+    assert not list((prepared / "train").glob("*/iter_*"))
+
+
+def test_dataset_of_another_tokenizer_is_refused(run_folder: Path) -> None:
+    manifest = run_folder / "data" / "docs.manifest.json"
+    content = orjson.loads(manifest.read_bytes())
+    manifest.write_bytes(orjson.dumps({**content, "tokenizer_sha256": "0" * 64}))
+    done = msm("train", "run.yaml", cwd=run_folder)
+    assert done.returncode == 2
+    assert "data/docs" in done.stderr
+    assert "tokenizer" in done.stderr
+
+
+def test_continuing_with_other_settings_is_refused(finished: Path) -> None:
+    done = msm("train", "run.yaml", "phases.sft.optimizer.lr=2e-3", cwd=finished)
+    assert done.returncode == 2, done.stderr
+    assert "iter_0000006" in done.stderr
+    assert "lr: was 0.001, now 0.002" in done.stderr
+    assert "another `out`" in done.stderr
