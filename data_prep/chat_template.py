@@ -13,13 +13,17 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 import jinja2.runtime
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from data_prep.records import RejectLineError
-from megatron_msm.errors import DataFormatError
+from megatron_msm.errors import ConfigError, DataFormatError
+
+_OUR_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
+_GLOBALS = ("raise_exception", "strftime_now", "namespace", "range")
 
 
 class ChatTemplate:
@@ -29,23 +33,34 @@ class ChatTemplate:
         text: The template.
         special_tokens: Variables such as `bos_token`, as the tokenizer names them.
         today: What `strftime_now` tells the template.
+        arguments: Further variables, such as `enable_thinking`.
 
     Raises:
         DataFormatError: The text is not a jinja template.
+        ConfigError: The template does not know an argument, or it is not the user's to set.
     """
 
     def __init__(
-        self, text: str, special_tokens: Mapping[str, Any], *, today: datetime.date
+        self,
+        text: str,
+        special_tokens: Mapping[str, Any],
+        *,
+        today: datetime.date,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self.text = text
+        self._arguments = dict(arguments or {})
         self._special_tokens = dict(special_tokens)
         try:
-            self._template = _environment(today).from_string(text)
+            environment = _environment(today)
+            self._variables = jinja2.meta.find_undeclared_variables(environment.parse(text))
+            self._template = environment.from_string(text)
         except jinja2.TemplateSyntaxError as error:
             raise DataFormatError(
                 f"chat template, line {error.lineno}: {error.message}. A jinja2 template is "
                 "needed; give one with --chat-template FILE."
             ) from None
+        self._check_arguments()
 
     @property
     def uses_date(self) -> bool:
@@ -71,12 +86,26 @@ class ChatTemplate:
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._special_tokens,
+                **self._arguments,
             )
         except jinja2.TemplateError as error:
             raise RejectLineError(f"the chat template refuses it: {error}") from None
         except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise RejectLineError(f"the chat template fails on it: {reason}") from None
+
+    def _check_arguments(self) -> None:
+        ours = {*_OUR_VARIABLES, *self._special_tokens, *_GLOBALS}
+        for name in self._arguments:
+            if name in ours:
+                raise ConfigError(
+                    f"--template-arg {name}: is set by the data or the tokenizer. Leave it out."
+                )
+            if name not in self._variables:
+                raise ConfigError(
+                    f"--template-arg {name}: the chat template has no such variable. It reads "
+                    f"{', '.join(sorted(self._variables - ours)) or 'none'}."
+                )
 
 
 class _GenerationTag(jinja2.ext.Extension):

@@ -6,18 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from data_prep.chat_overlong import Overlong
 from data_prep.chat_rendering import ChatRenderer
+from data_prep.chat_rows import Shape, chat_outcomes
 from data_prep.chat_template import ChatTemplate
+from data_prep.chat_think import Think
 from data_prep.chat_tokens import ChatEncoder
 from data_prep.dataset_writer import open_writer, refuse_foreign_files
-from data_prep.fill import Outcome, Row, fill, provenance_row
+from data_prep.fill import Outcome, fill
 from data_prep.outcome import Prepared
 from data_prep.parse_lines import parse_chats
 from data_prep.read_lines import MAX_LINE_BYTES, LineReader, check_inputs
 from data_prep.recipe import Recipe, find_finished
-from data_prep.records import Blank, Chat, Item, RejectLineError
-from megatron_msm.errors import DataFormatError
+from data_prep.records import Blank, Chat, Item
+from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.indexed_dataset import token_dtype
+from megatron_msm.formats.manifest import Counts
 from megatron_msm.formats.rejects import Reject
 from megatron_msm.formats.tokenizer_files import TokenizerFiles, read_tokenizer_files
 
@@ -29,7 +35,13 @@ class ChatOptions:
     tokenizer: Path
     out: Path
     max_length: int
-    """Tokens; a longer conversation is rejected."""
+    """Tokens of a row."""
+    overlong: Overlong = "reject"
+    """What becomes of a conversation that is longer."""
+    think: Think | None = None
+    """Whether `<think>` blocks are kept or stripped; None: they are text like any other."""
+    template_arguments: tuple[tuple[str, Any], ...] = ()
+    """Variables for the chat template, such as `enable_thinking`."""
     chat_template: Path | None = None
     """None: the tokenizer's own."""
     today: datetime.date | None = None
@@ -55,7 +67,10 @@ def prepare_chats(
     files = read_tokenizer_files(options.tokenizer)
     today = options.today or datetime.datetime.now(tz=datetime.UTC).date()
     template = ChatTemplate(
-        _template_text(files, options.chat_template), files.special_tokens, today=today
+        _template_text(files, options.chat_template),
+        files.special_tokens,
+        today=today,
+        arguments=dict(options.template_arguments),
     )
     recipe = _recipe(files, template, options, today)
     if not options.force:
@@ -66,36 +81,58 @@ def prepare_chats(
     encoder = ChatEncoder(files, ChatRenderer(template, files))
     lines = LineReader(inputs, max_line_bytes=options.max_line_bytes, on_bytes=on_bytes)
     dtype = token_dtype(files.vocab_size)
+    shape = Shape(options.max_length, options.overlong, options.think)
     with open_writer(options.out, dtype=dtype, has_mask=True) as writer:
         fill(
             writer,
             parse_chats(lines),
-            lambda batch: encode_chats(batch, encoder, max_length=options.max_length),
+            lambda batch: encode_chats(batch, encoder, shape),
             max_rejects=options.max_rejects,
         )
         return Prepared(writer.publish(recipe, lines.entries), already_made=False)
 
 
-def encode_chats(batch: list[Item], encoder: ChatEncoder, *, max_length: int) -> Iterator[Outcome]:
-    """Yield the outcome of each item: chats become rows, the others pass through."""
+def encode_chats(batch: list[Item], encoder: ChatEncoder, shape: Shape) -> Iterator[Outcome]:
+    """Yield the outcomes of each item: chats become rows, the others pass through."""
     for item in batch:
         if isinstance(item, Chat):
-            yield _row(item, encoder, max_length=max_length)
+            yield from chat_outcomes(item, encoder, shape)
         else:
             assert isinstance(item, Reject | Blank), "documents have no place among chats"
             yield item
 
 
-def _row(chat: Chat, encoder: ChatEncoder, *, max_length: int) -> Row | Reject:
-    try:
-        encoded = encoder.encode(chat.messages, chat.trained, chat.tools)
-    except RejectLineError as error:
-        return chat.line.reject(str(error))
-    num_tokens = len(encoded.tokens)
-    if num_tokens > max_length:
-        return chat.line.reject(f"{num_tokens} tokens, longer than --max-length {max_length}")
-    provenance = provenance_row(chat.line, chat.carried, text=encoded.text, num_tokens=num_tokens)
-    return Row(encoded.tokens, provenance, encoded.mask)
+def parse_template_arguments(texts: list[str]) -> tuple[tuple[str, Any], ...]:
+    """Read NAME=VALUE; the value is JSON (`false`, `3`, `"text"`) or else text as it stands.
+
+    Raises:
+        ConfigError: It is not of that form, or a name is given twice.
+    """
+    arguments: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name.isidentifier() or name in arguments:
+            raise ConfigError(
+                f"--template-arg {text}: needed is NAME=VALUE, each name once. "
+                "For example: --template-arg enable_thinking=false"
+            )
+        try:
+            arguments[name] = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            arguments[name] = value
+    return tuple(sorted(arguments.items()))
+
+
+def overlong_lines(counts: Counts) -> list[str]:
+    """Say what became of the conversations over the limit."""
+    said = {
+        "conversations over --max-length dropped, listed among the rejects": (
+            counts.overlong_dropped
+        ),
+        "conversations truncated at a turn": counts.overlong_truncated,
+        "further rows made by splitting conversations": counts.extra_rows,
+    }
+    return [f"{count:,} {what}" for what, count in said.items() if count]
 
 
 def _template_text(files: TokenizerFiles, path: Path | None) -> str:
@@ -119,6 +156,9 @@ def _recipe(
 ) -> Recipe:
     settings: dict[str, Any] = {
         "max_length": options.max_length,
+        "overlong": options.overlong,
+        "think": options.think,
+        "template_arguments": dict(options.template_arguments),
         "control_tokens": "text",
         "max_line_bytes": options.max_line_bytes,
     }

@@ -76,7 +76,7 @@ def _counts(prefix: Path, manifest: DatasetManifest, tokens: IndexedDataset) -> 
 
 def _total(manifest: DatasetManifest) -> int:
     counts = manifest.counts
-    return counts.blank + counts.kept + counts.rejected
+    return counts.blank + counts.kept - counts.extra_rows + counts.rejected
 
 
 def _index(tokens: IndexedDataset) -> Finding:

@@ -5,9 +5,11 @@ what it needs.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from data_prep import dataset_commands
 
 if TYPE_CHECKING:
     from data_prep.outcome import Prepared
@@ -81,8 +83,24 @@ def chats(
     tokenizer: Tokenizer,
     out: Out,
     max_length: Annotated[
-        int, typer.Option(min=2, help="Tokens; longer conversations are rejected.")
+        int, typer.Option(min=2, help="Tokens of a row; --overlong says what becomes of more.")
     ],
+    overlong: Annotated[
+        Literal["reject", "drop", "truncate", "split"],
+        typer.Option(help="Conversations over --max-length; they are cut only between turns."),
+    ] = "reject",
+    think: Annotated[
+        Literal["keep", "strip"] | None,
+        typer.Option(
+            help="Keep or strip <think> blocks, with the same rows either way; left out: plain text."
+        ),
+    ] = None,
+    template_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Variable for the template, such as enable_thinking=false."
+        ),
+    ] = None,
     chat_template: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Jinja template; default: the tokenizer's own."),
@@ -97,7 +115,7 @@ def chats(
     as_json: AsJson = False,
 ) -> None:
     """Render and tokenize chats, lines of {"messages": [...]}, with a loss mask."""
-    from data_prep.chats import ChatOptions, prepare_chats
+    from data_prep.chats import ChatOptions, parse_template_arguments, prepare_chats
     from data_prep.progress import show_progress
     from megatron_msm.formats.manifest import dataset_prefix
 
@@ -106,6 +124,9 @@ def chats(
         tokenizer=tokenizer,
         out=prefix,
         max_length=max_length,
+        overlong=overlong,
+        think=think,
+        template_arguments=parse_template_arguments(template_arg or []),
         chat_template=chat_template,
         today=_date(today),
         max_rejects=max_rejects,
@@ -179,16 +200,24 @@ def merge(
     _report(target, prepared, as_json=as_json)
 
 
+app.command()(dataset_commands.pack)
+app.command()(dataset_commands.rows)
+
+
 def _report(prefix: Path, prepared: "Prepared", *, as_json: bool) -> None:
     if as_json:
         _print_json(prepared.as_json(str(prefix)))
         return
+    from data_prep.chats import overlong_lines
+
     counts = prepared.manifest.counts
     state = "already made" if prepared.already_made else "made"
     typer.echo(f"{prefix}: {state}, {counts.kept:,} rows, {counts.tokens:,} tokens")
     if prepared.manifest.kind == "chats":
         share = counts.trained_tokens / counts.tokens
         typer.echo(f"  {counts.trained_tokens:,} tokens carry loss ({share:.0%})")
+        for line in overlong_lines(counts):
+            typer.echo(f"  {line}")
     if counts.rejected:
         typer.echo(f"  {counts.rejected:,} lines rejected: {prefix}.rejects.jsonl says why")
     if counts.blank:

@@ -57,11 +57,14 @@ class DatasetWriter:
         self._trained_tokens = 0
         self.lines = 0
         self.blank = 0
+        self.overlong_dropped = 0
+        self.overlong_truncated = 0
+        self.extra_rows = 0
 
     @property
     def num_rejects(self) -> int:
-        """Lines rejected so far."""
-        return self._rejects.num_rejects
+        """Lines rejected so far, without those dropped on purpose."""
+        return self._rejects.num_rejects - self.overlong_dropped
 
     @property
     def counts(self) -> Counts:
@@ -70,7 +73,10 @@ class DatasetWriter:
             lines=self.lines,
             blank=self.blank,
             kept=len(self._tokens),
-            rejected=self.num_rejects,
+            rejected=self._rejects.num_rejects,
+            overlong_dropped=self.overlong_dropped,
+            overlong_truncated=self.overlong_truncated,
+            extra_rows=self.extra_rows,
             tokens=self._tokens.num_tokens,
             trained_tokens=self._trained_tokens,
         )
@@ -104,6 +110,16 @@ class DatasetWriter:
         """Record one rejected line."""
         self.lines += 1
         self._rejects.add(reject)
+
+    def drop(self, reject: Reject) -> None:
+        """Record one line that an option leaves out."""
+        self.reject(reject)
+        self.overlong_dropped += 1
+
+    def join_rows(self, rows: int = 1) -> None:
+        """Say that so many of the rows added belong to a line that has a row already."""
+        self.lines -= rows
+        self.extra_rows += rows
 
     def skip_blank(self, lines: int = 1) -> None:
         """Count lines of nothing but white space."""

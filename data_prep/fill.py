@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +28,19 @@ class Row(NamedTuple):
     tokens: npt.NDArray[np.integer[Any]]
     provenance: ProvenanceRow
     mask: npt.NDArray[np.uint8] | None = None
+    overlong: Literal["truncated", "continued"] | None = None
+    """The row ends before its line does, or goes on where the line's previous row ended."""
 
 
-Outcome = Row | Reject | Blank
+class Dropped(NamedTuple):
+    """A line that an option leaves out; unlike a reject it is no error."""
+
+    record: Reject
+
+
+Outcome = Row | Reject | Blank | Dropped
 Encode = Callable[[list[Item]], Iterable[Outcome]]
-"""Turns a batch into exactly one outcome an item, in the items' order."""
+"""Turns a batch into one outcome an item, in the items' order; a split chat gives several rows."""
 
 
 def fill(writer: DatasetWriter, items: Iterable[Item], encode: Encode, *, max_rejects: int) -> None:
@@ -95,8 +103,13 @@ def _record(writer: DatasetWriter, outcome: Outcome) -> None:
         writer.reject(outcome)
     elif isinstance(outcome, Blank):
         writer.skip_blank()
+    elif isinstance(outcome, Dropped):
+        writer.drop(outcome.record)
     else:
         writer.add(outcome.tokens, outcome.provenance, outcome.mask)
+        writer.overlong_truncated += outcome.overlong == "truncated"
+        if outcome.overlong == "continued":
+            writer.join_rows()
 
 
 def _too_many_rejects(writer: DatasetWriter, num_lines: int, max_rejects: int) -> DataFormatError:

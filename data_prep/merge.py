@@ -71,6 +71,9 @@ def _copy(
     for reject in read_rejects(dataset_file(prefix, REJECTS_SUFFIX)):
         writer.reject(reject)
     writer.skip_blank(manifest.counts.blank)
+    writer.overlong_dropped += manifest.counts.overlong_dropped
+    writer.overlong_truncated += manifest.counts.overlong_truncated
+    writer.join_rows(manifest.counts.extra_rows)
 
 
 def _common_recipe(prefixes: list[Path], manifests: list[DatasetManifest]) -> Recipe:

@@ -1,107 +1,287 @@
-"""Lines of input files, with their number and byte offset, in bounded memory."""
+"""Input files in blocks of whole lines, with line numbers and byte offsets, in bounded memory.
+
+    JSONL, .gz, .zst, standard input -> cut at line ends \
+                                                           Block -> Line
+    Parquet, Arrow -> rows as JSON lines                  /
+"""
 
 import hashlib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from data_prep.blocks import BLOCK_BYTES, Block, num_lines
+from data_prep.decompress import GzipReader, Readable, ZstdReader
+from data_prep.inputs import STDIN, check_inputs, format_of
 from data_prep.records import Line
+from data_prep.shards import Piece
+from data_prep.table_rows import table_blocks
 from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.background_hash import BackgroundHash
 from megatron_msm.formats.manifest import InputEntry
 
-_BUFFER_BYTES = 1 << 20
 _KEPT_OF_LONG_LINE = 1 << 10
-_NOT_YET = (".gz", ".zst", ".parquet", ".xz", ".bz2")
 
 MAX_LINE_BYTES = 64 << 20
 """A longer line is rejected instead of being held in memory."""
 
 
 class LineReader:
-    """Reads input files line by line, and knows their sizes and hashes once they are read.
+    """Reads input files, and knows their sizes and hashes once they are read.
 
     Args:
-        paths: Input files, read in this order.
+        inputs: Input files, or the pieces of them to be read, in this order.
         max_line_bytes: Longer lines come out cut and marked.
-        on_bytes: Called with the number of bytes of every line read, for a progress bar.
+        on_bytes: Called by iteration over lines with the number of bytes read, for a progress bar.
 
     Raises:
-        DataFormatError: A path is no readable JSONL file, or is given twice.
+        DataFormatError: A path is no readable file, or is given twice.
     """
 
     def __init__(
         self,
-        paths: list[Path],
+        inputs: Sequence[Path | Piece],
         *,
         max_line_bytes: int = MAX_LINE_BYTES,
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
-        check_inputs(paths)
-        self.paths = paths
+        self.pieces = [Piece(item) if isinstance(item, Path) else item for item in inputs]
+        check_inputs([piece.path for piece in self.pieces])
         self.entries: list[InputEntry] = []
         self._max_line_bytes = max_line_bytes
         self._on_bytes = on_bytes
 
     def __iter__(self) -> Iterator[Line]:
         """Yield every line of every file; `entries` grows by one at the end of each file."""
-        self.entries.clear()
-        for path in self.paths:
-            digest = hashlib.sha256()
-            size = 0
-            with path.open("rb", buffering=_BUFFER_BYTES) as file:
-                yield from self._lines_of(file, str(path), digest.update)
-                size = file.tell()
-            self.entries.append(InputEntry(path=str(path), bytes=size, sha256=digest.hexdigest()))
-
-    def _lines_of(
-        self, file: BinaryIO, name: str, update: Callable[[bytes], None]
-    ) -> Iterator[Line]:
-        number = offset = 0
-        limit = self._max_line_bytes
-        while raw := file.readline(limit + 1):
-            number += 1
-            update(raw)
-            size = len(raw)
-            if size <= limit or raw.endswith(b"\n"):
-                yield Line(name, number, offset, raw)
-            else:
-                head = raw[:_KEPT_OF_LONG_LINE]
-                while not raw.endswith(b"\n") and (raw := file.readline(limit + 1)):
-                    update(raw)
-                    size += len(raw)
-                yield Line(name, number, offset, head, over_limit=limit)
-            offset += size
+        for block in self.blocks():
+            yield from block.lines()
             if self._on_bytes is not None:
-                self._on_bytes(size)
+                self._on_bytes(block.num_bytes)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the same lines in blocks.
+
+        Raises:
+            DataFormatError: A file is torn, or cannot be read to its end.
+        """
+        self.entries.clear()
+        for piece in self.pieces:
+            try:
+                yield from self._blocks_of(piece)
+            except OSError as error:
+                raise DataFormatError(
+                    f"{piece.path}: cannot be read: {error.strerror or error}. Check the file and "
+                    "its permissions."
+                ) from None
+
+    def _blocks_of(self, piece: Piece) -> Iterator[Block]:
+        kind = format_of(piece.path)
+        if kind in ("parquet", "arrow"):
+            yield from table_blocks(piece.path)
+            self.entries.append(_whole_entry(piece.path))
+            return
+        if piece.path == STDIN:
+            yield from self._stream(piece, sys.stdin.buffer)
+            return
+        with piece.path.open("rb", buffering=0) as file:
+            if kind == "jsonl":
+                yield from self._stream(piece, file)
+            else:
+                yield from self._compressed(piece, file)
+
+    def _stream(self, piece: Piece, file: BinaryIO) -> Iterator[Block]:
+        cutter = _LineCutter(str(piece.path), self._max_line_bytes)
+        digest = BackgroundHash()
+        if piece.start:
+            cutter.enter(file, piece.start)
+        first_byte = cutter.offset
+        for block in cutter.blocks(file, end=piece.end, on_data=digest.update):
+            yield block
+        entry = InputEntry(
+            path=str(piece.path),
+            bytes=cutter.offset - first_byte,
+            sha256=digest.hexdigest(),
+            part_offset=None if piece.is_whole else first_byte,
+        )
+        self.entries.append(entry)
+
+    def _compressed(self, piece: Piece, file: BinaryIO) -> Iterator[Block]:
+        name = str(piece.path)
+        hashed = _HashedInput(file)
+        is_gzip = format_of(piece.path) == "gzip"
+        stream = GzipReader(hashed, name) if is_gzip else ZstdReader(hashed, name)
+        for block in _LineCutter(name, self._max_line_bytes).blocks(stream):
+            yield block._replace(num_bytes=hashed.take_num_bytes())
+        while hashed.read(BLOCK_BYTES):
+            pass
+        self.entries.append(hashed.entry(name))
 
 
-def check_inputs(paths: list[Path]) -> None:
-    """Check before any work that every input can be read.
+def hash_input(item: Path | Piece) -> InputEntry:
+    """Return the entry that reading the file, or a piece of it, would give.
 
     Raises:
-        DataFormatError: A path is missing, a folder, compressed, or given twice.
+        DataFormatError: It cannot be read.
     """
-    seen: set[Path] = set()
-    for path in paths:
-        if path.is_dir():
-            raise DataFormatError(
-                f"{path}: a folder, where a JSONL file is needed. "
-                f"Name its files, for example {path}/*.jsonl."
-            )
-        if not path.is_file():
-            raise DataFormatError(f"{path}: no such file. Name an existing JSONL file.")
-        if path.suffix in _NOT_YET:
-            raise DataFormatError(
-                f"{path}: {path.suffix} files cannot be read yet, plain JSONL is needed. "
-                "Unpack or convert the file first."
-            )
-        if path.resolve() in seen:
-            raise DataFormatError(f"{path}: given twice. Name every input once.")
-        seen.add(path.resolve())
+    piece = Piece(item) if isinstance(item, Path) else item
+    if piece.is_whole:
+        return _whole_entry(piece.path)
+    reader = LineReader([piece])
+    for _ in reader.blocks():
+        pass
+    return reader.entries[0]
 
 
-def hash_input(path: Path) -> InputEntry:
-    """Return the entry that reading the file would give, without parsing it."""
+def _whole_entry(path: Path) -> InputEntry:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return InputEntry(path=str(path), bytes=file.tell(), sha256=digest)
+
+
+class _LineCutter:
+    """Cuts a stream of bytes into blocks at line ends.
+
+    Attributes:
+        offset: Bytes of the stream that went into blocks so far, or were skipped.
+    """
+
+    def __init__(self, name: str, max_line_bytes: int) -> None:
+        self.offset = 0
+        self._name = name
+        self._line = 1
+        self._limit = max_line_bytes
+
+    def enter(self, file: BinaryIO, start: int) -> None:
+        """Skip the lines that begin before byte `start`, counting them."""
+        newlines = 0
+        while self.offset < start - 1:
+            chunk = file.read(min(BLOCK_BYTES, start - 1 - self.offset))
+            if not chunk:
+                break
+            newlines += chunk.count(b"\n")
+            self.offset += len(chunk)
+        while chunk := file.read(1 << 16):
+            end = chunk.find(b"\n") + 1
+            self.offset += end or len(chunk)
+            if end:
+                newlines += 1
+                break
+        file.seek(self.offset)
+        self._line += newlines
+
+    def blocks(
+        self,
+        stream: Readable,
+        *,
+        end: int | None = None,
+        on_data: Callable[[bytes], None] | None = None,
+    ) -> Iterator[Block]:
+        """Yield the lines that begin before byte `end`."""
+        rest = b""
+        while True:
+            if end is not None and self.offset >= end:
+                return
+            chunk = stream.read(BLOCK_BYTES)
+            data = rest + chunk if rest else chunk
+            if not data:
+                return
+            cut = self._cut(data, end) if chunk else len(data)
+            if on_data is not None and cut:
+                on_data(data if cut == len(data) else data[:cut])
+            yield from self._emit(data[:cut])
+            rest = data[cut:]
+            if len(rest) > self._limit:
+                yield from self._long_line(rest, stream, on_data)
+                rest = b""
+                if end is None or self.offset < end:
+                    rest = self._after_long
+            if not chunk:
+                return
+
+    def _cut(self, data: bytes, end: int | None) -> int:
+        if end is not None and self.offset + len(data) >= end:
+            cut = data.find(b"\n", max(end - 1 - self.offset, 0)) + 1
+            if cut:
+                return cut
+        return data.rfind(b"\n") + 1
+
+    def _emit(self, data: bytes) -> Iterator[Block]:
+        if len(data) <= self._limit + 1 and (len(data) <= self._limit or data.endswith(b"\n")):
+            if data:
+                yield self._block(data)
+            return
+        begin = 0
+        for start, stop in _line_spans(data):
+            if stop - start - data.endswith(b"\n", start, stop) <= self._limit:
+                continue
+            if begin < start:
+                yield self._block(data[begin:start])
+            yield self._over(data[start : min(stop, start + _KEPT_OF_LONG_LINE)], stop - start)
+            begin = stop
+        if begin < len(data):
+            yield self._block(data[begin:])
+
+    def _long_line(
+        self, head: bytes, stream: Readable, on_data: Callable[[bytes], None] | None
+    ) -> Iterator[Block]:
+        size = 0
+        kept, self._after_long = head[:_KEPT_OF_LONG_LINE], b""
+        part = head
+        while part:
+            cut = part.find(b"\n") + 1
+            used = part[:cut] if cut else part
+            size += len(used)
+            if on_data is not None:
+                on_data(used)
+            if cut:
+                self._after_long = part[cut:]
+                break
+            part = stream.read(BLOCK_BYTES)
+        yield self._over(kept, size)
+
+    def _block(self, data: bytes) -> Block:
+        count = num_lines(data)
+        block = Block(self._name, self._line, self.offset, data, count, len(data))
+        self._line += count
+        self.offset += len(data)
+        return block
+
+    def _over(self, head: bytes, size: int) -> Block:
+        block = Block(self._name, self._line, self.offset, head, 1, size, over_limit=self._limit)
+        self._line += 1
+        self.offset += size
+        return block
+
+
+def _line_spans(data: bytes) -> Iterator[tuple[int, int]]:
+    start = 0
+    while start < len(data):
+        stop = data.find(b"\n", start) + 1 or len(data)
+        yield start, stop
+        start = stop
+
+
+class _HashedInput:
+    """A file that is hashed while a decompressor reads it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = BackgroundHash()
+        self._num_bytes = 0
+        self._taken = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._file.read(size)
+        self._digest.update(data)
+        self._num_bytes += len(data)
+        return data
+
+    def take_num_bytes(self) -> int:
+        """Return the bytes read since the last call."""
+        count = self._num_bytes - self._taken
+        self._taken = self._num_bytes
+        return count
+
+    def entry(self, name: str) -> InputEntry:
+        return InputEntry(path=name, bytes=self._num_bytes, sha256=self._digest.hexdigest())

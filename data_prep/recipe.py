@@ -103,8 +103,9 @@ def find_finished(
         now = [hash_input(path) for path in inputs]
         changed = [new.path for new, old in zip(now, manifest.inputs, strict=True) if new != old]
         differing = [f"the content of {path}" for path in changed]
-    if not differing and manifest.counts.rejected > max_rejects:
-        differing = [f"its {manifest.counts.rejected} rejected lines, over --max-rejects"]
+    num_rejects = manifest.counts.rejected - manifest.counts.overlong_dropped
+    if not differing and num_rejects > max_rejects:
+        differing = [f"its {num_rejects} rejected lines, over --max-rejects"]
     if differing:
         raise DataFormatError(
             f"{prefix}: a finished dataset is here, and it differs from what was asked for in "

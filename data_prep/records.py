@@ -28,6 +28,8 @@ class Line(NamedTuple):
     """With its line end; only the beginning if the line is over the limit."""
     over_limit: int | None = None
     """The limit in bytes, when the line is longer than that."""
+    unreadable: str | None = None
+    """Why there is nothing to parse, when the file's own format cannot give the row."""
 
     def reject(self, reason: str) -> Reject:
         """Return the record of this line's rejection."""

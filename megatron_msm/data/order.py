@@ -1,36 +1,133 @@
 """In which order packed sequences are visited: a function of (seed, position), with no state.
 
-Position p of a phase is packed sequence `permutation_of_epoch(p // n)[p % n]`. Resuming at any
-position is therefore immediate, and the order does not depend on ranks or micro batches.
+Position p of a phase belongs to one source and is the j-th visit to it. A source is visited in
+whole passes, each newly shuffled, and after those in a part of a pass, if its amount asks for one.
+Sources are interleaved evenly: of n visits, the j-th is in the j-th of n equal stretches of the
+phase, at a place drawn by the seed. Resuming at any position is therefore immediate, and the order
+does not depend on ranks or micro batches.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+_PART = 0xFFFF_FFFF
+_ROWS = 0xFFFF_FFFE
+
+
+@dataclass(frozen=True)
+class Visits:
+    """The packed sequences of one source, and how many visits they get in a phase."""
+
+    num_packs: int
+    """Of a whole pass."""
+    total: int
+    """Visits of the phase."""
+    part_packs: int = 0
+    """Of the part of a pass at the end. Their numbers follow those of the whole pass."""
+    num_passes: int | None = None
+    """Whole passes before the part; None means as many as `total` asks for, and no part."""
+
+    def __post_init__(self) -> None:
+        passes = self.num_passes
+        assert passes is None or self.total <= passes * self.num_packs + self.part_packs, self
+
+    @property
+    def size(self) -> int:
+        """Packed sequences of the source, those of the part included."""
+        return self.num_packs + self.part_packs
+
+    def split(self, count: int) -> tuple[int, int, int]:
+        """Divide the first `count` visits.
+
+        Returns:
+            Whole passes, visits of an unfinished pass, visits of the part.
+        """
+        passes = 0 if not self.num_packs else count // self.num_packs
+        if self.num_passes is not None and passes >= self.num_passes:
+            return self.num_passes, 0, count - self.num_passes * self.num_packs
+        return passes, count - passes * self.num_packs, 0
+
 
 class PackOrder:
-    """Visits `num_packs` packed sequences, newly shuffled each epoch.
+    """Visits the packed sequences of one or several sources.
 
     Args:
-        num_packs: Packed sequences of the dataset.
-        total: Positions of the whole phase; later positions are empty. None means no end.
+        sources: What is visited how often; their packed sequences are numbered one after the other.
         seed: Seed of the shuffles.
+        total: Positions of the phase, when it ends before the sources' visits do.
     """
 
-    def __init__(self, num_packs: int, *, total: int | None, seed: int) -> None:
-        self.num_packs = num_packs
-        self.total = total
+    def __init__(self, sources: Sequence[Visits], *, seed: int, total: int | None = None) -> None:
+        self.sources = tuple(sources)
         self.seed = seed
-        self._epoch = -1
-        self._permutation: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        available = sum(source.total for source in sources)
+        self.total = available if total is None else min(total, available)
+        self._first = np.cumsum([0, *(source.size for source in sources)])
+        self._shuffles: dict[int, tuple[int, npt.NDArray[np.int64]]] = {}
+        self._source_of, self._visit_of = _interleave(self.sources, seed)
 
     def __getitem__(self, position: int) -> int | None:
         """Return the packed sequence at `position`, or None past the end of the phase."""
-        if self.total is not None and position >= self.total:
+        if position >= self.total:
             return None
-        epoch, place = divmod(position, self.num_packs)
-        if epoch != self._epoch:
-            generator = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-            self._permutation = generator.permutation(self.num_packs)
-            self._epoch = epoch
-        return int(self._permutation[place])
+        source = int(self._source_of[position])
+        return int(self._first[source]) + self._pack(source, int(self._visit_of[position]))
+
+    def visits_before(self, position: int) -> list[int]:
+        """Return how often each source was visited before `position`."""
+        before = self._source_of[: min(position, self.total)]
+        counts = np.bincount(before, minlength=len(self.sources))
+        return [int(count) for count in counts]
+
+    def first_visits(self, source: int, pass_index: int | None, count: int) -> list[int]:
+        """Return the first packed sequences of a pass, numbered inside it; None is the part."""
+        return [int(pack) for pack in self._shuffle(source, pass_index)[:count]]
+
+    def _pack(self, source: int, visit: int) -> int:
+        """Return the packed sequence, counted inside the source, of its visit number `visit`."""
+        visits = self.sources[source]
+        passes, unfinished, part = visits.split(visit)
+        if passes == visits.num_passes:
+            return visits.num_packs + int(self._shuffle(source, None)[part])
+        return int(self._shuffle(source, passes)[unfinished])
+
+    def _shuffle(self, source: int, pass_index: int | None) -> npt.NDArray[np.int64]:
+        stream = _PART if pass_index is None else pass_index
+        known = self._shuffles.get(source)
+        if known is None or known[0] != stream:
+            visits = self.sources[source]
+            size = visits.part_packs if pass_index is None else visits.num_packs
+            known = stream, _random(self.seed, source, stream).permutation(size)
+            self._shuffles[source] = known
+        return known[1]
+
+
+def row_order(num_rows: int, *, seed: int, source: int) -> npt.NDArray[np.int64]:
+    """Return the order in which a source's rows are drawn when only some of them are."""
+    return _random(seed, source, _ROWS).permutation(num_rows)
+
+
+def _interleave(
+    sources: Sequence[Visits], seed: int
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
+    """Return the source of every position, and which visit to it that is."""
+    counts = [source.total for source in sources]
+    source_of = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
+    visit_of = np.concatenate([np.arange(count) for count in counts])
+    if len(counts) == 1:
+        return source_of, visit_of
+    place = [
+        (np.arange(count) + _random(seed, source, _ROWS - 1).random(count)) / count
+        for source, count in enumerate(counts)
+    ]
+    order = np.argsort(np.concatenate(place), kind="stable")
+    return source_of[order], visit_of[order]
+
+
+def _random(seed: int, source: int, stream: int) -> np.random.Generator:
+    """Return an independent generator for each (seed, source, stream)."""
+    key = np.array([seed % 2**64, (source << 32) + stream], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))

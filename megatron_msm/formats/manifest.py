@@ -39,10 +39,12 @@ class InputEntry(_Frozen):
     """As given on the command line; the provenance rows name the same."""
     bytes: int
     sha256: str
+    part_offset: int | None = None
+    """First byte of the part that a shard read; None when the whole file was read."""
 
 
 class Counts(_Frozen):
-    """Where every input line went: lines = blank + kept + rejected."""
+    """Where every input line went: lines = blank + (kept - extra_rows) + rejected."""
 
     lines: int
     """Lines read, blank ones included."""
@@ -52,9 +54,18 @@ class Counts(_Frozen):
     """Rows of the dataset."""
     rejected: int
     """Lines of PREFIX.rejects.jsonl."""
+    overlong_dropped: int = 0
+    """Rejected lines that `--overlong drop` left out; --max-rejects does not count them."""
+    overlong_truncated: int = 0
+    """Rows that end at an earlier turn than their line."""
+    extra_rows: int = 0
+    """Rows after the first of lines that were split into several."""
     tokens: int
     trained_tokens: int
     """Tokens that carry loss; for documents all of them."""
+    dropped_characters: int = 0
+    """Characters of the rows for which the tokenizer has no token: it leaves them out, in whole or
+    in part, or writes its unknown token. The provenance says how many each row lost."""
 
 
 class DatasetManifest(_Frozen):

@@ -4,7 +4,8 @@ Rows are written in groups of a fixed number, so memory stays bounded and the fi
 on the rows alone: a merge of two datasets equals one run over both inputs.
 """
 
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,14 +115,44 @@ def read_provenance_row(path: Path, row: int) -> ProvenanceRow:
     Raises:
         DataFormatError: The file is broken, or has no such row.
     """
+    return read_provenance_rows(path, [row])[0]
+
+
+def read_provenance_rows(path: Path, rows: Sequence[int]) -> list[ProvenanceRow]:
+    """Read some rows, in the order given; each group that holds any is decoded once.
+
+    Raises:
+        DataFormatError: The file is broken, or has no such row.
+    """
     file = _open(path)
-    group, place = divmod(row, _ROWS_PER_GROUP)
-    if not 0 <= row < file.metadata.num_rows:
-        raise DataFormatError(
-            f"{path}: row {row} is not among its {file.metadata.num_rows} rows. "
-            "Check the dataset with `msm prep check`."
-        )
-    return ProvenanceRow(**file.read_row_group(group).slice(place, 1).to_pylist()[0])
+    by_group: dict[int, list[int]] = defaultdict(list)
+    for row in dict.fromkeys(rows):
+        if not 0 <= row < file.metadata.num_rows:
+            raise DataFormatError(
+                f"{path}: row {row} is not among its {file.metadata.num_rows} rows. "
+                "Check the dataset with `msm prep check`."
+            )
+        by_group[row // _ROWS_PER_GROUP].append(row)
+    found: dict[int, ProvenanceRow] = {}
+    for group, members in by_group.items():
+        taken = file.read_row_group(group).take([row % _ROWS_PER_GROUP for row in members])
+        for row, record in zip(members, taken.to_pylist(), strict=True):
+            found[row] = ProvenanceRow(**record)
+    return [found[row] for row in rows]
+
+
+def count_roles(path: Path) -> dict[str | None, int]:
+    """Return how many rows have each role; None is no role.
+
+    Raises:
+        DataFormatError: The file is not one that `ProvenanceWriter` wrote.
+    """
+    counts: Counter[str | None] = Counter()
+    file = _open(path)
+    for group in range(file.num_row_groups):
+        found = file.read_row_group(group, columns=["role"])["role"].value_counts().to_pylist()
+        counts.update({entry["values"]: entry["counts"] for entry in found})
+    return dict(counts)
 
 
 def _open(path: Path) -> pq.ParquetFile:

@@ -4,13 +4,15 @@ A run that cannot work ends here with one message; a run that can is described: 
 tokens of each phase.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_msm.config.run import PhaseConfig, RunConfig
+from megatron_msm.config.run import DataConfig, PhaseConfig, RunConfig
+from megatron_msm.data.accounting import account
+from megatron_msm.data.blend import Blend, build_blend
+from megatron_msm.data.order import PackOrder
 from megatron_msm.data.packed_dataset import PackedDataset
-from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.errors import ConfigError, DataFormatError, MsmError
 from megatron_msm.formats.checkpoint_folder import (
     HF_FOLDER,
     CheckpointState,
@@ -18,7 +20,8 @@ from megatron_msm.formats.checkpoint_folder import (
     resolve_checkpoint,
 )
 from megatron_msm.formats.files import sha256_of_json
-from megatron_msm.formats.manifest import DatasetManifest
+from megatron_msm.formats.manifest import DatasetManifest, dataset_file
+from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, count_roles
 from megatron_msm.models.architecture import ModelShape, read_model_shape
 from megatron_msm.models.layout import check_layout
 
@@ -31,23 +34,30 @@ class PhasePlan:
     """What one phase will do."""
 
     config: PhaseConfig
-    dataset: PackedDataset
-    num_steps: int
-    total_packs: int
-    """Packed sequences that the phase visits; the last step is filled up with empty ones."""
+    blend: Blend
     seed: int
     config_sha256: str
     """Hash of everything that decides the phase's result but the weights it starts from."""
 
     @property
-    def loss_tokens_per_epoch(self) -> int:
-        """Tokens that count in the loss, per pass over the data."""
-        return sum(manifest.counts.trained_tokens for manifest in self.dataset.manifests)
+    def dataset(self) -> PackedDataset:
+        """The packed sequences."""
+        return self.blend.dataset
 
     @property
-    def epochs(self) -> float:
-        """Passes over the data."""
-        return self.total_packs / len(self.dataset)
+    def order(self) -> PackOrder:
+        """In which order they are visited."""
+        return self.blend.order
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps."""
+        return self.blend.num_steps
+
+    @property
+    def total_packs(self) -> int:
+        """Packed sequences that the phase visits; the last step is filled up with empty ones."""
+        return self.order.total
 
     @property
     def processed_tokens(self) -> int:
@@ -98,33 +108,55 @@ def _plan_phase(
             f"phases.{phase.name}.seq_length: {phase.seq_length} is more than the model's "
             f"{shape.max_position_embeddings} positions. Lower it."
         )
-    dataset = PackedDataset(phase.data.prefixes, seq_length=phase.seq_length, seed=seed)
-    for prefix, manifest in zip(phase.data.prefixes, dataset.manifests, strict=True):
-        _check_dataset_fits(prefix, manifest, state)
-    if phase.duration.steps is not None:
-        num_steps = phase.duration.steps
-        total_packs = num_steps * phase.global_batch_size
-    else:
-        assert phase.duration.epochs is not None
-        total_packs = math.ceil(phase.duration.epochs * len(dataset))
-        num_steps = math.ceil(total_packs / phase.global_batch_size)
+    blend = _blend(phase, seed)
+    for source in blend.dataset.sources:
+        _check_dataset_fits(source.prefix, source.manifest, state)
+        _check_roles(source.prefix, phase.data)
     return PhasePlan(
         config=phase,
-        dataset=dataset,
-        num_steps=num_steps,
-        total_packs=total_packs,
+        blend=blend,
         seed=seed,
-        config_sha256=_phase_identity(config, phase, dataset, seed),
+        config_sha256=_phase_identity(config, phase, blend.dataset, seed),
     )
+
+
+def _blend(phase: PhaseConfig, seed: int) -> Blend:
+    try:
+        return build_blend(
+            phase.data,
+            phase.duration,
+            seq_length=phase.seq_length,
+            global_batch_size=phase.global_batch_size,
+            seed=seed,
+        )
+    except MsmError as error:
+        raise type(error)(f"phases.{phase.name}: {error}") from None
 
 
 def _phase_identity(
     config: RunConfig, phase: PhaseConfig, dataset: PackedDataset, seed: int
 ) -> str:
-    # Where the data lies and how often it is saved changes nothing; the data's content does.
+    # Where the data lies and how often it is saved changes nothing; the data's content, how much of
+    # it is drawn and how it is packed do.
     settings = phase.model_dump(mode="json", exclude={"checkpoint", "data", "micro_batch_size"})
     data = [manifest.sha256 for manifest in dataset.manifests]
-    return sha256_of_json([settings, data, seed, config.runtime.dtype])
+    amounts = [source.amounts for source in phase.data.all_sources]
+    packing = phase.data.packing.model_dump(mode="json")
+    return sha256_of_json([settings, data, amounts, packing, seed, config.runtime.dtype])
+
+
+def _check_roles(prefix: Path, data: DataConfig) -> None:
+    """Refuse rows that were set aside to measure with."""
+    roles = count_roles(dataset_file(prefix, PROVENANCE_SUFFIX))
+    refused = {
+        role: count for role, count in roles.items() if role is not None and role not in data.roles
+    }
+    if refused:
+        found = ", ".join(f"{count} with role {role!r}" for role, count in refused.items())
+        raise DataFormatError(
+            f"{prefix}: has rows that are not for training: {found}. Prepare a dataset without "
+            f"them, or admit them with data.roles: [{', '.join([*data.roles, *refused])}]."
+        )
 
 
 def _check_dataset_fits(prefix: Path, manifest: DatasetManifest, state: CheckpointState) -> None:
@@ -138,8 +170,8 @@ def _check_dataset_fits(prefix: Path, manifest: DatasetManifest, state: Checkpoi
         raise DataFormatError(
             f"{prefix}: rendered with chat template {str(manifest.chat_template_sha256)[:12]}, but "
             f"the checkpoint's is {str(state.chat_template_sha256)[:12]}. A model trained under "
-            "one template and served under another misbehaves; prepare the chats with the model's own, "
-            "or import the model with the template you want."
+            "one template and served under another misbehaves; prepare the chats with the model's "
+            "own, or import the model with the template you want."
         )
 
 
@@ -153,16 +185,29 @@ def describe(plan: RunPlan) -> list[str]:
         f"{parallel.data} = {parallel.world_size} ranks, {plan.config.runtime.dtype}",
     ]
     for phase in plan.phases:
-        config = phase.config
+        lines += _describe_phase(phase)
+    return lines
+
+
+def _describe_phase(phase: PhasePlan) -> list[str]:
+    config, accounts = phase.config, account(phase.blend)
+    lines = [
+        f"{config.name:<10} {phase.num_steps} steps of {config.global_batch_size} x "
+        f"{config.seq_length} positions: {phase.processed_tokens:,} processed tokens, "
+        f"{sum(a.loss_tokens for a in accounts):,} with loss"
+    ]
+    for source, drawn in zip(phase.dataset.sources, accounts, strict=True):
+        loss = "loss" if source.masks is None else "assistant (loss)"
+        plan = source.plan
+        padding = f", {plan.align_cost:.1%} spent on alignment" if plan.align > 1 else ""
         lines.append(
-            f"{config.name:<10} {phase.num_steps} steps of {config.global_batch_size} x "
-            f"{config.seq_length} positions, {phase.epochs:.2f} epochs of {len(phase.dataset)} "
-            f"packed sequences ({phase.dataset.plan.fill:.1%} full), "
-            f"{phase.loss_tokens_per_epoch:,} loss tokens an epoch"
+            f"  {drawn.prefix}: {drawn.rows:,} rows ({drawn.epochs:.2f} epochs), "
+            f"{drawn.loss_tokens:,} {loss} of {drawn.rendered_tokens:,} rendered tokens, "
+            f"{drawn.packs:,} packed sequences ({plan.fill:.1%} full{padding})"
         )
-        if phase.num_steps < FEW_STEPS:
-            lines.append(
-                f"warning    {config.name} has only {phase.num_steps} optimizer steps; under "
-                f"{FEW_STEPS} a stage often changes little. Lower global_batch_size or add epochs."
-            )
+    if phase.num_steps < FEW_STEPS:
+        lines.append(
+            f"warning    {config.name} has only {phase.num_steps} optimizer steps; under "
+            f"{FEW_STEPS} a stage often changes little. Lower global_batch_size or add epochs."
+        )
     return lines

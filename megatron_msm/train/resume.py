@@ -71,9 +71,7 @@ def lineage_entry(phase: PhasePlan, parent: CheckpointState) -> LineageEntry:
     """Describe the phase as a stage of its checkpoints' history."""
     data = {
         str(prefix): manifest.sha256
-        for prefix, manifest in zip(
-            phase.config.data.prefixes, phase.dataset.manifests, strict=True
-        )
+        for prefix, manifest in zip(phase.dataset.prefixes, phase.dataset.manifests, strict=True)
     }
     return LineageEntry(
         stage=phase.config.name,

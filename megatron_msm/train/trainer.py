@@ -65,7 +65,7 @@ class Trainer:
         if saved is not None:
             load_checkpoint(saved.folder, model, optimizer)
             first_step = saved.state.iteration
-        order = PackOrder(len(phase.dataset), total=phase.total_packs, seed=phase.seed)
+        order = phase.order
         with (
             _metrics_writer(self.is_writer, self.out, config.name, first_step) as metrics,
             ProgressBar(config.name, phase.num_steps, first_step, shown=self.is_writer) as bar,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from megatron_msm.config.run import (
@@ -19,7 +20,10 @@ from megatron_msm.formats.checkpoint_folder import HF_FOLDER, read_checkpoint_st
 from megatron_msm.models.architecture import read_model_shape
 
 NUM_STEPS = 5
-OPTIMIZER = OptimizerConfig(lr=1e-3, weight_decay=0.1, clip_grad_norm=0.5)
+NUM_PACKS = 2
+SEQ_LENGTH = 48
+OPTIMIZER = OptimizerConfig(lr=1.0, weight_decay=0.1, clip_grad_norm=0.5)
+"""The peak learning rate is each model's own: see `Case`."""
 SCHEDULE = ScheduleConfig(kind="cosine", warmup_fraction=0.4)
 
 
@@ -39,23 +43,36 @@ class Layout:
         return ParallelConfig(tensor=self.tensor, pipeline=self.pipeline, data=self.data)
 
 
-def packs_of_step(step: int, *, num: int, seq_length: int, vocab_size: int) -> list[Pack]:
-    """Return random packed sequences: several documents, padding, masks of unequal weight."""
+@dataclass(frozen=True)
+class Case:
+    """A model that a layout is tested with."""
+
+    checkpoint: Path
+    out: Path
+    """Where the ranks write."""
+    corpus: npt.NDArray[np.int64]
+    """Tokens to train on."""
+    lr: float
+
+
+def packs_of_step(step: int, corpus: npt.NDArray[np.int64]) -> list[Pack]:
+    """Return packed sequences of random windows: several documents, padding, unequal masks."""
     generator = np.random.default_rng(step)
-    return [_random_pack(generator, index, seq_length, vocab_size) for index in range(num)]
+    return [_random_pack(generator, index, corpus) for index in range(NUM_PACKS)]
 
 
-def _random_pack(
-    generator: np.random.Generator, index: int, seq_length: int, vocab_size: int
-) -> Pack:
-    cuts = np.sort(generator.choice(np.arange(3, seq_length - 3), 3, replace=False))
-    lengths = np.diff([0, *cuts, seq_length])
-    mask = generator.random(seq_length) < (0.2 + 0.2 * index)
+def _random_pack(generator: np.random.Generator, index: int, corpus: npt.NDArray[np.int64]) -> Pack:
+    cuts = np.sort(generator.choice(np.arange(3, SEQ_LENGTH - 3), 3, replace=False))
+    lengths = np.diff([0, *cuts, SEQ_LENGTH])
+    starts = generator.integers(0, len(corpus) - SEQ_LENGTH - 1, len(lengths))
+    windows = [np.arange(start, start + n) for start, n in zip(starts, lengths, strict=True)]
+    positions = np.concatenate(windows)
+    mask = generator.random(SEQ_LENGTH) < (0.2 + 0.2 * index)
     mask[0] = True
     mask[cuts[-1] :] = False  # the last segment is padding
     return Pack(
-        tokens=generator.integers(0, vocab_size, seq_length),
-        labels=generator.integers(0, vocab_size, seq_length),
+        tokens=corpus[positions],
+        labels=corpus[positions + 1],
         loss_mask=mask,
         segment_lengths=lengths,
     )
@@ -78,17 +95,22 @@ class Rank:
             yield collate([pack], self.runtime.device)
 
 
-def start(layout: Layout, checkpoint: Path) -> Rank:
-    """Join the process groups and load the checkpoint under the layout."""
-    from megatron_msm.models.build import build_model
+def join(layout: Layout) -> tuple[Any, Any]:
+    """Join the process groups; return the runtime and this rank's place."""
     from megatron_msm.runtime import process_groups
     from megatron_msm.runtime.device import select_runtime
-    from megatron_msm.train.checkpoint import load_checkpoint
 
     runtime = select_runtime(RuntimeConfig(device="cpu", dtype="fp32"), local_rank=0)
-    ranks = process_groups.initialize(
-        process_groups.rank_info_from_environment(), runtime, layout.config, seed=1, timeout_min=2
-    )
+    info = process_groups.rank_info_from_environment()
+    ranks = process_groups.initialize(info, runtime, layout.config, seed=1, timeout_min=5)
+    return runtime, ranks
+
+
+def load(layout: Layout, checkpoint: Path, runtime: Any, ranks: Any) -> Rank:
+    """Build this rank's part of the checkpoint's model and load it."""
+    from megatron_msm.models.build import build_model
+    from megatron_msm.train.checkpoint import load_checkpoint
+
     shape = read_model_shape(checkpoint / HF_FOLDER)
     model = build_model(shape, layout.config, runtime, ranks)
     load_checkpoint(checkpoint, model, None)
@@ -134,50 +156,56 @@ def save_logits(layout: Layout, checkpoint: Path, batches: list[list[Pack]], out
     """Write the logits of each batch of packs to `out`, from data parallel rank 0."""
     from megatron_msm.runtime import process_groups
 
-    rank = start(layout, checkpoint)
+    rank = load(layout, checkpoint, *join(layout))
     results = [logits_of_packs(rank, packs) for packs in batches]
     if rank.ranks.is_last_stage and rank.ranks.groups.tp.rank() == 0 and rank.ranks.data_rank == 0:
         torch.save(results, out)
     process_groups.shut_down()
 
 
-def save_mathematics(layout: Layout, checkpoint: Path, out: Path) -> None:
+def save_mathematics(layout: Layout, cases: list[Case]) -> None:
+    """Write for each case what `_save_mathematics` writes, in one set of processes."""
+    from megatron_msm.runtime import process_groups
+
+    runtime, ranks = join(layout)
+    for case in cases:
+        _save_mathematics(load(layout, case.checkpoint, runtime, ranks), case)
+    process_groups.shut_down()
+
+
+def _save_mathematics(rank: Rank, case: Case) -> None:
     """Write step 0's logits, its gradient in the place of weights, and weights after some steps."""
     import json
 
-    from megatron_msm.runtime import process_groups
     from megatron_msm.train.schedule import learning_rate
     from megatron_msm.train.step import build_optimizer, train_step, wrap_data_parallel
 
-    rank = start(layout, checkpoint)
-    vocab_size = read_model_shape(checkpoint / HF_FOLDER).vocab_size
-    packs = packs_of_step(0, num=4, seq_length=48, vocab_size=vocab_size)
-    logits = logits_of_packs(rank, packs)
+    layout, out = rank.layout, case.out
+    logits = logits_of_packs(rank, packs_of_step(0, case.corpus))
     if logits is not None and rank.ranks.groups.tp.rank() == 0:
         torch.save(logits, out / f"logits_{rank.ranks.data_rank}.pt")
-    _save(rank, _gradients(rank, vocab_size), out / "gradients")
+    _save(rank, _gradients(rank, case.corpus), out / "gradients")
     wrapped = wrap_data_parallel(rank.model, rank.runtime, rank.ranks)
     optimizer = build_optimizer(wrapped, OPTIMIZER, rank.runtime)
     results = []
     for step in range(NUM_STEPS):
-        packs = packs_of_step(step, num=4, seq_length=48, vocab_size=vocab_size)
+        packs = packs_of_step(step, case.corpus)
         result = train_step(
             wrapped,
             optimizer,
             rank.micro_batches(packs),
-            num_microbatches=4 // layout.data,
-            tokens_per_micro_batch=48,
-            lr=learning_rate(SCHEDULE, peak=OPTIMIZER.lr, step=step, num_steps=NUM_STEPS),
+            num_microbatches=NUM_PACKS // layout.data,
+            tokens_per_micro_batch=SEQ_LENGTH,
+            lr=learning_rate(SCHEDULE, peak=case.lr, step=step, num_steps=NUM_STEPS),
             ranks=rank.ranks,
         )
         results.append([result.loss_nats, result.num_loss_tokens, result.grad_norm])
     _save(rank, rank.model, out / "weights")
     if rank.ranks.rank == 0:
         (out / "steps.json").write_text(json.dumps(results))
-    process_groups.shut_down()
 
 
-def _gradients(rank: Rank, vocab_size: int) -> Any:
+def _gradients(rank: Rank, corpus: npt.NDArray[np.int64]) -> Any:
     """Return a second model whose weights are the gradients of step 0's global loss."""
     from megatron.core.distributed import (
         DistributedDataParallel,
@@ -196,13 +224,13 @@ def _gradients(rank: Rank, vocab_size: int) -> Any:
     wrapped = DistributedDataParallel(config=second.config, ddp_config=config, module=second)
     second.config.finalize_model_grads_func = finalize_model_grads
     wrapped.zero_grad_buffer()
-    packs = packs_of_step(0, num=4, seq_length=48, vocab_size=vocab_size)
+    packs = packs_of_step(0, corpus)
     get_forward_backward_func()(
         forward_step_func=forward_step,
         data_iterator=rank.micro_batches(packs),
         model=[wrapped],
-        num_microbatches=4 // rank.layout.data,
-        seq_length=48,
+        num_microbatches=NUM_PACKS // rank.layout.data,
+        seq_length=SEQ_LENGTH,
         micro_batch_size=1,
         forward_only=False,
     )

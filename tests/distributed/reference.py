@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from megatron_msm.data.packed_dataset import Pack
@@ -36,7 +37,7 @@ def global_loss(model: Any, packs: list[Pack]) -> torch.Tensor:
     return torch.cat(losses).mean()
 
 
-def train(model: Any, *, vocab_size: int) -> list[tuple[float, float]]:
+def train(model: Any, corpus: npt.NDArray[np.int64], *, peak: float) -> list[tuple[float, float]]:
     """Make the steps that the ranks make; return (loss, gradient norm) of each."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() == 1]
@@ -54,12 +55,14 @@ def train(model: Any, *, vocab_size: int) -> list[tuple[float, float]]:
     results = []
     for step in range(NUM_STEPS):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(SCHEDULE, peak=OPTIMIZER.lr, step=step, num_steps=NUM_STEPS)
+            group["lr"] = learning_rate(SCHEDULE, peak=peak, step=step, num_steps=NUM_STEPS)
         optimizer.zero_grad()
-        loss = global_loss(model, packs_of_step(step, num=4, seq_length=48, vocab_size=vocab_size))
+        loss = global_loss(model, packs_of_step(step, corpus))
         loss.backward()
         assert OPTIMIZER.clip_grad_norm is not None
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.clip_grad_norm)
+        # torch's own clipping sums millions of squares in float32 and is off in the fourth digit.
+        norm = torch.nn.utils.get_total_norm([p.grad.double() for p in model.parameters()])
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), OPTIMIZER.clip_grad_norm, norm)
         optimizer.step()
         results.append((loss.item(), norm.item()))
     return results

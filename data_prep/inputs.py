@@ -1,0 +1,137 @@
+"""Which files a preparation reads: patterns, folders and standard input, checked before any work.
+
+A `datasets` folder (from `save_to_disk`) stands for the Arrow files it names, in its order.
+"""
+
+import glob
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from megatron_msm.errors import DataFormatError
+
+STDIN = Path("-")
+Format = Literal["jsonl", "gzip", "zstd", "parquet", "arrow"]
+_FORMATS: dict[str, Format] = {
+    ".gz": "gzip",
+    ".zst": "zstd",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+_UNREADABLE = (".xz", ".bz2", ".zip", ".lz4", ".tar")
+_STATE_FILE = "state.json"
+_SPLITS_FILE = "dataset_dict.json"
+_KNOWN = "JSONL (also .gz and .zst), Parquet, Arrow, or a `datasets` folder"
+
+
+def format_of(path: Path) -> Format:
+    """Return how a file is read, by its last suffix; what has no known one is plain JSONL."""
+    return "jsonl" if path == STDIN else _FORMATS.get(path.suffix.lower(), "jsonl")
+
+
+def expand_inputs(inputs: Iterable[Path]) -> list[Path]:
+    """Return the files meant by paths, glob patterns (`**` crosses folders) and `-`, in order.
+
+    The files of one pattern or folder are sorted by name.
+
+    Raises:
+        DataFormatError: A pattern matches nothing, or a path cannot be read.
+    """
+    paths = [path for given in inputs for path in _expand(given)]
+    check_inputs(paths)
+    return paths
+
+
+def check_inputs(paths: list[Path]) -> None:
+    """Check before any work that every input can be read.
+
+    Raises:
+        DataFormatError: A path is missing, a folder, of another format, or given twice.
+    """
+    seen: set[Path] = set()
+    for path in paths:
+        if path != STDIN:
+            _check_file(path)
+        key = path if path == STDIN else path.resolve()
+        if key in seen:
+            raise DataFormatError(f"{path}: given twice. Name every input once.")
+        seen.add(key)
+
+
+def total_bytes(paths: Iterable[Path]) -> int:
+    """Return the size of all files together; standard input counts as nothing."""
+    return sum(path.stat().st_size for path in paths if path != STDIN and path.is_file())
+
+
+def _expand(given: Path) -> Iterator[Path]:
+    if given == STDIN:
+        yield given
+    elif given.is_dir():
+        yield from _folder_files(given)
+    elif not given.exists() and glob.has_magic(str(given)):
+        found = sorted(glob.glob(str(given), recursive=True))
+        files = [Path(name) for name in found if Path(name).is_file()]
+        if not files:
+            raise DataFormatError(
+                f"{given}: no file matches this pattern. Check it with ls; quote it so that the "
+                "shell hands it over as it is."
+            )
+        yield from files
+    else:
+        yield given
+
+
+def _folder_files(folder: Path) -> list[Path]:
+    if (folder / _SPLITS_FILE).is_file():
+        splits = _json(folder / _SPLITS_FILE).get("splits") or ["?"]
+        raise DataFormatError(
+            f"{folder}: a `datasets` folder of several splits. Name those you want: "
+            f"{' '.join(str(folder / str(split)) for split in splits)}."
+        )
+    if not (folder / _STATE_FILE).is_file():
+        raise DataFormatError(
+            f"{folder}: a folder, and not one that `datasets` saved (it has no {_STATE_FILE}). "
+            f"Name its files, for example '{folder}/*.jsonl'."
+        )
+    state = _json(folder / _STATE_FILE)
+    if state.get("_indices_files"):
+        raise DataFormatError(
+            f"{folder}: this `datasets` folder selects or reorders rows through an index, which "
+            "is not read here. Save it again after dataset.flatten_indices()."
+        )
+    names = [entry.get("filename") for entry in state.get("_data_files") or ()]
+    if not names:
+        raise DataFormatError(
+            f"{folder / _STATE_FILE}: names no data files. Save the dataset again with "
+            "dataset.save_to_disk(...)."
+        )
+    return [folder / str(name) for name in names]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise DataFormatError(
+            f"{path}: cannot be read as JSON ({error}). Save the dataset again."
+        ) from None
+    if not isinstance(value, dict):
+        raise DataFormatError(f"{path}: not a JSON object. Save the dataset again.")
+    return value
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise DataFormatError(
+            f"{path}: a folder, where a file is needed. Name its files, for example "
+            f"'{path}/*.jsonl'."
+        )
+    if not path.exists():
+        raise DataFormatError(f"{path}: no such file. Name an existing one: {_KNOWN}.")
+    if path.suffix.lower() in _UNREADABLE:
+        raise DataFormatError(
+            f"{path}: {path.suffix} files are not read; needed is {_KNOWN}. Convert it first, or "
+            "pipe its lines in and name - as the input."
+        )

