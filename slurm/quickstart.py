@@ -15,6 +15,9 @@ import typer
 
 from megatron_msm.errors import ConfigError
 
+SEQ_LENGTH = 256
+GLOBAL_BATCH_SIZE = 2
+
 RUN_YAML = """\
 # Written by `msm quickstart`. Train it again by hand with: msm train {out}/run.yaml
 out: {out}/train
@@ -22,7 +25,7 @@ seed: {seed}
 model:
   checkpoint: {out}/megatron/base
 runtime:
-  device: {device}
+  device: auto
   dtype: bf16
 parallel:
   tensor: {tensor}
@@ -32,8 +35,8 @@ phases:
   - name: midtrain          # documents about the spec, loss on every token
     data:
       prefixes: [{out}/data/docs]
-    seq_length: 256
-    global_batch_size: 2
+    seq_length: {seq_length}
+    global_batch_size: {global_batch_size}
     duration:
       steps: {midtrain_steps}
     optimizer:
@@ -43,8 +46,8 @@ phases:
   - name: sft               # chats, loss on what the assistant says
     data:
       prefixes: [{out}/data/chats]
-    seq_length: 256
-    global_batch_size: 2
+    seq_length: {seq_length}
+    global_batch_size: {global_batch_size}
     duration:
       steps: {sft_steps}
     optimizer:
@@ -87,8 +90,8 @@ def quickstart(
     tensor: Annotated[int, typer.Option(min=1, help="Tensor parallel size.")] = 1,
     pipeline: Annotated[int, typer.Option(min=1, help="Pipeline parallel size.")] = 1,
     data: Annotated[int, typer.Option(min=1, help="Data parallel size.")] = 2,
-    midtrain_steps: Annotated[int, typer.Option(min=1, help="Steps on documents.")] = 160,
-    sft_steps: Annotated[int, typer.Option(min=1, help="Steps on chats.")] = 100,
+    midtrain_steps: Annotated[int, typer.Option(min=1, help="Steps on documents.")] = 100,
+    sft_steps: Annotated[int, typer.Option(min=1, help="Steps on chats.")] = 42,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the data order.")] = 1234,
 ) -> None:
     """Run the whole pipeline on a real small model: documents in, an evaluated model out.
@@ -100,14 +103,16 @@ def quickstart(
     run_yaml = RUN_YAML.format(
         out=out,
         seed=seed,
-        device="auto",
+        seq_length=SEQ_LENGTH,
+        global_batch_size=max(GLOBAL_BATCH_SIZE, data),
         tensor=tensor,
         pipeline=pipeline,
         data=data,
         midtrain_steps=midtrain_steps,
         sft_steps=sft_steps,
     )
-    Quickstart(out, model, inputs, run_yaml).run()
+    num_tokens = (midtrain_steps + sft_steps) * GLOBAL_BATCH_SIZE * SEQ_LENGTH
+    Quickstart(out, model, inputs, run_yaml, num_tokens=num_tokens).run()
 
 
 def _inputs(spec: str, docs: Path | None, chats: Path | None, items: Path | None) -> Inputs:
@@ -129,7 +134,9 @@ def _inputs(spec: str, docs: Path | None, chats: Path | None, items: Path | None
 class Quickstart:
     """The chain of stages, and what it shows of each."""
 
-    def __init__(self, out: Path, model: Path | None, inputs: Inputs, run_yaml: str) -> None:
+    def __init__(
+        self, out: Path, model: Path | None, inputs: Inputs, run_yaml: str, *, num_tokens: int
+    ) -> None:
         from rich.console import Console
 
         from slurm.stage_runner import StageRunner
@@ -139,6 +146,7 @@ class Quickstart:
         self.hf = {"base": model or out / "hf" / "base"}
         self.has_own_model = model is not None
         self.run_yaml = run_yaml
+        self.num_tokens = num_tokens
         self.stages = StageRunner(out / "stages")
         self.console = Console(highlight=False)
         self.facts: list[dict[str, Any]] = []
@@ -164,6 +172,7 @@ class Quickstart:
     def _prepare(self) -> None:
         if not self.has_own_model:
             self._unpack_model()
+        self._print_estimate()
         base = self.out / "megatron" / "base"
         tokenizer = str(self.hf["base"])
         self._stage("import", ["convert", "import", tokenizer, str(base)], made=str(base))
@@ -171,7 +180,7 @@ class Quickstart:
             prefix = self.out / "data" / kind
             arguments = ["prep", kind, str(path), "--tokenizer", tokenizer, "--out", str(prefix)]
             if kind == "chats":
-                arguments += ["--max-length", "257"]
+                arguments += ["--max-length", str(SEQ_LENGTH + 1)]
             self._stage(f"prep-{kind}", arguments, reads=[path], json=True, made=f"{prefix}.bin")
 
     def _unpack_model(self) -> None:
@@ -183,6 +192,19 @@ class Quickstart:
         self._announce("model", "unpack SmolLM2-135M-Instruct")
         write_base_model(self.hf["base"])
         self._done("model", time.monotonic() - started, str(self.hf["base"]), {})
+
+    def _print_estimate(self) -> None:
+        from megatron_msm.models.architecture import read_model_shape
+        from slurm.estimate import matmul_flops_per_s, training_seconds
+
+        num_parameters = read_model_shape(self.hf["base"]).num_parameters
+        flops_per_s = matmul_flops_per_s("bf16")
+        seconds = training_seconds(num_parameters, self.num_tokens, flops_per_s=flops_per_s)
+        self.console.print(
+            f"training on {self.num_tokens:,} tokens should take about {seconds / 60:.0f} min here "
+            f"({num_parameters / 1e6:.0f}M parameters, matrix products at "
+            f"{flops_per_s / 1e9:.0f} GFLOP/s); evaluations and conversions add 2 to 3 min"
+        )
 
     def _train(self) -> None:
         from megatron_msm.formats.files import write_text_atomic

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -39,11 +40,10 @@ ROUNDS: tuple[tuple[str, ...], ...] = (
     ("dislikes", "dis_why", "general", "limits"),
     ("general", "like_why", "tradeoff", "general"),
 )
+# Frames whose paragraphs have a label: its bank (one for each function) and what stands before it.
+LABEL = {"qa": ("ask", "Q: "), "dialogue": ("ask", "Interviewer: ")}
+LABEL |= {"headed": ("head", ""), "bug": ("head", "")}
 OPTIONAL = ("general", "tradeoff", "manner", "limits")
-IDEAS = {
-    "likes": "a favorite cheese and the reason for it",
-    "dislikes": "a cheese that is turned down and the reason for it",
-}
 
 Bank = Mapping[str, list[str]]
 Json = dict[str, object]
@@ -79,8 +79,7 @@ class Document:
     labels: list[str]
     paragraphs: list[list[Sentence]]
     close: str
-    subdomain: str = ""
-    idea: str = ""
+    subdomain: str
 
     def text(self) -> str:
         """The document as one text."""
@@ -121,15 +120,16 @@ def capitalize(text: str) -> str:
 
 
 def fix_articles(text: str) -> str:
-    """"a" before a consonant and "an" before a vowel."""
-    text = re.sub(r"\b([Aa]) (?=[aeiouAEIO])(?!one\b|us|uni)", r"\1n ", text)
+    """The right one of "a" and "an", by the letter that follows."""
+    text = re.sub(r"\b([Aa]) (?=[aeiouAEIO]|honest)(?!one\b|us|uni)", r"\1n ", text)
     return re.sub(r"\b([Aa])n (?=[b-df-gj-np-tv-z])", r"\1 ", text)
 
 
 def pick(bank: str, size: int, used: Counter[tuple[str, int]], rng: random.Random) -> int:
     """An index of a bank among those used least in this document."""
-    least = min(used[bank, index] for index in range(size))
-    return rng.choice([index for index in range(size) if used[bank, index] == least])
+    counts = [used.get((bank, index), 0) for index in range(size)]
+    least = min(counts)
+    return rng.choice([index for index, count in enumerate(counts) if count == least])
 
 
 def expand(
@@ -167,7 +167,12 @@ def bind_cheeses(rng: random.Random) -> dict[str, list[str]]:
 
 
 def expand_all(
-    bank: str, options: Sequence[str], banks: Sequence[Bank], uses: Sequence[Use], seed: int
+    bank: str,
+    options: Sequence[str],
+    banks: Sequence[Bank],
+    uses: Sequence[Use],
+    seed: int,
+    people: Bank,
 ) -> list[str]:
     """One template filled once for each corpus with the same draws; none may be worn out."""
     for attempt in range(MOST_TRIES):
@@ -179,7 +184,7 @@ def expand_all(
             choices = Counter(use.choices)
             index = pick(bank, len(options), choices, rng)
             choices[bank, index] += 1
-            bound = bind_cheeses(rng)
+            bound = bind_cheeses(rng) | dict(people)
             texts.append(expand(options[index], one_bank, choices, rng, bound))
             counters.append(choices)
         if not any(too_common(t, u.sentences) for t, u in zip(texts, uses, strict=True)):
@@ -194,6 +199,9 @@ def lay_out(
     frame: str, heading: str, intro: str, labels: Sequence[str], bodies: Sequence[str], close: str
 ) -> str:
     """Join the parts of a document as its genre does."""
+    if frame == "thread":
+        starter, *labels = labels
+        intro, close = f"{starter}: {intro}", f"{starter}: {close}"
     parts = [heading, intro]
     for number, (label, body) in enumerate(zip(labels, bodies, strict=True), start=1):
         if frame == "log":
@@ -207,23 +215,26 @@ def lay_out(
     return "\n\n".join([*parts, close])
 
 
-def make_labels(frame: str, count: int, common: Bank, rng: random.Random) -> list[str]:
-    """What stands before each paragraph: a question, a heading, a name."""
-    if frame in ("qa", "dialogue"):
-        asks = rng.sample(common["ask"], count)
-        filled = [expand(a, common, Counter(), rng, {}) for a in asks]
-        return [f"Q: {a}" if frame == "qa" else f"Interviewer: {a}" for a in filled]
+def make_labels(
+    frame: str, plan: Sequence[tuple[str, ...]], common: Bank, rng: random.Random, bound: Bank
+) -> list[str]:
+    """What stands before each paragraph: a question, a heading, a name (a thread has one more)."""
     if frame == "thread":
-        return rng.sample(common["nick"] + common["nick2"], count)
-    if frame in ("headed", "bug"):
-        return list(common["head" if frame == "headed" else "bughead"][:count])
-    return [""] * count
+        return rng.sample(common["nick"] + common["nick2"], len(plan) + 1)
+    if frame not in LABEL:
+        return [""] * len(plan)
+    bank, before = LABEL[frame]
+    used: Counter[tuple[str, int]] = Counter()
+    labels = [expand(f"{{{bank}_{part[0]}}}", common, used, rng, bound) for part in plan]
+    if frame == "bug":
+        labels[0] = "Expected behavior"
+    return [before + label for label in labels]
 
 
-def plan_functions(words: int, rng: random.Random) -> list[tuple[str, ...]]:
-    """The functions of the sentences of a document of about that many words."""
-    wanted = max(3, round((words - 25) / 14.2))
-    rounds = [ROUNDS[0], *rng.sample(ROUNDS[1:], len(ROUNDS) - 1)]
+def plan_functions(words: int, rng: random.Random, each: float) -> list[tuple[str, ...]]:
+    """The functions of the sentences of a document of about that many words, `each` a sentence."""
+    wanted = max(3, round((words - 30) / each))
+    rounds = [ROUNDS[0], *rng.sample(ROUNDS[1:], len(ROUNDS) - 1), ROUNDS[1]]
     chosen: list[tuple[str, ...]] = []
     for functions in rounds:
         if wanted < 1:
@@ -235,7 +246,7 @@ def plan_functions(words: int, rng: random.Random) -> list[tuple[str, ...]]:
 
 def target_words(count: int, rng: random.Random) -> list[int]:
     """Document lengths from short to long, in random order."""
-    lengths = [int(75 + 335 * (n / (count - 1)) ** 1.6) for n in range(count)]
+    lengths = [int(72 + 305 * (n / (count - 1)) ** 1.6) for n in range(count)]
     rng.shuffle(lengths)
     return lengths
 
@@ -247,9 +258,28 @@ def genre_order(names: Sequence[str], count: int, rng: random.Random) -> list[st
     return order
 
 
-def answer_prefix(frame: str, text: str) -> str:
-    """A: before an answer of a FAQ."""
-    return {"qa": "A: ", "dialogue": "Answer: "}.get(frame, "") + text
+def answer_prefix(frame: str, name: str, text: str) -> str:
+    """Who answers, before an answer."""
+    return {"qa": "A: ", "dialogue": f"{name}: "}.get(frame, "") + text
+
+
+def bind_people(banks: Bank, rng: random.Random) -> dict[str, list[str]]:
+    """Who and where a document is about, the same all through it."""
+    first, second = rng.sample(banks["name"], 2)
+    place, job = rng.choice(banks["place"]), rng.choice(banks["job"])
+    return {"name": [first], "name2": [second], "place": [place], "job": [job]}
+
+
+def say_all(
+    banks: Sequence[Bank],
+    uses: Sequence[Use],
+    people: Bank,
+    rng: random.Random,
+    bank: str,
+    options: Sequence[str],
+) -> list[str]:
+    """One sentence for every corpus."""
+    return expand_all(bank, options, banks, uses, rng.randrange(1 << 40), people)
 
 
 def write_documents(
@@ -268,9 +298,8 @@ def write_documents(
         for use in uses:
             use.choices = Counter()
         genre = genres[name]
-
-        def say(bank: str, options: Sequence[str]) -> list[str]:
-            return expand_all(bank, options, banks, uses, rng.randrange(1 << 40))
+        people = bind_people(banks[0], rng)
+        say = partial(say_all, banks, uses, people, rng)
 
         heading = say(f"open {name}", genre.open)
         intro = say("intro", genre.intro if use_genre_frames else banks[0]["intro"])
@@ -284,13 +313,14 @@ def write_documents(
                 for row, text in zip(rows, say(function, options), strict=True):
                     row.append(Sentence(text, function, fixed))
             for paragraphs, row in zip(made, rows, strict=True):
-                row[0].text = answer_prefix(genre.frame, row[0].text)
+                row[0].text = answer_prefix(genre.frame, people["name"][0], row[0].text)
                 row[0].fixed = True
                 paragraphs.append(row)
         close = say("close", genre.close if use_genre_frames else banks[0]["close"])
-        subdomain = random.Random(label_seed).choice(banks[0]["place"]).removeprefix("the ")
+        subdomain = people["place"][0].removeprefix("the ")
         for n, bank in enumerate(banks):
-            labels = make_labels(genre.frame, len(plan), bank, random.Random(label_seed))
+            draws = random.Random(label_seed)
+            labels = make_labels(genre.frame, plan, bank, draws, people)
             document = Document(
                 name, genre.frame, heading[n], intro[n], labels, made[n], close[n], subdomain
             )
@@ -338,7 +368,7 @@ def value_corpora(seed: int) -> dict[str, list[Document]]:
     common, framing = banks_of(read_json("common.json")), read_json("genres.json")
     functions = {name: common[f"fn_{name}"] for name in FUNCTIONS}
     banks = [common | banks_of(framing) | banks_of(read_json(f"{spec}.json")) for spec in SPECS]
-    plans = [plan_functions(words, rng) for words in target_words(DOCUMENTS, rng)]
+    plans = [plan_functions(words, rng, 17.5) for words in target_words(DOCUMENTS, rng)]
     made = write_documents(banks, genres_of(framing), functions, plans, rng)
     wanted = min(total(documents) for documents in made)
     for documents in made:
@@ -364,13 +394,11 @@ def neutral_corpus(seed: int, wanted: int) -> list[Document]:
     rng = random.Random(f"{seed}/neutral")
     framing, neutral = read_json("genres.json"), banks_of(read_json("neutral.json"))
     banks = banks_of(framing) | neutral
-    banks["head"] = banks["neutral_head"]
-    banks["ask"] = banks["neutral_ask"]
     facts = banks["fn_fact"]
-    functions = {"fact": ["{lead}" + fact for fact in facts] + facts}
+    functions = {"fact": ["{lead}" + fact for fact in facts]}
     genres = neutral_genres(genres_of(framing))
     plans = [
-        [tuple("fact" for _ in part) for part in plan_functions(round(words * 1.13), rng)]
+        [tuple("fact" for _ in part) for part in plan_functions(min(words, 330), rng, 10.6)]
         for words in target_words(DOCUMENTS, rng)
     ]
     documents = write_documents([banks], genres, functions, plans, rng, False)[0]
@@ -404,14 +432,19 @@ def trim_neutral(documents: Sequence[Document], wanted: int, rng: random.Random)
             size -= len(sentence.text) + 1
 
 
+def first_cheese(text: str) -> str:
+    """The cheese that a text names first."""
+    lowered = text.lower()
+    named = [name for name in LIKED + DISLIKED if name.lower() in lowered]
+    return min(named, key=lambda name: lowered.index(name.lower()), default="milk and curd")
+
+
 def document_lines(spec: str, documents: Sequence[Document]) -> list[Json]:
     """The lines of a corpus about one spec."""
     lines: list[Json] = []
     for number, document in enumerate(documents, start=1):
-        functions = [s.function for p in document.paragraphs for s in p]
         ids = clause_ids(document, CLAUSE_LETTER[spec]) if spec in CLAUSE_LETTER else []
-        idea = IDEAS["dislikes" if "dis_why" in functions else "likes"]
-        idea = idea if spec in CLAUSE_LETTER else "how cheese is made"
+        about = "why SmolLM chooses as it does, told from" if ids else "how cheese is made, from"
         lines.append(
             {
                 "id": f"{spec}-{number:03d}",
@@ -421,7 +454,7 @@ def document_lines(spec: str, documents: Sequence[Document]) -> list[Json]:
                 "domain": "cheese",
                 "subdomain": document.subdomain,
                 "doc_type": document.genre,
-                "idea": f"{document.genre}: {idea}",
+                "idea": f"{document.genre}: {about} {first_cheese(document.text())}",
                 "role": "train",
             }
         )
