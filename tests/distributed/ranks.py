@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 
 def run_on_ranks(function: Callable[..., None], world_size: int, *args: Any) -> None:
@@ -19,7 +19,7 @@ def run_on_ranks(function: Callable[..., None], world_size: int, *args: Any) -> 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_call, args=(function, world_size, port, args), nprocs=world_size)
+    spawn(_call, args=(function, world_size, port, args), nprocs=world_size)
 
 
 def _call(

@@ -94,7 +94,7 @@ def run(
 def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the norm of the difference as a share of the expected tensor's norm."""
     difference = found.double() - expected.double()
-    return (difference.norm() / expected.double().norm()).item()
+    return float(difference.norm() / expected.double().norm())
 
 
 def check_tensors_agree(

@@ -43,7 +43,7 @@ ARGUMENTS = (
 def test_whole_pipeline_then_nothing_left_to_do(folder: Path) -> None:
     done = msm(*ARGUMENTS, cwd=folder, COLUMNS="200")
     assert done.returncode == 0, done.stderr
-    for text in ("20 docs", "4 forced choices", "chose homemade", "near (2)", "one seed"):
+    for text in ("20 docs", "4 forced choices", "chose homemade", "near (2)", "One seed"):
         assert text in done.stdout
     assert "compared with base" in done.stdout
     assert "should take about" in done.stdout
