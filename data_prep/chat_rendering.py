@@ -41,7 +41,7 @@ class RenderedChat:
     spells_control: bool
     """Whether the contents spell control tokens too, which must become plain text."""
     turns: list[Turn]
-    """The assistant's turns, in order."""
+    """The wanted turns of the assistant, in order."""
 
 
 class ChatRenderer:
@@ -65,9 +65,19 @@ class ChatRenderer:
         self._every = ControlPattern({**files.control_tokens, **self.written_tokens})
 
     def render(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None = None,
+        *,
+        trained: list[bool] | None = None,
     ) -> RenderedChat:
         """Render one conversation.
+
+        Args:
+            messages: The messages, as the template sees them.
+            tools: Tool descriptions.
+            trained: The messages whose turns are wanted; None: all of the assistant's. The others
+                may be rendered differently as history than they were when they were written.
 
         Raises:
             RejectLineError: The template refuses it, or its turns cannot be told exactly.
@@ -79,7 +89,7 @@ class ChatRenderer:
         turns = [
             self._turn(text, messages, tools, index, control)
             for index, message in enumerate(messages)
-            if message["role"] == "assistant"
+            if message["role"] == "assistant" and (trained is None or trained[index])
         ]
         _check_contents(messages, turns, ends)
         return RenderedChat(text, control, self._every.find(text) != control, turns)
@@ -182,11 +192,16 @@ def _positions(
 
 def _check_contents(messages: list[dict[str, Any]], turns: list[Turn], ends: list[int]) -> None:
     """Check that each assistant message's last character is in its turn, and in no other."""
-    expected = [turn for turn in turns if (messages[turn.message].get("content") or "").strip()]
-    if len(ends) == len(expected) and all(
-        turn.start < end <= turn.eot for turn, end in zip(expected, ends, strict=True)
-    ):
-        return
+    speaking = [
+        index
+        for index, message in enumerate(messages)
+        if message["role"] == "assistant" and (message.get("content") or "").strip()
+    ]
+    if len(ends) == len(speaking):
+        end_of = dict(zip(speaking, ends, strict=True))
+        expected = [turn for turn in turns if turn.message in end_of]
+        if all(turn.start < end_of[turn.message] <= turn.eot for turn in expected):
+            return
     raise RejectLineError(
         "the chat template leaves out or moves the content of an assistant message, so it cannot "
         "be told which tokens are its"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from data_prep.chat_overlong import Overlong, Part, split, truncated
 from data_prep.chat_think import Think, has_reasoning, without_reasoning
 from data_prep.chat_tokens import ChatEncoder, EncodedChat
-from data_prep.fill import Dropped, Outcome, Row, provenance_row
+from data_prep.fill import Dropped, Outcome, Row, RowOverlong, provenance_row
 from data_prep.records import Chat, RejectLineError
 
 
@@ -20,10 +20,17 @@ class Shape(NamedTuple):
     """None: reasoning is text like any other."""
 
 
-def chat_outcomes(chat: Chat, encoder: ChatEncoder, shape: Shape) -> Iterator[Outcome]:
+class Encoders(NamedTuple):
+    """The encoder of the rows, and that of the form that has to be possible besides."""
+
+    wanted: ChatEncoder
+    other: ChatEncoder
+
+
+def chat_outcomes(chat: Chat, encoders: Encoders, shape: Shape) -> Iterator[Outcome]:
     """Yield the rows of one conversation, or the record of why there are none."""
     try:
-        forms = _forms(chat, encoder, shape.think)
+        forms = _forms(chat, encoders, shape.think)
         whole = tuple(range(len(chat.messages)))
         length = max(form.length(whole) for form in forms)
         if length <= shape.max_length:
@@ -39,12 +46,13 @@ def chat_outcomes(chat: Chat, encoder: ChatEncoder, shape: Shape) -> Iterator[Ou
     except RejectLineError as error:
         yield chat.line.reject(str(error))
         return
+    is_truncated = shape.overlong == "truncate" and parts != [whole]
     for place, row in enumerate(encoded):
-        was_cut = "truncated" if shape.overlong == "truncate" and parts != [whole] else None
         provenance = provenance_row(
             chat.line, chat.carried, text=row.text, num_tokens=len(row.tokens)
         )
-        yield Row(row.tokens, provenance, row.mask, "continued" if place else was_cut)
+        overlong: RowOverlong = "continued" if place else "truncated" if is_truncated else None
+        yield Row(row.tokens, provenance, row.mask, overlong)
 
 
 class _Form:
@@ -71,13 +79,14 @@ class _Form:
         return len(self.encode(part).tokens)
 
 
-def _forms(chat: Chat, encoder: ChatEncoder, think: Think | None) -> list[_Form]:
+def _forms(chat: Chat, encoders: Encoders, think: Think | None) -> list[_Form]:
     """Return every form that has to be possible; the last one is wanted."""
-    kept = _Form(chat, chat.messages, encoder)
-    if think is None or not has_reasoning(chat.messages):
-        return [kept]
-    stripped = _Form(chat, without_reasoning(chat.messages), encoder)
-    return [kept, stripped] if think == "strip" else [stripped, kept]
+    kept = chat.messages
+    if think is None or not has_reasoning(kept):
+        return [_Form(chat, kept, encoders.wanted)]
+    stripped = without_reasoning(kept)
+    other, wanted = (kept, stripped) if think == "strip" else (stripped, kept)
+    return [_Form(chat, other, encoders.other), _Form(chat, wanted, encoders.wanted)]
 
 
 def _cut(chat: Chat, forms: list[_Form], shape: Shape) -> list[Part]:

@@ -63,6 +63,11 @@ class ChatTemplate:
         self._check_arguments()
 
     @property
+    def has_arguments(self) -> bool:
+        """Whether variables were given by the user."""
+        return bool(self._arguments)
+
+    @property
     def uses_date(self) -> bool:
         """Whether the rendering depends on the day."""
         return "strftime_now" in self.text

@@ -1,7 +1,8 @@
 """Reasoning in assistant messages: kept, or stripped, from the same rows.
 
-`--think keep` and `--think strip` make two datasets whose rows are aligned: row k of both comes from
-the same line. So both refuse what either would refuse, and both measure length on the kept form.
+`--think keep` and `--think strip` make two datasets whose rows are aligned: row k of both comes
+from the same line. So both refuse what either would refuse, and the longer form must fit. The form
+that is not wanted is judged without `--template-arg`, as `enable_thinking=false` suits only one.
 """
 
 import re

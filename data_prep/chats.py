@@ -10,17 +10,18 @@ import orjson
 
 from data_prep.chat_overlong import Overlong
 from data_prep.chat_rendering import ChatRenderer
-from data_prep.chat_rows import Shape, chat_outcomes
+from data_prep.chat_rows import Encoders, Shape, chat_outcomes
 from data_prep.chat_template import ChatTemplate
 from data_prep.chat_think import Think
 from data_prep.chat_tokens import ChatEncoder
 from data_prep.dataset_writer import open_writer, refuse_foreign_files
 from data_prep.fill import Outcome, fill
+from data_prep.inputs import expand_inputs
 from data_prep.outcome import Prepared
 from data_prep.parse_lines import parse_chats
-from data_prep.read_lines import MAX_LINE_BYTES, LineReader, check_inputs
+from data_prep.read_lines import MAX_LINE_BYTES, LineReader
 from data_prep.recipe import Recipe, find_finished
-from data_prep.records import Blank, Chat, Item
+from data_prep.records import Blank, Chat, Item, check_carry
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.indexed_dataset import token_dtype
 from megatron_msm.formats.manifest import Counts
@@ -46,6 +47,8 @@ class ChatOptions:
     """None: the tokenizer's own."""
     today: datetime.date | None = None
     """The date that a template may write; None: today's."""
+    carry: tuple[str, ...] = ()
+    """Further fields of the input line that become columns of the provenance."""
     max_rejects: int = 0
     max_line_bytes: int = MAX_LINE_BYTES
     force: bool = False
@@ -63,40 +66,41 @@ def prepare_chats(
         DataFormatError: The template or an input cannot be used, or too many lines are rejected.
         CheckpointError: The tokenizer cannot be used.
     """
-    check_inputs(inputs)
+    inputs = expand_inputs(inputs)
+    check_carry(options.carry)
     files = read_tokenizer_files(options.tokenizer)
     today = options.today or datetime.datetime.now(tz=datetime.UTC).date()
-    template = ChatTemplate(
-        _template_text(files, options.chat_template),
-        files.special_tokens,
-        today=today,
-        arguments=dict(options.template_arguments),
-    )
+    arguments = dict(options.template_arguments)
+    text = _template_text(files, options.chat_template)
+    template = ChatTemplate(text, files.special_tokens, today=today, arguments=arguments)
     recipe = _recipe(files, template, options, today)
     if not options.force:
         refuse_foreign_files(options.out)
         finished = find_finished(options.out, recipe, inputs, max_rejects=options.max_rejects)
         if finished is not None:
             return Prepared(finished, already_made=True)
-    encoder = ChatEncoder(files, ChatRenderer(template, files))
+    wanted = other = ChatEncoder(files, ChatRenderer(template, files))
+    if arguments and options.think is not None:
+        plain = ChatTemplate(text, files.special_tokens, today=today)
+        other = ChatEncoder(files, ChatRenderer(plain, files))
     lines = LineReader(inputs, max_line_bytes=options.max_line_bytes, on_bytes=on_bytes)
     dtype = token_dtype(files.vocab_size)
     shape = Shape(options.max_length, options.overlong, options.think)
-    with open_writer(options.out, dtype=dtype, has_mask=True) as writer:
+    with open_writer(options.out, dtype=dtype, has_mask=True, carry=options.carry) as writer:
         fill(
             writer,
-            parse_chats(lines),
-            lambda batch: encode_chats(batch, encoder, shape),
+            parse_chats(lines, carry=options.carry),
+            lambda batch: encode_chats(batch, Encoders(wanted, other), shape),
             max_rejects=options.max_rejects,
         )
         return Prepared(writer.publish(recipe, lines.entries), already_made=False)
 
 
-def encode_chats(batch: list[Item], encoder: ChatEncoder, shape: Shape) -> Iterator[Outcome]:
+def encode_chats(batch: list[Item], encoders: Encoders, shape: Shape) -> Iterator[Outcome]:
     """Yield the outcomes of each item: chats become rows, the others pass through."""
     for item in batch:
         if isinstance(item, Chat):
-            yield from chat_outcomes(item, encoder, shape)
+            yield from chat_outcomes(item, encoders, shape)
         else:
             assert isinstance(item, Reject | Blank), "documents have no place among chats"
             yield item
@@ -161,6 +165,7 @@ def _recipe(
         "template_arguments": dict(options.template_arguments),
         "control_tokens": "text",
         "max_line_bytes": options.max_line_bytes,
+        "carry": list(options.carry),
     }
     if template.uses_date:
         settings["today"] = today.isoformat()

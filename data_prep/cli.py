@@ -33,6 +33,10 @@ MaxRejects = Annotated[
 MaxLineBytes = Annotated[
     int, typer.Option("--max-line-bytes", min=1, help="Longer lines are rejected.")
 ]
+Carry = Annotated[
+    list[str] | None,
+    typer.Option("--carry", metavar="FIELD", help="Further input field to keep with each row."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at PREFIX.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 _MAX_LINE_BYTES = 64 << 20
@@ -50,6 +54,7 @@ def docs(
     eod_token: Annotated[
         str | None, typer.Option(help="That token; default: the tokenizer's eos token.")
     ] = None,
+    carry: Carry = None,
     max_rejects: MaxRejects = 0,
     max_line_bytes: MaxLineBytes = _MAX_LINE_BYTES,
     force: Force = False,
@@ -67,6 +72,7 @@ def docs(
         out=prefix,
         append_eod=append_eod,
         eod_token=eod_token,
+        carry=tuple(carry or ()),
         max_rejects=max_rejects,
         max_line_bytes=max_line_bytes,
         force=force,
@@ -92,7 +98,7 @@ def chats(
     think: Annotated[
         Literal["keep", "strip"] | None,
         typer.Option(
-            help="Keep or strip <think> blocks, with the same rows either way; left out: plain text."
+            help="Keep or strip <think> blocks, the same rows either way. Left out: plain text."
         ),
     ] = None,
     template_arg: Annotated[
@@ -109,6 +115,7 @@ def chats(
         str | None,
         typer.Option(metavar="YYYY-MM-DD", help="Date for templates that write one."),
     ] = None,
+    carry: Carry = None,
     max_rejects: MaxRejects = 0,
     max_line_bytes: MaxLineBytes = _MAX_LINE_BYTES,
     force: Force = False,
@@ -129,6 +136,7 @@ def chats(
         template_arguments=parse_template_arguments(template_arg or []),
         chat_template=chat_template,
         today=_date(today),
+        carry=tuple(carry or ()),
         max_rejects=max_rejects,
         max_line_bytes=max_line_bytes,
         force=force,
@@ -143,6 +151,12 @@ def show(
     prefix: Annotated[Path, typer.Argument(metavar="PREFIX")],
     *,
     row: Annotated[int, typer.Option(help="Row to show; negative ones count from the end.")] = 0,
+    token: Annotated[
+        int | None, typer.Option(help="Show this token of the row, and the clause behind it.")
+    ] = None,
+    at: Annotated[
+        int | None, typer.Option(help="Show the token at this place of PREFIX.bin, and its row.")
+    ] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Tokenizer; default: where the dataset was made with it."),
@@ -151,11 +165,16 @@ def show(
     """Show a row token by token: what carries loss, and where it comes from."""
     from rich.console import Console
 
-    from data_prep.show import print_row, read_row
+    from data_prep.show import print_row, print_token, read_row, row_at
     from megatron_msm.formats.manifest import dataset_prefix
 
-    view = read_row(dataset_prefix(prefix), row, tokenizer=tokenizer)
-    print_row(view, Console(highlight=False))
+    prefix, console = dataset_prefix(prefix), Console(highlight=False)
+    if at is not None:
+        row, token = row_at(prefix, at)
+    view = read_row(prefix, row, tokenizer=tokenizer)
+    if token is not None:
+        print_token(view, token, console)
+    print_row(view, console)
 
 
 @app.command()
@@ -202,6 +221,9 @@ def merge(
 
 app.command()(dataset_commands.pack)
 app.command()(dataset_commands.rows)
+app.command()(dataset_commands.stats)
+app.command()(dataset_commands.contamination)
+app.command()(dataset_commands.dedup)
 
 
 def _report(prefix: Path, prepared: "Prepared", *, as_json: bool) -> None:
@@ -209,6 +231,8 @@ def _report(prefix: Path, prepared: "Prepared", *, as_json: bool) -> None:
         _print_json(prepared.as_json(str(prefix)))
         return
     from data_prep.chats import overlong_lines
+    from megatron_msm.formats.manifest import dataset_file
+    from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, columns_without_values
 
     counts = prepared.manifest.counts
     state = "already made" if prepared.already_made else "made"
@@ -218,10 +242,17 @@ def _report(prefix: Path, prepared: "Prepared", *, as_json: bool) -> None:
         typer.echo(f"  {counts.trained_tokens:,} tokens carry loss ({share:.0%})")
         for line in overlong_lines(counts):
             typer.echo(f"  {line}")
-    if counts.rejected:
-        typer.echo(f"  {counts.rejected:,} lines rejected: {prefix}.rejects.jsonl says why")
+    num_rejects = counts.rejected - counts.overlong_dropped
+    if num_rejects:
+        typer.echo(f"  {num_rejects:,} lines rejected: {prefix}.rejects.jsonl says why")
     if counts.blank:
         typer.echo(f"  {counts.blank:,} blank lines skipped")
+    for name in columns_without_values(
+        dataset_file(prefix, PROVENANCE_SUFFIX), prepared.manifest.settings.get("carry", [])
+    ):
+        typer.echo(
+            f"  warning: --carry {name}: no row has this field; is it spelled as in the input?"
+        )
     typer.echo(f"  look at a row: msm prep show {prefix} --row 0")
 
 

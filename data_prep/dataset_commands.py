@@ -9,6 +9,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 Prefix = Annotated[Path, typer.Argument(metavar="PREFIX")]
+Corpus = Annotated[
+    Path, typer.Argument(metavar="CORPUS", help="A JSONL file, or the PREFIX of a dataset.")
+]
+DatasetTokenizer = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokenizer", metavar="DIR", help="Of a dataset whose tokenizer is not where it was."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
@@ -27,19 +36,24 @@ def pack(
         int, typer.Option(min=1, help="Pad each document to a multiple of this many positions.")
     ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Which documents share a sequence.")] = 0,
+    show: Annotated[
+        int | None, typer.Option(help="List what this packed sequence holds, counted from 0.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Plan the packed sequences of a dataset and store the plan beside it.
 
     Training finds the plan by the dataset's content and the same settings under data.packing.
     """
-    from data_prep.pack import describe_packed, pack_dataset
+    from data_prep.pack import describe_packed, pack_dataset, rows_of_sequence
     from megatron_msm.config.run import PackingConfig
     from megatron_msm.formats.manifest import dataset_prefix
 
     packing = PackingConfig(strategy=strategy, max_documents=max_documents, align=align, seed=seed)
-    packed = pack_dataset(dataset_prefix(prefix), seq_length, packing)
-    _print(describe_packed(packed), packed.as_json(), as_json=as_json)
+    prefix = dataset_prefix(prefix)
+    packed = pack_dataset(prefix, seq_length, packing)
+    shown = [] if show is None else rows_of_sequence(prefix, packed.plan, show)
+    _print([*describe_packed(packed), *shown], packed.as_json(), as_json=as_json)
 
 
 def rows(
@@ -58,6 +72,108 @@ def rows(
     found = read_step(run_file, overrides or [], phase=phase, step=step)
     content = {"phase": phase, "step": step, "rows": [row.as_json() for row in found]}
     _print(list(describe_step(found)), content, as_json=as_json)
+
+
+def stats(
+    prefix: Prefix,
+    *,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="Total by this provenance field; may be repeated."),
+    ] = None,
+    seq_length: Annotated[
+        list[int] | None, typer.Option(min=2, help="Tell how full packing is at this length.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the histogram of lengths.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how long the rows of a dataset are, and totals by what they are about."""
+    from data_prep.stats import describe_stats, read_stats, write_histogram
+    from megatron_msm.formats.manifest import dataset_prefix
+
+    found = read_stats(dataset_prefix(prefix), by=by or [], seq_lengths=seq_length or [])
+    if png is not None:
+        write_histogram(found, png)
+    _print(list(describe_stats(found)), found.as_json(), as_json=as_json)
+
+
+def contamination(
+    corpus: Corpus,
+    *,
+    against: Annotated[
+        Path, typer.Option(metavar="ITEMS", help="Evaluation items: JSONL, or a dataset's PREFIX.")
+    ],
+    words: Annotated[int, typer.Option(min=3, help="Words of a run that is looked for.")] = 8,
+    overlap: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of an item's runs that counts.")
+    ] = 0.5,
+    show: Annotated[int, typer.Option(min=0, help="Rows to list, the worst first.")] = 10,
+    max_rows: Annotated[
+        int | None, typer.Option(min=0, help="Exit with 1 if more rows than this reach --overlap.")
+    ] = None,
+    tokenizer: DatasetTokenizer = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find rows of a corpus that repeat evaluation items."""
+    from data_prep.contamination import describe_contamination, find_contamination
+
+    found = find_contamination(
+        corpus, against, size=words, overlap=overlap, num_worst=show, tokenizer=tokenizer
+    )
+    content = {
+        "rows": found.num_rows,
+        "items": found.num_items,
+        "items_too_short": found.too_short,
+        "rows_above": found.rows_above,
+        "items_above": len(found.items_above),
+        "worst": [match.as_json() for match in found.worst],
+    }
+    _print(list(describe_contamination(found, overlap=overlap)), content, as_json=as_json)
+    if max_rows is not None and found.rows_above > max_rows:
+        raise typer.Exit(1)
+
+
+def dedup(
+    corpus: Corpus,
+    *,
+    threshold: Annotated[
+        float, typer.Option(min=0.1, max=1, help="Jaccard similarity from which a row is dropped.")
+    ] = 0.7,
+    words: Annotated[int, typer.Option(min=1, help="Words of a run that is compared.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the JSONL without the duplicates.")
+    ] = None,
+    drops: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the rows to drop, as JSONL.")
+    ] = None,
+    tokenizer: DatasetTokenizer = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find near duplicates, and write what is left."""
+    from data_prep.dedup import (
+        check_filter,
+        describe_duplicates,
+        find_duplicates,
+        write_drops,
+        write_filtered,
+    )
+
+    if out is not None:
+        check_filter(corpus, out)
+    found = find_duplicates(corpus, threshold=threshold, size=words, tokenizer=tokenizer)
+    if out is not None:
+        write_filtered(corpus, out, found)
+    if drops is not None:
+        write_drops(drops, found)
+    content = {
+        "rows": found.num_rows,
+        "dropped": len(found.dropped),
+        "kept": found.num_rows - len(found.dropped),
+        "clusters": len(found.clusters),
+    }
+    _print(list(describe_duplicates(found)), content, as_json=as_json)
 
 
 def _print(lines: list[str], content: dict[str, Any], *, as_json: bool) -> None:

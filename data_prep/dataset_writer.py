@@ -47,12 +47,14 @@ class DatasetWriter:
         blank: Those of them that were blank.
     """
 
-    def __init__(self, prefix: Path, *, dtype: npt.DTypeLike, has_mask: bool) -> None:
+    def __init__(
+        self, prefix: Path, *, dtype: npt.DTypeLike, has_mask: bool, carry: Sequence[str] = ()
+    ) -> None:
         self.prefix = prefix
         self._aside = tmp_path(prefix)
         self._tokens = IndexedDatasetWriter(self._aside, dtype)
         self._mask = IndexedDatasetWriter(mask_prefix(self._aside), np.uint8) if has_mask else None
-        self._provenance = ProvenanceWriter(dataset_file(self._aside, PROVENANCE_SUFFIX))
+        self._provenance = ProvenanceWriter(dataset_file(self._aside, PROVENANCE_SUFFIX), carry)
         self._rejects = RejectWriter(dataset_file(self._aside, REJECTS_SUFFIX))
         self._trained_tokens = 0
         self.lines = 0
@@ -183,7 +185,9 @@ class DatasetWriter:
 
 
 @contextlib.contextmanager
-def open_writer(prefix: Path, *, dtype: npt.DTypeLike, has_mask: bool) -> Iterator[DatasetWriter]:
+def open_writer(
+    prefix: Path, *, dtype: npt.DTypeLike, has_mask: bool, carry: Sequence[str] = ()
+) -> Iterator[DatasetWriter]:
     """Yield the writer of a new dataset; what was not published is removed at the end.
 
     Raises:
@@ -195,7 +199,7 @@ def open_writer(prefix: Path, *, dtype: npt.DTypeLike, has_mask: bool) -> Iterat
         lock_path = dataset_file(tmp_path(prefix), ".lock")
         with lock_path.open("wb") as lock:
             _lock(lock, lock_path, prefix)
-            writer = DatasetWriter(prefix, dtype=dtype, has_mask=has_mask)
+            writer = DatasetWriter(prefix, dtype=dtype, has_mask=has_mask, carry=carry)
             try:
                 yield writer
             finally:

@@ -5,7 +5,7 @@
 
 import gzip
 import zlib
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 import zstandard
 
@@ -26,8 +26,8 @@ class Readable(Protocol):
 class GzipReader:
     """Reads a .gz file, several members included."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file = gzip.GzipFile(fileobj=file, mode="rb")
+    def __init__(self, file: Readable, name: str) -> None:
+        self._file = gzip.GzipFile(fileobj=cast(BinaryIO, file), mode="rb")
         self._name = name
 
     def read(self, size: int, /) -> bytes:
@@ -45,7 +45,7 @@ class GzipReader:
 class ZstdReader:
     """Reads a .zst file, several frames included."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: Readable, name: str) -> None:
         self._file = file
         self._name = name
         self._frame = zstandard.ZstdDecompressor().decompressobj()

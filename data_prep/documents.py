@@ -14,11 +14,12 @@ import numpy as np
 from data_prep.dataset_writer import open_writer, refuse_foreign_files
 from data_prep.encode import ControlTokenCheck, TextEncoder, TokenizersEncoder
 from data_prep.fill import Outcome, Row, fill, provenance_row
+from data_prep.inputs import expand_inputs
 from data_prep.outcome import Prepared
 from data_prep.parse_lines import parse_documents
-from data_prep.read_lines import MAX_LINE_BYTES, LineReader, check_inputs
+from data_prep.read_lines import MAX_LINE_BYTES, LineReader
 from data_prep.recipe import Recipe, find_finished
-from data_prep.records import Blank, Document, Item
+from data_prep.records import Blank, Document, Item, check_carry
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.indexed_dataset import token_dtype
 from megatron_msm.formats.rejects import Reject
@@ -38,6 +39,8 @@ class DocumentOptions:
     append_eod: bool = True
     eod_token: str | None = None
     """None: the tokenizer's end-of-sequence token."""
+    carry: tuple[str, ...] = ()
+    """Further fields of the input line that become columns of the provenance."""
     max_rejects: int = 0
     max_line_bytes: int = MAX_LINE_BYTES
     force: bool = False
@@ -55,7 +58,8 @@ def prepare_documents(
         DataFormatError: An input cannot be used, or too many of its lines are rejected.
         CheckpointError: The tokenizer cannot be used.
     """
-    check_inputs(inputs)
+    inputs = expand_inputs(inputs)
+    check_carry(options.carry)
     files = read_tokenizer_files(options.tokenizer)
     recipe = _recipe(files, options)
     if not options.force:
@@ -69,10 +73,10 @@ def prepare_documents(
     )
     lines = LineReader(inputs, max_line_bytes=options.max_line_bytes, on_bytes=on_bytes)
     dtype = token_dtype(files.vocab_size)
-    with open_writer(options.out, dtype=dtype, has_mask=False) as writer:
+    with open_writer(options.out, dtype=dtype, has_mask=False, carry=options.carry) as writer:
         fill(
             writer,
-            parse_documents(lines),
+            parse_documents(lines, carry=options.carry),
             lambda batch: encode_documents(batch, encoder, check, eod_id=recipe.eod_id),
             max_rejects=options.max_rejects,
         )
@@ -115,6 +119,7 @@ def _recipe(files: TokenizerFiles, options: DocumentOptions) -> Recipe:
             "append_eod": options.append_eod,
             "control_tokens": "text",
             "max_line_bytes": options.max_line_bytes,
+            "carry": list(options.carry),
         },
         eod_id=eod_id,
     )

@@ -22,14 +22,17 @@ _SCAN_REJECTS = 1_000
 _SHOWN_REJECTS = 5
 
 
+RowOverlong = Literal["truncated", "continued"] | None
+"""A row that ends before its line does, or that goes on where the line's previous row ended."""
+
+
 class Row(NamedTuple):
     """One row of the dataset."""
 
     tokens: npt.NDArray[np.integer[Any]]
     provenance: ProvenanceRow
     mask: npt.NDArray[np.uint8] | None = None
-    overlong: Literal["truncated", "continued"] | None = None
-    """The row ends before its line does, or goes on where the line's previous row ended."""
+    overlong: RowOverlong = None
 
 
 class Dropped(NamedTuple):
@@ -95,6 +98,7 @@ def provenance_row(line: Line, carried: Carried, *, text: str, num_tokens: int) 
         characters=len(text),
         tokens=num_tokens,
         sha256=sha256_of_text(text),
+        extra=carried.extra,
     )
 
 

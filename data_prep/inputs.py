@@ -1,9 +1,8 @@
-"""Which files a preparation reads: patterns, folders and standard input, checked before any work.
+"""Which files a preparation reads: paths, patterns and folders, checked before any work.
 
 A `datasets` folder (from `save_to_disk`) stands for the Arrow files it names, in its order.
 """
 
-import glob
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,6 @@ import orjson
 
 from megatron_msm.errors import DataFormatError
 
-STDIN = Path("-")
 Format = Literal["jsonl", "gzip", "zstd", "parquet", "arrow"]
 _FORMATS: dict[str, Format] = {
     ".gz": "gzip",
@@ -28,11 +26,11 @@ _KNOWN = "JSONL (also .gz and .zst), Parquet, Arrow, or a `datasets` folder"
 
 def format_of(path: Path) -> Format:
     """Return how a file is read, by its last suffix; what has no known one is plain JSONL."""
-    return "jsonl" if path == STDIN else _FORMATS.get(path.suffix.lower(), "jsonl")
+    return _FORMATS.get(path.suffix.lower(), "jsonl")
 
 
 def expand_inputs(inputs: Iterable[Path]) -> list[Path]:
-    """Return the files meant by paths, glob patterns (`**` crosses folders) and `-`, in order.
+    """Return the files meant by paths, folders and glob patterns (`**` crosses folders), in order.
 
     The files of one pattern or folder are sorted by name.
 
@@ -52,27 +50,20 @@ def check_inputs(paths: list[Path]) -> None:
     """
     seen: set[Path] = set()
     for path in paths:
-        if path != STDIN:
-            _check_file(path)
-        key = path if path == STDIN else path.resolve()
-        if key in seen:
+        _check_file(path)
+        if path.resolve() in seen:
             raise DataFormatError(f"{path}: given twice. Name every input once.")
-        seen.add(key)
-
-
-def total_bytes(paths: Iterable[Path]) -> int:
-    """Return the size of all files together; standard input counts as nothing."""
-    return sum(path.stat().st_size for path in paths if path != STDIN and path.is_file())
+        seen.add(path.resolve())
 
 
 def _expand(given: Path) -> Iterator[Path]:
-    if given == STDIN:
-        yield given
-    elif given.is_dir():
+    if given.is_dir():
         yield from _folder_files(given)
-    elif not given.exists() and glob.has_magic(str(given)):
-        found = sorted(glob.glob(str(given), recursive=True))
-        files = [Path(name) for name in found if Path(name).is_file()]
+    elif not given.exists() and any(mark in str(given) for mark in "*?["):
+        # pathlib takes no absolute patterns, so they start from the root.
+        root = Path(given.anchor)
+        found = root.glob(str(given.relative_to(root) if given.anchor else given))
+        files = sorted(path for path in found if path.is_file())
         if not files:
             raise DataFormatError(
                 f"{given}: no file matches this pattern. Check it with ls; quote it so that the "
@@ -132,6 +123,5 @@ def _check_file(path: Path) -> None:
         raise DataFormatError(f"{path}: no such file. Name an existing one: {_KNOWN}.")
     if path.suffix.lower() in _UNREADABLE:
         raise DataFormatError(
-            f"{path}: {path.suffix} files are not read; needed is {_KNOWN}. Convert it first, or "
-            "pipe its lines in and name - as the input."
+            f"{path}: {path.suffix} files are not read; needed is {_KNOWN}. Convert it first."
         )

@@ -49,7 +49,8 @@ def merge_datasets(
         if manifest_path(out).exists():
             return Prepared(_same_or_refuse(out, recipe, inputs, manifests), already_made=True)
     has_mask = recipe.kind == "chats"
-    with open_writer(out, dtype=token_dtype(recipe.vocab_size), has_mask=has_mask) as writer:
+    dtype, carry = token_dtype(recipe.vocab_size), recipe.settings.get("carry", ())
+    with open_writer(out, dtype=dtype, has_mask=has_mask, carry=carry) as writer:
         for prefix, manifest in zip(prefixes, manifests, strict=True):
             _copy(prefix, manifest, writer, on_row)
         return Prepared(writer.publish(recipe, inputs), already_made=False)

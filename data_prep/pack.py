@@ -8,7 +8,31 @@ from megatron_msm.config.run import PackingConfig
 from megatron_msm.data.pack_plan import PackPlan
 from megatron_msm.data.plan_file import plan_path, save_plan
 from megatron_msm.data.source import open_source
-from megatron_msm.formats.manifest import read_manifest
+from megatron_msm.errors import ConfigError
+from megatron_msm.formats.manifest import dataset_file, read_manifest
+from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, read_provenance_rows
+
+
+def rows_of_sequence(prefix: Path, plan: PackPlan, index: int) -> list[str]:
+    """Return what packed sequence `index` holds and where it comes from, one line each.
+
+    Raises:
+        ConfigError: There is no such sequence.
+    """
+    if not 0 <= index < len(plan):
+        raise ConfigError(
+            f"--show {index}: there are {len(plan)} packed sequences. Give a number from 0 to "
+            f"{len(plan) - 1}."
+        )
+    here = plan.segments_of(index)
+    rows = plan.segments.document[here].tolist()
+    sources = read_provenance_rows(dataset_file(prefix, PROVENANCE_SUFFIX), rows)
+    starts, lengths = plan.segments.start[here], plan.segments.length[here]
+    return [
+        f"  row {row} positions {start}-{start + length - 1}  {source.source_file}:"
+        f"{source.source_line}  {', '.join(source.clause_ids or ())}".rstrip()
+        for row, start, length, source in zip(rows, starts, lengths, sources, strict=True)
+    ]
 
 
 class Packed(NamedTuple):

@@ -4,9 +4,10 @@ Parsing is strict: what another tool would repair, skip or overwrite in silence 
 a NUL, a key given twice, a text cut off by a full disk) is a reject here.
 """
 
+import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -20,14 +21,14 @@ _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "functio
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def parse_documents(lines: Iterable[Line]) -> Iterator[Item]:
+def parse_documents(lines: Iterable[Line], *, carry: Sequence[str] = ()) -> Iterator[Item]:
     """Yield one item for every line of a corpus of documents: `{"text": ...}`."""
-    return _parse(lines, _document)
+    return _parse(lines, functools.partial(_document, carry=carry))
 
 
-def parse_chats(lines: Iterable[Line]) -> Iterator[Item]:
+def parse_chats(lines: Iterable[Line], *, carry: Sequence[str] = ()) -> Iterator[Item]:
     """Yield one item for every line of a corpus of chats: `{"messages": [...]}`."""
-    return _parse(lines, _chat)
+    return _parse(lines, functools.partial(_chat, carry=carry))
 
 
 def _parse(
@@ -76,7 +77,7 @@ def _json_reason(raw: bytes, error: orjson.JSONDecodeError) -> str:
     return f"invalid JSON at character {error.pos} of the line ({error.msg})"
 
 
-def _document(line: Line, value: dict[str, Any]) -> Document:
+def _document(line: Line, value: dict[str, Any], carry: Sequence[str]) -> Document:
     if "text" not in value:
         keys = ", ".join(list(value)[:8])
         raise RejectLineError(f"no field 'text' (fields here: {keys or 'none'})")
@@ -87,18 +88,18 @@ def _document(line: Line, value: dict[str, Any]) -> Document:
         raise RejectLineError("field 'text' is empty" if not text else "'text' is only white space")
     if "\0" in text:
         raise RejectLineError(f"NUL character at character {text.index(chr(0))} of 'text'")
-    carried = _carried(value)
-    _refuse_doubtful_keys(line.raw, value)
+    carried = _carried(value, carry)
+    _refuse_doubtful_keys(line.raw, value, carry)
     return Document(line, text, carried)
 
 
-def _refuse_doubtful_keys(raw: bytes, value: dict[str, Any]) -> None:
+def _refuse_doubtful_keys(raw: bytes, value: dict[str, Any], carry: Sequence[str]) -> None:
     """Refuse an object that gives a key we use twice; orjson would take the last in silence.
 
     Counting the quoted key in the bytes is nearly free, and finds every case but a second key that
     is spelled with escapes. Only a suspicious line is parsed again.
     """
-    for key in ("text", "clause_ids", *CARRIED_TEXT_FIELDS):
+    for key in ("text", "clause_ids", *CARRIED_TEXT_FIELDS, *carry):
         if key in value and raw.count(b'"%s"' % key.encode()) != 1:
             _refuse_duplicate_keys(raw)
             return
@@ -122,7 +123,7 @@ def _refuse_duplicate_keys(raw: bytes) -> None:
         raise RejectLineError("nested too deeply") from None
 
 
-def _chat(line: Line, value: dict[str, Any]) -> Chat:
+def _chat(line: Line, value: dict[str, Any], carry: Sequence[str]) -> Chat:
     _refuse_duplicate_keys(line.raw)
     messages = value.get("messages")
     if messages is None:
@@ -144,7 +145,7 @@ def _chat(line: Line, value: dict[str, Any]) -> Chat:
         messages=[_template_view(message) for message in checked],
         trained=[m["role"] == "assistant" and m.get("loss") is not False for m in checked],
         tools=tools or None,
-        carried=_carried(value),
+        carried=_carried(value, carry),
     )
 
 
@@ -185,14 +186,19 @@ def _refuse_nul(value: Any) -> None:
             _refuse_nul(part)
 
 
-def _carried(value: dict[str, Any]) -> Carried:
+def _carried(value: dict[str, Any], carry: Sequence[str]) -> Carried:
     texts = {name: _carried_text(name, value.get(name)) for name in CARRIED_TEXT_FIELDS}
     clauses = value.get("clause_ids")
     if clauses is not None and not (
         isinstance(clauses, list) and all(isinstance(clause, str) for clause in clauses)
     ):
         raise RejectLineError(f"field 'clause_ids' is {_kind(clauses)}, a list of texts is needed")
-    return Carried(clause_ids=clauses, **texts)
+    extra = {name: _as_text(value.get(name)) for name in carry}
+    return Carried(clause_ids=clauses, extra=extra, **texts)
+
+
+def _as_text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _carried_text(name: str, value: Any) -> str | None:

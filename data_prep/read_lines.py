@@ -1,21 +1,17 @@
 """Input files in blocks of whole lines, with line numbers and byte offsets, in bounded memory.
 
-    JSONL, .gz, .zst, standard input -> cut at line ends \
-                                                           Block -> Line
-    Parquet, Arrow -> rows as JSON lines                  /
+JSONL, .gz and .zst are cut at line ends; rows of Parquet and Arrow come out as JSON lines.
 """
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from data_prep.blocks import BLOCK_BYTES, Block, num_lines
 from data_prep.decompress import GzipReader, Readable, ZstdReader
-from data_prep.inputs import STDIN, check_inputs, format_of
+from data_prep.inputs import check_inputs, format_of
 from data_prep.records import Line
-from data_prep.shards import Piece
 from data_prep.table_rows import table_blocks
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.background_hash import BackgroundHash
@@ -31,7 +27,7 @@ class LineReader:
     """Reads input files, and knows their sizes and hashes once they are read.
 
     Args:
-        inputs: Input files, or the pieces of them to be read, in this order.
+        inputs: Input files, read in this order.
         max_line_bytes: Longer lines come out cut and marked.
         on_bytes: Called by iteration over lines with the number of bytes read, for a progress bar.
 
@@ -41,13 +37,13 @@ class LineReader:
 
     def __init__(
         self,
-        inputs: Sequence[Path | Piece],
+        inputs: Sequence[Path],
         *,
         max_line_bytes: int = MAX_LINE_BYTES,
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
-        self.pieces = [Piece(item) if isinstance(item, Path) else item for item in inputs]
-        check_inputs([piece.path for piece in self.pieces])
+        self.paths = list(inputs)
+        check_inputs(self.paths)
         self.entries: list[InputEntry] = []
         self._max_line_bytes = max_line_bytes
         self._on_bytes = on_bytes
@@ -66,51 +62,40 @@ class LineReader:
             DataFormatError: A file is torn, or cannot be read to its end.
         """
         self.entries.clear()
-        for piece in self.pieces:
+        for path in self.paths:
             try:
-                yield from self._blocks_of(piece)
+                yield from self._blocks_of(path)
             except OSError as error:
                 raise DataFormatError(
-                    f"{piece.path}: cannot be read: {error.strerror or error}. Check the file and "
+                    f"{path}: cannot be read: {error.strerror or error}. Check the file and "
                     "its permissions."
                 ) from None
 
-    def _blocks_of(self, piece: Piece) -> Iterator[Block]:
-        kind = format_of(piece.path)
+    def _blocks_of(self, path: Path) -> Iterator[Block]:
+        kind = format_of(path)
         if kind in ("parquet", "arrow"):
-            yield from table_blocks(piece.path)
-            self.entries.append(_whole_entry(piece.path))
+            yield from table_blocks(path)
+            self.entries.append(hash_input(path))
             return
-        if piece.path == STDIN:
-            yield from self._stream(piece, sys.stdin.buffer)
-            return
-        with piece.path.open("rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file:
             if kind == "jsonl":
-                yield from self._stream(piece, file)
+                yield from self._plain(path, file)
             else:
-                yield from self._compressed(piece, file)
+                yield from self._compressed(path, file)
 
-    def _stream(self, piece: Piece, file: BinaryIO) -> Iterator[Block]:
-        cutter = _LineCutter(str(piece.path), self._max_line_bytes)
+    def _plain(self, path: Path, file: BinaryIO) -> Iterator[Block]:
+        cutter = _LineCutter(str(path), self._max_line_bytes)
         digest = BackgroundHash()
-        if piece.start:
-            cutter.enter(file, piece.start)
-        first_byte = cutter.offset
-        for block in cutter.blocks(file, end=piece.end, on_data=digest.update):
-            yield block
-        entry = InputEntry(
-            path=str(piece.path),
-            bytes=cutter.offset - first_byte,
-            sha256=digest.hexdigest(),
-            part_offset=None if piece.is_whole else first_byte,
+        yield from cutter.blocks(file, on_data=digest.update)
+        self.entries.append(
+            InputEntry(path=str(path), bytes=cutter.offset, sha256=digest.hexdigest())
         )
-        self.entries.append(entry)
 
-    def _compressed(self, piece: Piece, file: BinaryIO) -> Iterator[Block]:
-        name = str(piece.path)
+    def _compressed(self, path: Path, file: BinaryIO) -> Iterator[Block]:
+        name = str(path)
         hashed = _HashedInput(file)
-        is_gzip = format_of(piece.path) == "gzip"
-        stream = GzipReader(hashed, name) if is_gzip else ZstdReader(hashed, name)
+        is_gzip = format_of(path) == "gzip"
+        stream: Readable = GzipReader(hashed, name) if is_gzip else ZstdReader(hashed, name)
         for block in _LineCutter(name, self._max_line_bytes).blocks(stream):
             yield block._replace(num_bytes=hashed.take_num_bytes())
         while hashed.read(BLOCK_BYTES):
@@ -118,22 +103,8 @@ class LineReader:
         self.entries.append(hashed.entry(name))
 
 
-def hash_input(item: Path | Piece) -> InputEntry:
-    """Return the entry that reading the file, or a piece of it, would give.
-
-    Raises:
-        DataFormatError: It cannot be read.
-    """
-    piece = Piece(item) if isinstance(item, Path) else item
-    if piece.is_whole:
-        return _whole_entry(piece.path)
-    reader = LineReader([piece])
-    for _ in reader.blocks():
-        pass
-    return reader.entries[0]
-
-
-def _whole_entry(path: Path) -> InputEntry:
+def hash_input(path: Path) -> InputEntry:
+    """Return the entry that reading the file would give."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return InputEntry(path=str(path), bytes=file.tell(), sha256=digest)
@@ -143,7 +114,7 @@ class _LineCutter:
     """Cuts a stream of bytes into blocks at line ends.
 
     Attributes:
-        offset: Bytes of the stream that went into blocks so far, or were skipped.
+        offset: Bytes of the stream that went into blocks so far.
     """
 
     def __init__(self, name: str, max_line_bytes: int) -> None:
@@ -152,59 +123,29 @@ class _LineCutter:
         self._line = 1
         self._limit = max_line_bytes
 
-    def enter(self, file: BinaryIO, start: int) -> None:
-        """Skip the lines that begin before byte `start`, counting them."""
-        newlines = 0
-        while self.offset < start - 1:
-            chunk = file.read(min(BLOCK_BYTES, start - 1 - self.offset))
-            if not chunk:
-                break
-            newlines += chunk.count(b"\n")
-            self.offset += len(chunk)
-        while chunk := file.read(1 << 16):
-            end = chunk.find(b"\n") + 1
-            self.offset += end or len(chunk)
-            if end:
-                newlines += 1
-                break
-        file.seek(self.offset)
-        self._line += newlines
-
     def blocks(
         self,
         stream: Readable,
         *,
-        end: int | None = None,
         on_data: Callable[[bytes], None] | None = None,
     ) -> Iterator[Block]:
-        """Yield the lines that begin before byte `end`."""
+        """Yield the stream's lines."""
         rest = b""
         while True:
-            if end is not None and self.offset >= end:
-                return
             chunk = stream.read(BLOCK_BYTES)
             data = rest + chunk if rest else chunk
             if not data:
                 return
-            cut = self._cut(data, end) if chunk else len(data)
+            cut = data.rfind(b"\n") + 1 if chunk else len(data)
             if on_data is not None and cut:
                 on_data(data if cut == len(data) else data[:cut])
             yield from self._emit(data[:cut])
             rest = data[cut:]
             if len(rest) > self._limit:
                 yield from self._long_line(rest, stream, on_data)
-                rest = b""
-                if end is None or self.offset < end:
-                    rest = self._after_long
+                rest = self._after_long
             if not chunk:
                 return
-
-    def _cut(self, data: bytes, end: int | None) -> int:
-        if end is not None and self.offset + len(data) >= end:
-            cut = data.find(b"\n", max(end - 1 - self.offset, 0)) + 1
-            if cut:
-                return cut
-        return data.rfind(b"\n") + 1
 
     def _emit(self, data: bytes) -> Iterator[Block]:
         if len(data) <= self._limit + 1 and (len(data) <= self._limit or data.endswith(b"\n")):

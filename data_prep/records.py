@@ -6,9 +6,12 @@ Every line becomes exactly one item, in order, so counts add up by construction 
 is in line order whatever the batches are.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from megatron_msm.errors import ConfigError
+from megatron_msm.formats.provenance import COLUMNS
 from megatron_msm.formats.rejects import Reject, snippet_of
 
 
@@ -36,6 +39,20 @@ class Line(NamedTuple):
         return Reject(self.file, self.number, self.byte_offset, reason, snippet_of(self.raw))
 
 
+def check_carry(fields: Sequence[str]) -> None:
+    """Check the names given with `--carry`.
+
+    Raises:
+        ConfigError: A name is empty, given twice, or that of a column that is there anyway.
+    """
+    for place, name in enumerate(fields):
+        if not name or name in fields[:place] or name in (*COLUMNS, "extra"):
+            raise ConfigError(
+                f"--carry {name}: name each field once, and none that is always a column of the "
+                f"provenance ({', '.join(COLUMNS)})."
+            )
+
+
 class Blank(NamedTuple):
     """A line of nothing but white space."""
 
@@ -54,6 +71,8 @@ class Carried:
     doc_type: str | None
     idea: str | None
     role: str | None
+    extra: dict[str, str | None] = field(default_factory=dict)
+    """The fields named by `--carry`; what is no text, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class StepRow(NamedTuple):
             "row": self.seen.piece.row,
             "start": self.seen.piece.start,
             "positions": self.seen.piece.length,
-            "provenance": self.provenance._asdict(),
+            "provenance": {**self.provenance._asdict(), "extra": dict(self.provenance.extra)},
         }
 
 

@@ -32,6 +32,8 @@ from megatron_msm.formats.tokenizer_files import (
 
 _BAR = "▏"
 _NEWLINE = "⏎"
+_CONTEXT = 8
+"""Tokens shown on either side of one."""
 _LOSS = "loss    "
 _NO_LOSS = "no loss "
 
@@ -78,8 +80,51 @@ def read_row(prefix: Path, row: int, *, tokenizer: Path | None) -> RowView:
         tokens=ids,
         mask=mask.astype(np.bool_),
         provenance=read_provenance_row(dataset_file(prefix, PROVENANCE_SUFFIX), row),
-        files=_tokenizer(prefix, manifest, tokenizer),
+        files=tokenizer_of_dataset(prefix, manifest, tokenizer),
     )
+
+
+def row_at(prefix: Path, position: int) -> tuple[int, int]:
+    """Return the row that holds token `position` of PREFIX.bin, and which of its tokens it is.
+
+    Raises:
+        DataFormatError: The dataset has fewer tokens.
+    """
+    lengths = IndexedDataset(prefix).lengths
+    ends = np.cumsum(lengths, dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    if not 0 <= position < total:
+        raise DataFormatError(
+            f"{prefix}: --at {position} is not among its {total:,} tokens. Give a number from 0 to "
+            f"{total - 1}."
+        )
+    row = int(np.searchsorted(ends, position, side="right"))
+    return row, position - int(ends[row] - lengths[row])
+
+
+def print_token(view: RowView, token: int, console: Console) -> None:
+    """Print one token of a row, and the clause that asked for it.
+
+    Raises:
+        DataFormatError: The row has no such token.
+    """
+    if not 0 <= token < len(view.tokens):
+        raise DataFormatError(
+            f"--token {token}: row {view.row} has {len(view.tokens)} tokens. Give a number from 0 "
+            f"to {len(view.tokens) - 1}."
+        )
+    first, last = max(token - _CONTEXT, 0), token + _CONTEXT + 1
+    spelled = spell_tokens(view.tokens[first:last], view.files)
+    carries = "carries loss" if view.mask[token] else "carries no loss"
+    line = Text(f"token {token} (id {view.tokens[token]}) {carries}  ")
+    for place, text in enumerate(spelled, first):
+        line.append(_BAR, style="cyan")
+        line.append(text, style="bold reverse" if place == token else "dim")
+    line.append(_BAR, style="cyan")
+    console.print(line, soft_wrap=True)
+    source = view.provenance
+    clauses = ", ".join(source.clause_ids or ()) or "no clause named"
+    console.print(f"  spec {source.spec_id or 'not named'}, clauses: {clauses}", markup=False)
 
 
 def print_row(view: RowView, console: Console) -> None:
@@ -90,7 +135,8 @@ def print_row(view: RowView, console: Console) -> None:
         f"{trained} carry loss  {escape(source.source_file)}:{source.source_line}",
         soft_wrap=True,
     )
-    for name, value in source._asdict().items():
+    fields = source._asdict()
+    for name, value in (fields | dict(fields.pop("extra"))).items():
         if value is not None and not name.startswith("source_"):
             text = ", ".join(value) if isinstance(value, list) else str(value)
             console.print(f"  {name:<10} {escape(text)}", soft_wrap=True)
@@ -127,7 +173,14 @@ def _runs(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[bool, int, int]]:
         yield bool(mask[first]), first, last
 
 
-def _tokenizer(prefix: Path, manifest: DatasetManifest, given: Path | None) -> TokenizerFiles:
+def tokenizer_of_dataset(
+    prefix: Path, manifest: DatasetManifest, given: Path | None
+) -> TokenizerFiles:
+    """Return the tokenizer that a dataset was made with.
+
+    Raises:
+        DataFormatError: It is not where it was, or the one given is another one.
+    """
     folder = Path(manifest.tokenizer_path) if given is None else given
     if given is None and not folder.exists():
         raise DataFormatError(

@@ -1,6 +1,7 @@
 """Rows of Parquet and Arrow files as JSON lines, so that one parser judges all inputs.
 
-A row that JSON cannot hold (bytes, text that is not UTF-8) comes out as unreadable, with the reason.
+A row that JSON cannot hold (bytes, text that is not UTF-8) comes out as unreadable, with its
+reason.
 """
 
 from collections.abc import Iterator
@@ -85,8 +86,6 @@ def _blocks(name: str, batch: Any, first_row: int, num_bytes: int) -> Iterator[B
 def _json_lines(batch: Any) -> list[bytes] | None:
     """Return the rows as JSON, or None if one of them cannot be written."""
     try:
-        return [
-            orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in batch.to_pylist()
-        ]
+        return [orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in batch.to_pylist()]
     except (TypeError, ValueError, pa.ArrowException):
         return None

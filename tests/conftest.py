@@ -4,9 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Tests run commands and ranks side by side; more threads than cores would only fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# How long an example takes says nothing on a loaded machine; the suite has its own time-out.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 
 @pytest.fixture(scope="session")

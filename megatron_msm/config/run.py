@@ -88,9 +88,7 @@ class SourceConfig(Section):
     @model_validator(mode="after")
     def _exactly_one_amount(self) -> Self:
         if sum(value is not None for value in self.amounts.values()) != 1:
-            raise ValueError(
-                f"source {self.prefix}: give exactly one of {', '.join(self.amounts)}"
-            )
+            raise ValueError(f"source {self.prefix}: give exactly one of {', '.join(self.amounts)}")
         return self
 
     @property

@@ -72,6 +72,11 @@ def build_blend(
         visits = [
             Visits(len(source.plan), count) for source, count in zip(sources, counts, strict=True)
         ]
+    if not any(visit.total for visit in visits):
+        raise ConfigError(
+            f"data.sources: {epochs:g} epochs of these amounts are no packed sequence at all. "
+            "Raise the amounts, or duration.epochs."
+        )
     order = PackOrder(visits, seed=seed, total=wanted)
     return Blend(PackedDataset(sources), order, -(-order.total // global_batch_size))
 

@@ -5,9 +5,10 @@ on the rows alone: a merge of two datasets equals one run over both inputs.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,6 +39,8 @@ class ProvenanceRow(NamedTuple):
     """As in PREFIX.idx, an appended end-of-document token included."""
     sha256: str
     """Of the UTF-8 text; for chats of the rendered conversation."""
+    extra: Mapping[str, str | None] = MappingProxyType({})
+    """Further fields of the input line, named by `--carry`; a column each."""
 
 
 CARRIED_TEXT_FIELDS = ("id", "spec_id", "domain", "subdomain", "doc_type", "idea", "role")
@@ -60,14 +63,23 @@ _SCHEMA = pa.schema(
         pa.field("sha256", pa.string(), nullable=False),
     ]
 )
-assert tuple(_SCHEMA.names) == ProvenanceRow._fields
+assert (*_SCHEMA.names, "extra") == ProvenanceRow._fields
+COLUMNS = tuple(_SCHEMA.names)
+"""The columns that every dataset has."""
 
 
 class ProvenanceWriter:
-    """Streams provenance rows to a parquet file."""
+    """Streams provenance rows to a parquet file.
 
-    def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, _SCHEMA, compression="zstd")
+    Args:
+        path: The file.
+        carry: Names of the columns that `extra` fills.
+    """
+
+    def __init__(self, path: Path, carry: Sequence[str] = ()) -> None:
+        self._carry = tuple(carry)
+        self._schema = pa.schema([*_SCHEMA, *(pa.field(name, pa.string()) for name in carry)])
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
         self._rows: list[ProvenanceRow] = []
 
     def add(self, row: ProvenanceRow) -> None:
@@ -87,12 +99,13 @@ class ProvenanceWriter:
         self._writer.close()
 
     def _write_group(self) -> None:
-        columns = zip(*self._rows, strict=True)
+        *columns, extras = zip(*self._rows, strict=True)
+        columns += [tuple(extra.get(name) for extra in extras) for name in self._carry]
         arrays = [
             pa.array(values, type=field.type)
-            for values, field in zip(columns, _SCHEMA, strict=True)
+            for values, field in zip(columns, self._schema, strict=True)
         ]
-        table = pa.Table.from_arrays(arrays, schema=_SCHEMA)
+        table = pa.Table.from_arrays(arrays, schema=self._schema)
         self._writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
         self._rows.clear()
 
@@ -106,7 +119,7 @@ def read_provenance(path: Path) -> Iterator[ProvenanceRow]:
     file = _open(path)
     for group in range(file.num_row_groups):
         for record in file.read_row_group(group).to_pylist():
-            yield ProvenanceRow(**record)
+            yield _row(record)
 
 
 def read_provenance_row(path: Path, row: int) -> ProvenanceRow:
@@ -137,8 +150,27 @@ def read_provenance_rows(path: Path, rows: Sequence[int]) -> list[ProvenanceRow]
     for group, members in by_group.items():
         taken = file.read_row_group(group).take([row % _ROWS_PER_GROUP for row in members])
         for row, record in zip(members, taken.to_pylist(), strict=True):
-            found[row] = ProvenanceRow(**record)
+            found[row] = _row(record)
     return [found[row] for row in rows]
+
+
+def columns_without_values(path: Path, names: Sequence[str]) -> list[str]:
+    """Return those of the columns that are null in every row.
+
+    Raises:
+        DataFormatError: The file is not one that `ProvenanceWriter` wrote.
+    """
+    metadata = _open(path).metadata
+    places = {metadata.schema.column(place).path: place for place in range(metadata.num_columns)}
+    return [
+        name
+        for name in names
+        if all(
+            metadata.row_group(group).column(places[name]).statistics.null_count
+            == metadata.row_group(group).num_rows
+            for group in range(metadata.num_row_groups)
+        )
+    ]
 
 
 def count_roles(path: Path) -> dict[str | None, int]:
@@ -155,12 +187,19 @@ def count_roles(path: Path) -> dict[str | None, int]:
     return dict(counts)
 
 
+def _row(record: dict[str, Any]) -> ProvenanceRow:
+    fixed = {name: record.pop(name) for name in COLUMNS}
+    return ProvenanceRow(**fixed, extra=record)
+
+
 def _open(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
         raise DataFormatError(f"{path}: not readable as parquet ({error}).") from None
-    if not file.schema_arrow.equals(_SCHEMA):
+    fields = list(file.schema_arrow)
+    extra = fields[len(_SCHEMA) :]
+    if fields[: len(_SCHEMA)] != list(_SCHEMA) or any(f.type != pa.string() for f in extra):
         raise DataFormatError(
             f"{path}: its columns are {', '.join(file.schema_arrow.names)}; needed are "
             f"{', '.join(_SCHEMA.names)}. Prepare the dataset again."

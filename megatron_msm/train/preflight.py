@@ -21,7 +21,6 @@ from megatron_msm.formats.checkpoint_folder import (
 )
 from megatron_msm.formats.files import sha256_of_json
 from megatron_msm.formats.manifest import DatasetManifest, dataset_file
-from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, count_roles
 from megatron_msm.models.architecture import ModelShape, read_model_shape
 from megatron_msm.models.layout import check_layout
 
@@ -147,6 +146,9 @@ def _phase_identity(
 
 def _check_roles(prefix: Path, data: DataConfig) -> None:
     """Refuse rows that were set aside to measure with."""
+    # Imported here: it brings pyarrow, and this module is loaded to build the command line.
+    from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, count_roles
+
     roles = count_roles(dataset_file(prefix, PROVENANCE_SUFFIX))
     refused = {
         role: count for role, count in roles.items() if role is not None and role not in data.roles
@@ -203,8 +205,14 @@ def _describe_phase(phase: PhasePlan) -> list[str]:
         lines.append(
             f"  {drawn.prefix}: {drawn.rows:,} rows ({drawn.epochs:.2f} epochs), "
             f"{drawn.loss_tokens:,} {loss} of {drawn.rendered_tokens:,} rendered tokens, "
-            f"{drawn.packs:,} packed sequences ({plan.fill:.1%} full{padding})"
+            f"{drawn.processed_tokens:,} processed in {drawn.packs:,} packed sequences "
+            f"({plan.fill:.1%} full{padding})"
         )
+        if drawn.packs == 0:
+            lines.append(
+                f"warning    {drawn.prefix} is not drawn from at all: its share is less than one "
+                "packed sequence. Raise its weight, or the duration."
+            )
     if phase.num_steps < FEW_STEPS:
         lines.append(
             f"warning    {config.name} has only {phase.num_steps} optimizer steps; under "

@@ -80,6 +80,11 @@ def lineage_entry(phase: PhasePlan, parent: CheckpointState) -> LineageEntry:
             "parent": parent.identity,
             "config_sha256": phase.config_sha256,
             "data": data,
+            "drawn": {
+                str(source.prefix): {k: v for k, v in source.amounts.items() if v is not None}
+                for source in phase.config.data.all_sources
+            },
+            "packing": phase.config.data.packing.model_dump(mode="json"),
             "steps": phase.num_steps,
             "processed_tokens": phase.processed_tokens,
             "lr": phase.config.optimizer.lr,

@@ -73,6 +73,12 @@ def test_every_source_is_accounted_for(folder: Path) -> None:
     assert f"{folder}/mix: 20 rows (1.00 epochs), " in lines
     assert "assistant (loss) of" in lines
     assert "warning    midtrain has only" in lines
+    assert "is not drawn from" not in lines
+    thin = (
+        "phases.sft.data={sources: [{prefix: %s/chats, weight: 1}, {prefix: %s/mix, weight: 1e-6}]}"
+    )
+    told = describe(plan(folder, thin.replace("%s", str(folder)), "phases.sft.duration={steps: 3}"))
+    assert any(f"warning    {folder}/mix is not drawn from at all" in line for line in told)
     steps = "\n".join(describe(plan(folder, "phases.midtrain.duration={steps: 100}")))
     assert "warning    midtrain" not in steps
 
@@ -188,3 +194,11 @@ def test_the_pack_command_tells_the_price_of_alignment(folder: Path) -> None:
     assert "30 rows in" in result.output
     assert "at most 3 documents a sequence" in result.output
     assert "are padding to multiples of 16" in result.output
+    shown = CliRunner().invoke(
+        app, ["pack", f"{folder}/docs", "--seq-length", "128", "--show", "0"]
+    )
+    assert "c2, c7" in shown.output
+    wrong = CliRunner().invoke(
+        app, ["pack", f"{folder}/docs", "--seq-length", "128", "--show", "-1"]
+    )
+    assert "--show -1" in str(wrong.exception)

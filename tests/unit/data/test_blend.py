@@ -148,6 +148,12 @@ def test_more_steps_than_counted_rows_are_refused(folder: Path) -> None:
         blend(folder, sources=sources, duration={"steps": 1000})
 
 
+def test_a_blend_of_nothing_is_refused(folder: Path) -> None:
+    sources = [{"prefix": "chats", "rows": 1}]
+    with pytest.raises(ConfigError, match=r"0\.3 epochs of these amounts are no packed sequence"):
+        blend(folder, sources=sources, duration={"epochs": 0.3})
+
+
 def test_a_stored_plan_is_used_and_a_damaged_one_refused(folder: Path) -> None:
     packing = {"seed": 77}
     first = blend(folder, prefixes=["docs"], duration={"epochs": 1}, packing=packing)

@@ -205,7 +205,9 @@ PARTS = st.lists(
 ).map("".join)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None
+)
 @given(asked=PARTS, answered=PARTS, family=st.sampled_from(["chatml", "qwen25", "llama31"]))
 def test_any_text_is_trained_exactly_or_rejected(
     tmp_path: Path, asked: str, answered: str, family: str
