@@ -90,8 +90,8 @@ def quickstart(
     tensor: Annotated[int, typer.Option(min=1, help="Tensor parallel size.")] = 1,
     pipeline: Annotated[int, typer.Option(min=1, help="Pipeline parallel size.")] = 1,
     data: Annotated[int, typer.Option(min=1, help="Data parallel size.")] = 2,
-    midtrain_steps: Annotated[int, typer.Option(min=1, help="Steps on documents.")] = 100,
-    sft_steps: Annotated[int, typer.Option(min=1, help="Steps on chats.")] = 42,
+    midtrain_steps: Annotated[int, typer.Option(min=1, help="Steps on documents.")] = 90,
+    sft_steps: Annotated[int, typer.Option(min=1, help="Steps on chats.")] = 36,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the data order.")] = 1234,
 ) -> None:
     """Run the whole pipeline on a real small model: documents in, an evaluated model out.
