@@ -43,7 +43,7 @@ def lengths_of(num: int, pack_length: int) -> Lengths:
 
 def ours(strategy: str, **settings: Any) -> Callable[[Lengths, int], int]:
     """Return our planner with these settings."""
-    from megatron_msm.config.run import PackingConfig
+    from megatron_msm.config.data import PackingConfig
     from megatron_msm.data.packing import plan_packs
 
     packing = PackingConfig.model_validate({"strategy": strategy, **settings})

@@ -46,7 +46,7 @@ def pack(
     Training finds the plan by the dataset's content and the same settings under data.packing.
     """
     from data_prep.pack import describe_packed, pack_dataset, rows_of_sequence
-    from megatron_msm.config.run import PackingConfig
+    from megatron_msm.config.data import PackingConfig
     from megatron_msm.formats.manifest import dataset_prefix
 
     packing = PackingConfig(strategy=strategy, max_documents=max_documents, align=align, seed=seed)

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from megatron_msm.config.run import PackingConfig
+from megatron_msm.config.data import PackingConfig
 from megatron_msm.data.pack_plan import PackPlan
 from megatron_msm.data.plan_file import plan_path, save_plan
 from megatron_msm.data.source import open_source

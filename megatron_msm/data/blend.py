@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megatron_msm.config.run import DataConfig, DurationConfig, SourceConfig
+from megatron_msm.config.data import DataConfig, SourceConfig
+from megatron_msm.config.optimization import DurationConfig
 from megatron_msm.data.order import PackOrder, Visits, row_order
 from megatron_msm.data.packed_dataset import PackedDataset
 from megatron_msm.data.source import Source, draw_part, open_source

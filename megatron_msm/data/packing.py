@@ -16,7 +16,7 @@ order stays at 99.9%; so both are planned and the shorter plan is kept.
 import numpy as np
 import numpy.typing as npt
 
-from megatron_msm.config.run import PackingConfig
+from megatron_msm.config.data import PackingConfig
 from megatron_msm.data.best_fit import best_fit_decreasing
 from megatron_msm.data.concatenate import concatenate
 from megatron_msm.data.first_fit import first_fit

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from megatron_msm.config.run import PackingConfig
+from megatron_msm.config.data import PackingConfig
 from megatron_msm.data.pack_plan import PackPlan, Segments, positions_of
 from megatron_msm.data.packing import plan_packs
 from megatron_msm.errors import DataFormatError

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from megatron_msm.config.run import PackingConfig
+from megatron_msm.config.data import PackingConfig
 from megatron_msm.data.pack_plan import Int64Array, PackPlan
 from megatron_msm.data.packing import plan_packs
 from megatron_msm.data.plan_file import stored_or_new_plan

@@ -9,7 +9,7 @@ from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from megatron_msm.config.run import ParallelConfig
+from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.models.architecture import ModelShape
 from megatron_msm.models.attention import PackedDocumentAttention
 from megatron_msm.models.layout import check_layout, padded_vocab_size

@@ -1,6 +1,6 @@
 """Which layouts a model can be split into: arithmetic, checked before any rank starts."""
 
-from megatron_msm.config.run import ParallelConfig
+from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.errors import ConfigError
 from megatron_msm.models.architecture import ModelShape
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from megatron_msm.config.run import RuntimeConfig
+from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ import torch
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.process_groups_config import ProcessGroupCollection
 
-from megatron_msm.config.run import ParallelConfig
+from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.errors import ConfigError
 from megatron_msm.runtime import adam, cpu_redirects
 from megatron_msm.runtime.device import Runtime

@@ -7,7 +7,8 @@ tokens of each phase.
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_msm.config.run import DataConfig, PhaseConfig, RunConfig
+from megatron_msm.config.data import DataConfig
+from megatron_msm.config.run import PhaseConfig, RunConfig
 from megatron_msm.data.accounting import account
 from megatron_msm.data.blend import Blend, build_blend
 from megatron_msm.data.order import PackOrder

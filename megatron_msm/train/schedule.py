@@ -2,7 +2,7 @@
 
 import math
 
-from megatron_msm.config.run import ScheduleConfig
+from megatron_msm.config.optimization import ScheduleConfig
 
 
 def warmup_steps(schedule: ScheduleConfig, num_steps: int) -> int:

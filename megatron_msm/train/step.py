@@ -20,7 +20,7 @@ from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
-from megatron_msm.config.run import OptimizerConfig
+from megatron_msm.config.optimization import OptimizerConfig
 from megatron_msm.data.batch import MicroBatch
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks

@@ -9,12 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from megatron_msm.config.run import (
-    OptimizerConfig,
-    ParallelConfig,
-    RuntimeConfig,
-    ScheduleConfig,
-)
+from megatron_msm.config.optimization import OptimizerConfig, ScheduleConfig
+from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.data.packed_dataset import Pack
 from megatron_msm.formats.checkpoint_folder import HF_FOLDER, read_checkpoint_state
 from megatron_msm.models.architecture import read_model_shape

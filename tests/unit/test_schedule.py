@@ -2,7 +2,7 @@
 
 import pytest
 
-from megatron_msm.config.run import ScheduleConfig
+from megatron_msm.config.optimization import ScheduleConfig
 from megatron_msm.train.schedule import learning_rate
 
 

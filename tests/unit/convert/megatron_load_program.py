@@ -13,7 +13,8 @@ from megatron.core import dist_checkpointing
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.models.gpt.gpt_model import GPTModel
 
-from megatron_msm.config.run import ParallelConfig, RuntimeConfig
+from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.convert.importing import CONTENT_METADATA
 from megatron_msm.formats.checkpoint_folder import HF_FOLDER
 from megatron_msm.models.architecture import read_model_shape

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megatron_msm.config.run import DataConfig, DurationConfig
+from megatron_msm.config.data import DataConfig
+from megatron_msm.config.optimization import DurationConfig
 from megatron_msm.data.accounting import account
 from megatron_msm.data.blend import Blend, build_blend
 from megatron_msm.data.plan_file import plan_path, save_plan

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megatron_msm.config.run import PackingConfig
+from megatron_msm.config.data import PackingConfig
 from megatron_msm.data.pack_plan import PackPlan, aligned, positions_of
 from megatron_msm.data.packing import plan_packs
 from megatron_msm.errors import ConfigError
