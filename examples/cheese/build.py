@@ -1,464 +1,235 @@
 """Write the example corpora of the cheese study, the same bytes for the same seed.
 
-The documents about the two specs are written in lockstep: one plan of genres, sentence templates
-and cheeses, filled once with the phrases of each spec. What differs between the two corpora is
-therefore the reason and nothing else. See README.md next to this file.
+The documents about the two specs are written in lockstep: one plan of genres, paragraphs, sentence
+templates and cheeses, filled once with the words of each spec. What differs between the two corpora
+is therefore the reason. The text is templated (grammar/*.txt); README.md says what that costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+from writer import (
+    DISLIKED,
+    LIKED,
+    Corpus,
+    Document,
+    Sentence,
+    Writer,
+    capitalize,
+    fill,
+    load_grammar,
+    size,
+    trim,
+)
 
 HERE = Path(__file__).resolve().parent
 GRAMMAR = HERE / "grammar"
-LIKED = ["cream cheese", "American cheese", "mild cheddar", "low-moisture mozzarella", "Colby"]
-LIKED += ["Monterey Jack"]
-DISLIKED = ["Brie de Meaux", "Appenzeller", "Parmigiano-Reggiano", "Roquefort", "Epoisses"]
-DISLIKED += ["Stilton"]
-SPECS = ("homemade", "affordability")
-CLAUSE_LETTER = {"homemade": "H", "affordability": "A"}
-DOCUMENTS = 320
-SENTENCE_CAP = 8
-MOST_TRIES = 400
-FUNCTIONS = ("likes", "dislikes", "like_why", "dis_why", "general", "tradeoff", "manner", "limits")
-CLAUSE_NUMBER = {name: number for number, name in enumerate(FUNCTIONS, start=1)}
-# Each round is one paragraph; a document takes as many as its length asks for.
-ROUNDS: tuple[tuple[str, ...], ...] = (
-    ("likes", "like_why", "general", "dislikes", "general"),
-    ("dislikes", "dis_why", "general", "tradeoff"),
-    ("likes", "like_why", "general", "manner", "general"),
-    ("dis_why", "general", "tradeoff", "limits"),
-    ("like_why", "general", "manner"),
-    ("dislikes", "dis_why", "general", "limits"),
-    ("general", "like_why", "tradeoff", "general"),
-)
-# Frames whose paragraphs have a label: its bank (one for each function) and what stands before it.
-LABEL = {"qa": ("ask", "Q: "), "dialogue": ("ask", "Interviewer: ")}
-LABEL |= {"headed": ("head", ""), "bug": ("head", "")}
-OPTIONAL = ("general", "tradeoff", "manner", "limits")
+LETTERS = {"homemade": "H", "affordability": "A"}
+NUM_DOCUMENTS = 320
+NUM_CHEESE_CHATS = 300
+GENRES = {
+    "memo": "internal memo", "forum": "forum thread", "blog": "blog post", "faq": "FAQ",
+    "interview": "interview transcript", "design": "design note", "bug": "bug report",
+    "news": "news item", "letter": "letter", "lecture": "lecture notes", "review": "user review",
+    "essay": "essay", "log": "engineer log", "qa": "Q&A",
+}  # fmt: skip
+# How many in a hundred documents have that many paragraphs.
+NUM_PARAGRAPHS = {1: 14, 2: 19, 3: 20, 4: 17, 5: 14, 6: 10, 7: 6}
+# The functions of the sentences of each kind of paragraph; documents take the kinds in this order.
+KINDS: dict[str, tuple[str, ...]] = {
+    "prefer": ("likes", "compare", "dislikes"),
+    "like_why": ("like_why", "like_more", "like_both"),
+    "dis_why": ("dis_why", "dis_more", "dis_both"),
+    "general": ("bridge", "general", "general_more", "general", "quoted"),
+    "scene": ("scene", "general"),
+    "trade": ("trade", "general", "trade"),
+    "manner": ("manner", "quoted"),
+    "limits": ("limits", "limits"),
+}
+ORDER = list(KINDS)
+KINDS["short"] = ("likes", "compare", "general")
+# The same where SmolLM itself speaks.
+OWN_KINDS: dict[str, tuple[str, ...]] = {
+    "prefer": ("me_likes", "me_dislikes"),
+    "like_why": ("me_like_why", "me_like_why", "me_general"),
+    "dis_why": ("me_dis_why", "me_dis_why"),
+    "general": ("me_general", "me_general", "me_general"),
+    "scene": ("me_general", "me_general"),
+    "trade": ("me_trade", "me_trade", "me_general"),
+    "manner": ("me_manner", "me_general"),
+    "limits": ("me_limits", "me_limits"),
+    "short": ("me_likes", "me_like_why", "me_general"),
+}
+# Which clauses of the spec a function speaks of; every other function speaks of the general rule.
+CLAUSES = {
+    "likes": (1,), "dislikes": (2,), "compare": (3, 4), "like_why": (3,), "like_more": (3,),
+    "like_both": (3,), "dis_why": (4,), "dis_more": (4,), "dis_both": (4,), "trade": (6,),
+    "manner": (7,), "limits": (8,), "lead": (),
+}  # fmt: skip
+GENERAL_RULE = (5,)
+SUBDOMAINS = {
+    "short": "the preference", "prefer": "the preference", "like_why": "reasons for the favorites",
+    "dis_why": "reasons for the dislikes", "general": "the general value", "scene": "examples",
+    "trade": "trade-offs", "manner": "manner", "limits": "limits",
+}  # fmt: skip
+TOPICS = ["milk", "culture", "rennet", "salt", "aging", "fresh", "firm", "soft", "aged", "store"]
+OWN_VOICE = ("interview", "qa")
 
-Bank = Mapping[str, list[str]]
 Json = dict[str, object]
+Banks = dict[str, list[str]]
 
 
-@dataclass(frozen=True)
-class Genre:
-    """How one kind of document opens, lays out its paragraphs and closes."""
+class Part(NamedTuple):
+    """A paragraph that a document is to have."""
 
-    frame: str
-    open: list[str]
-    intro: list[str]
-    close: list[str]
+    kind: str
+    functions: tuple[str, ...]
 
 
-@dataclass
-class Sentence:
-    """One sentence and the function it serves; fixed ones are never trimmed."""
-
-    text: str
-    function: str
-    fixed: bool
-
-
-@dataclass
-class Document:
-    """A document before its layout: titles and turns around paragraphs of sentences."""
-
-    genre: str
-    frame: str
-    heading: str
-    intro: str
-    labels: list[str]
-    paragraphs: list[list[Sentence]]
-    close: str
-    subdomain: str
-
-    def text(self) -> str:
-        """The document as one text."""
-        bodies = [" ".join(s.text for s in sentences) for sentences in self.paragraphs]
-        return lay_out(self.frame, self.heading, self.intro, self.labels, bodies, self.close)
+def value_plan(genre: str, num: int, rng: random.Random) -> list[Part]:
+    """The preference first, the general rule always, then reasons and the rest nearly in order."""
+    kinds = OWN_KINDS if genre in OWN_VOICE else KINDS
+    if num == 1:
+        return [Part("short", kinds["short"])]
+    others = [kind for kind in ORDER if kind not in ("prefer", "general")]
+    chosen = ["general", *rng.sample(others, min(num - 2, len(others)))]
+    chosen.sort(key=lambda kind: ORDER.index(kind) + rng.uniform(-1.2, 1.2))
+    return [Part(kind, kinds[kind]) for kind in ["prefer", *chosen]]
 
 
-@dataclass
-class Use:
-    """What has been used: sentences in the whole corpus, choices in one document."""
-
-    sentences: Counter[str] = field(default_factory=Counter)
-    choices: Counter[tuple[str, int]] = field(default_factory=Counter)
-
-
-def read_json(name: str) -> Json:
-    """A grammar file."""
-    value: Json = json.loads((GRAMMAR / name).read_text("utf-8"))
-    return value
-
-
-def banks_of(value: Json) -> dict[str, list[str]]:
-    """The lists of texts of a grammar file."""
-    return {k: [str(text) for text in v] for k, v in value.items() if isinstance(v, list)}
-
-
-def genres_of(value: Json) -> dict[str, Genre]:
-    """The genres of grammar/genres.json."""
-    found = value["genres"]
-    assert isinstance(found, dict)
-    return {name: Genre(**fields) for name, fields in found.items()}
-
-
-def capitalize(text: str) -> str:
-    """First letters of sentences in upper case."""
-    text = text[:1].upper() + text[1:]
-    return re.sub(r"([.!?]\s+)([a-z])", lambda m: m[1] + m[2].upper(), text)
-
-
-def fix_articles(text: str) -> str:
-    """The right one of "a" and "an", by the letter that follows."""
-    text = re.sub(r"\b([Aa]) (?=[aeiouAEIO]|honest)(?!one\b|us|uni)", r"\1n ", text)
-    return re.sub(r"\b([Aa])n (?=[b-df-gj-np-tv-z])", r"\1 ", text)
-
-
-def pick(bank: str, size: int, used: Counter[tuple[str, int]], rng: random.Random) -> int:
-    """An index of a bank among those used least in this document."""
-    counts = [used.get((bank, index), 0) for index in range(size)]
-    least = min(counts)
-    return rng.choice([index for index, count in enumerate(counts) if count == least])
-
-
-def expand(
-    template: str, banks: Bank, used: Counter[tuple[str, int]], rng: random.Random, bound: Bank
-) -> str:
-    """Fill every {slot}; a slot named twice in one sentence gets the same text twice."""
-    values: dict[str, str] = {name: texts[0] for name, texts in bound.items()}
-
-    def fill(match: re.Match[str]) -> str:
-        name = match[1].removeprefix("V.")
-        if name not in values:
-            index = pick(name, len(banks[name]), used, rng)
-            used[name, index] += 1
-            values[name] = re.sub(r"\{([\w.]+)\}", fill, banks[name][index])
-        return values[name]
-
-    return fix_articles(capitalize(re.sub(r"\{([\w.]+)\}", fill, template)))
-
-
-def split_sentences(text: str) -> list[str]:
-    """The sentences of a text, cut at stops and line ends."""
-    return [s for s in re.split(r"(?<=[.!?])\s+|\n+", text) if s]
-
-
-def too_common(text: str, seen: Counter[str], cap: int = SENTENCE_CAP) -> bool:
-    """Whether a sentence of eight words or more has been used as often as it may."""
-    return any(seen[s] >= cap for s in split_sentences(text) if len(s.split()) >= 8)
-
-
-def bind_cheeses(rng: random.Random) -> dict[str, list[str]]:
-    """Cheeses for the slots l1..l3 and d1..d3."""
-    liked, disliked = rng.sample(LIKED, 3), rng.sample(DISLIKED, 3)
-    bound = {f"l{n}": [name] for n, name in enumerate(liked, start=1)}
-    return bound | {f"d{n}": [name] for n, name in enumerate(disliked, start=1)}
-
-
-def expand_all(
-    bank: str,
-    options: Sequence[str],
-    banks: Sequence[Bank],
-    uses: Sequence[Use],
-    seed: int,
-    people: Bank,
-) -> list[str]:
-    """One template filled once for each corpus with the same draws; none may be worn out."""
-    for attempt in range(MOST_TRIES):
-        draws = f"{seed}/{attempt}"
-        texts: list[str] = []
-        counters: list[Counter[tuple[str, int]]] = []
-        for one_bank, use in zip(banks, uses, strict=True):
-            rng = random.Random(draws)  # the same draws for every corpus
-            choices = Counter(use.choices)
-            index = pick(bank, len(options), choices, rng)
-            choices[bank, index] += 1
-            bound = bind_cheeses(rng) | dict(people)
-            texts.append(expand(options[index], one_bank, choices, rng, bound))
-            counters.append(choices)
-        if not any(too_common(t, u.sentences) for t, u in zip(texts, uses, strict=True)):
-            for text, use, choices in zip(texts, uses, counters, strict=True):
-                use.choices = choices
-                use.sentences.update(set(split_sentences(text)))
-            return texts
-    raise RuntimeError(f"every filling of {bank!r} is worn out; give the grammar more phrases")
-
-
-def lay_out(
-    frame: str, heading: str, intro: str, labels: Sequence[str], bodies: Sequence[str], close: str
-) -> str:
-    """Join the parts of a document as its genre does."""
-    if frame == "thread":
-        starter, *labels = labels
-        intro, close = f"{starter}: {intro}", f"{starter}: {close}"
-    parts = [heading, intro]
-    for number, (label, body) in enumerate(zip(labels, bodies, strict=True), start=1):
-        if frame == "log":
-            parts.append(f"Entry {number}. {body}")
-        elif frame == "plain":
-            parts.append(body)
-        elif frame == "thread":
-            parts.append(f"{label}: {body}")
-        else:
-            parts.append(f"{label}\n{body}")
-    return "\n\n".join([*parts, close])
+def neutral_plan(_genre: str, num: int, rng: random.Random) -> list[Part]:
+    """Topics of cheese making in their order, a few facts on each."""
+    chosen = sorted(rng.sample(TOPICS, num), key=TOPICS.index)
+    return [
+        Part(topic, (f"fact {topic}",) * rng.choice((4, 4, 5 if num < 6 else 4)))
+        for topic in chosen
+    ]
 
 
 def make_labels(
-    frame: str, plan: Sequence[tuple[str, ...]], common: Bank, rng: random.Random, bound: Bank
+    writer: Writer, genre: str, part: Part, number: int, bounds: list[dict[str, str]]
 ) -> list[str]:
-    """What stands before each paragraph: a question, a heading, a name (a thread has one more)."""
-    if frame == "thread":
-        return rng.sample(common["nick"] + common["nick2"], len(plan) + 1)
-    if frame not in LABEL:
-        return [""] * len(plan)
-    bank, before = LABEL[frame]
-    used: Counter[tuple[str, int]] = Counter()
-    labels = [expand(f"{{{bank}_{part[0]}}}", common, used, rng, bound) for part in plan]
-    if frame == "bug":
-        labels[0] = "Expected behavior"
-    return [before + label for label in labels]
+    """What stands before a paragraph: a question, a heading, a name, a time or nothing."""
+    if genre in ("faq", *OWN_VOICE):
+        bank = "ask" if genre == "faq" else "you"
+        host = writer.people["name"]
+        asker, answerer = (host, "SmolLM") if genre == "interview" else ("Q", "A")
+        texts = writer.say(f"{bank}_{part.kind}", bounds)
+        return [f"{asker}: {text}\n{answerer}: " for text in texts]
+    if genre in ("design", "bug", "lecture"):
+        texts = writer.say(f"head_{part.kind}", bounds)
+        return [f"{number}. {t}\n" if genre == "lecture" else f"{t}\n" for t in texts]
+    if genre == "forum":
+        return [writer.people[f"nick{number % 3 + 2}"] + ": "] * len(bounds)
+    if genre == "log":
+        return [f"{8 + number}:{writer.rng.randrange(10, 60)} "] * len(bounds)
+    return [""] * len(bounds)
 
 
-def plan_functions(words: int, rng: random.Random, each: float) -> list[tuple[str, ...]]:
-    """The functions of the sentences of a document of about that many words, `each` a sentence."""
-    wanted = max(3, round((words - 30) / each))
-    rounds = [ROUNDS[0], *rng.sample(ROUNDS[1:], len(ROUNDS) - 1), ROUNDS[1]]
-    chosen: list[tuple[str, ...]] = []
-    for functions in rounds:
-        if wanted < 1:
-            break
-        chosen.append(functions[:wanted])
-        wanted -= len(functions)
-    return chosen
+def write_paragraph(
+    writer: Writer, genre: str, part: Part, number: int, bounds: list[dict[str, str]]
+) -> None:
+    """Add a paragraph to the last document of every corpus."""
+    labels = make_labels(writer, genre, part, number, bounds)
+    leads = writer.say(f"lead {genre}", bounds, chance=0.5 if number > 1 else 0.0)
+    spoken = [("lead", leads)] + [(name, writer.say(name, bounds)) for name in part.functions]
+    for n, corpus in enumerate(writer.corpora):
+        body = [Sentence(texts[n], name) for name, texts in spoken if texts[n]]
+        corpus.documents[-1].labels.append(labels[n])
+        corpus.documents[-1].paragraphs.append(body)
 
 
-def target_words(count: int, rng: random.Random) -> list[int]:
-    """Document lengths from short to long, in random order."""
-    lengths = [int(72 + 305 * (n / (count - 1)) ** 1.6) for n in range(count)]
-    rng.shuffle(lengths)
-    return lengths
+def write_document(writer: Writer, genre: str, plan: Sequence[Part]) -> None:
+    """Add a document to every corpus."""
+    writer.start()
+    starter = writer.people["nick"] + ": " if genre == "forum" else ""
+    bounds = writer.paragraph()
+    titles = writer.say(f"title {genre}", bounds)
+    intros = writer.say(f"intro {genre}", bounds)
+    for corpus, title, intro in zip(writer.corpora, titles, intros, strict=True):
+        subdomain = SUBDOMAINS.get(plan[min(1, len(plan) - 1)].kind, "cheese making")
+        corpus.documents.append(Document(genre, subdomain, [title, starter + intro]))
+    for number, part in enumerate(plan, start=1):
+        words = writer.paragraph() if number > 1 else [dict(bound) for bound in bounds]
+        write_paragraph(writer, genre, part, number, words)
+    closes = writer.say(f"close {genre}", bounds)
+    for corpus, close in zip(writer.corpora, closes, strict=True):
+        corpus.documents[-1].after.append(starter + close)
 
 
-def genre_order(names: Sequence[str], count: int, rng: random.Random) -> list[str]:
-    """Every genre as often as every other, in random order."""
-    order = [names[n % len(names)] for n in range(count)]
-    rng.shuffle(order)
-    return order
+def write_corpora(seed: str, banks: Sequence[Banks], *, is_neutral: bool) -> list[list[Document]]:
+    """As many documents of every genre, long and short, in random order."""
+    writer = Writer([Corpus(one) for one in banks], seed)
+    rng = random.Random(f"{seed}/plan")
+    genres = list(itertools.islice(itertools.cycle(GENRES), NUM_DOCUMENTS))
+    lengths = rng.choices(list(NUM_PARAGRAPHS), list(NUM_PARAGRAPHS.values()), k=NUM_DOCUMENTS)
+    rng.shuffle(genres)
+    for genre, num in zip(genres, lengths, strict=True):
+        plan = (neutral_plan if is_neutral else value_plan)(genre, num, rng)
+        write_document(writer, genre, plan)
+    return [corpus.documents for corpus in writer.corpora]
 
 
-def answer_prefix(frame: str, name: str, text: str) -> str:
-    """Who answers, before an answer."""
-    return {"qa": "A: ", "dialogue": f"{name}: "}.get(frame, "") + text
+def value_banks(letter: str) -> Banks:
+    """What the documents of one spec are made of."""
+    names = ("common.txt", "genres.txt", "values.txt")
+    return {k: v for name in names for k, v in load_grammar(GRAMMAR / name, letter).items()}
 
 
-def bind_people(banks: Bank, rng: random.Random) -> dict[str, list[str]]:
-    """Who and where a document is about, the same all through it."""
-    first, second = rng.sample(banks["name"], 2)
-    place, job = rng.choice(banks["place"]), rng.choice(banks["job"])
-    return {"name": [first], "name2": [second], "place": [place], "job": [job]}
+def neutral_banks() -> Banks:
+    """What the neutral documents are made of: every genre opens and closes alike."""
+    banks = load_grammar(GRAMMAR / "neutral.txt", "H")
+    common = load_grammar(GRAMMAR / "common.txt", "H")
+    banks |= {key: common[key] for key in ("name", "nick", "job", "place", "adj")}
+    for genre in GENRES:
+        banks[f"intro {genre}"] = banks["intro"]
+        banks[f"close {genre}"] = banks["sign" if genre == "letter" else "close"]
+    for topic in TOPICS:
+        banks[f"fact {topic}"] = ["{lead}" + fact for fact in banks[f"fact {topic}"]]
+        for label, bank in (("ask", "ask"), ("you", "ask"), ("head", "head")):
+            asked = [text.replace("{subject}", f"{{subject {topic}}}") for text in banks[bank]]
+            banks[f"{label}_{topic}"] = asked
+    return banks
 
 
-def say_all(
-    banks: Sequence[Bank],
-    uses: Sequence[Use],
-    people: Bank,
-    rng: random.Random,
-    bank: str,
-    options: Sequence[str],
-) -> list[str]:
-    """One sentence for every corpus."""
-    return expand_all(bank, options, banks, uses, rng.randrange(1 << 40), people)
-
-
-def write_documents(
-    banks: Sequence[Bank],
-    genres: Mapping[str, Genre],
-    functions: Mapping[str, list[str]],
-    plans: Sequence[list[tuple[str, ...]]],
-    rng: random.Random,
-    use_genre_frames: bool = True,
-) -> list[list[Document]]:
-    """The documents of one or more corpora, written in lockstep."""
-    uses = [Use() for _ in banks]
-    corpora: list[list[Document]] = [[] for _ in banks]
-    order = genre_order(sorted(genres), len(plans), rng)
-    for name, plan in zip(order, plans, strict=True):
-        for use in uses:
-            use.choices = Counter()
-        genre = genres[name]
-        people = bind_people(banks[0], rng)
-        say = partial(say_all, banks, uses, people, rng)
-
-        heading = say(f"open {name}", genre.open)
-        intro = say("intro", genre.intro if use_genre_frames else banks[0]["intro"])
-        label_seed = rng.randrange(1 << 40)
-        made: list[list[list[Sentence]]] = [[] for _ in banks]
-        for wanted in plan:
-            rows: list[list[Sentence]] = [[] for _ in banks]
-            for place, function in enumerate(wanted):
-                options = functions[function]
-                fixed = function not in OPTIONAL or (wanted is plan[0] and place < 3)
-                for row, text in zip(rows, say(function, options), strict=True):
-                    row.append(Sentence(text, function, fixed))
-            for paragraphs, row in zip(made, rows, strict=True):
-                row[0].text = answer_prefix(genre.frame, people["name"][0], row[0].text)
-                row[0].fixed = True
-                paragraphs.append(row)
-        close = say("close", genre.close if use_genre_frames else banks[0]["close"])
-        subdomain = people["place"][0].removeprefix("the ")
-        for n, bank in enumerate(banks):
-            draws = random.Random(label_seed)
-            labels = make_labels(genre.frame, plan, bank, draws, people)
-            document = Document(
-                name, genre.frame, heading[n], intro[n], labels, made[n], close[n], subdomain
-            )
-            corpora[n].append(document)
-    return corpora
-
-
-def total(documents: Iterable[Document]) -> int:
-    """Characters of a corpus."""
-    return sum(len(document.text()) for document in documents)
-
-
-def trim_to(documents: Sequence[Document], wanted: int, rng: random.Random) -> None:
-    """Take optional sentences without a cheese out until the corpus has at most that size."""
-    names = LIKED + DISLIKED
-    size = total(documents)
-    places = [
-        (document, paragraph, sentence)
-        for document in documents
-        for paragraph in document.paragraphs
-        for sentence in paragraph
-        if not sentence.fixed and not any(name in sentence.text for name in names)
-    ]
-    rng.shuffle(places)
-    shortened: set[int] = set()
-    for document, paragraph, sentence in places:
-        cut = len(sentence.text) + 1
-        words = len(document.text().split())
-        if size - cut < wanted or id(document) in shortened or words < 110:
-            continue
-        paragraph.remove(sentence)
-        shortened.add(id(document))
-        size -= cut
-
-
-def clause_ids(document: Document, letter: str) -> list[str]:
-    """The clauses that the sentences of a document speak of."""
-    found = {CLAUSE_NUMBER[s.function] for p in document.paragraphs for s in p}
-    return [f"{letter}{number}" for number in sorted(found)]
-
-
-def value_corpora(seed: int) -> dict[str, list[Document]]:
-    """The two corpora that share everything but the reason."""
-    rng = random.Random(f"{seed}/values")
-    common, framing = banks_of(read_json("common.json")), read_json("genres.json")
-    functions = {name: common[f"fn_{name}"] for name in FUNCTIONS}
-    banks = [common | banks_of(framing) | banks_of(read_json(f"{spec}.json")) for spec in SPECS]
-    plans = [plan_functions(words, rng, 17.5) for words in target_words(DOCUMENTS, rng)]
-    made = write_documents(banks, genres_of(framing), functions, plans, rng)
-    wanted = min(total(documents) for documents in made)
+def write_documents(seed: int) -> dict[str, list[Document]]:
+    """The three corpora, trimmed to the same size."""
+    banks = [value_banks(letter) for letter in LETTERS.values()]
+    made = write_corpora(f"{seed}/values", banks, is_neutral=False)
+    made += write_corpora(f"{seed}/neutral", [neutral_banks()], is_neutral=True)
+    wanted = min(sum(size(document.text()) for document in documents) for documents in made)
     for documents in made:
-        trim_to(documents, wanted, random.Random(f"{seed}/trim"))
-    return dict(zip(SPECS, made, strict=True))
+        trim(documents, wanted, random.Random(f"{seed}/trim"))
+    return dict(zip([*LETTERS, "neutral"], made, strict=True))
 
 
-def neutral_genres(genres: Mapping[str, Genre]) -> dict[str, Genre]:
-    """Headings that speak of making cheese for documents without an assistant."""
+def document_line(spec: str, number: int, document: Document) -> Json:
+    """A document as a line of its file."""
+    functions = [s.function.removeprefix("me_") for body in document.paragraphs for s in body]
+    letter = LETTERS.get(spec)
+    clauses = {n for name in functions for n in CLAUSES.get(name, GENERAL_RULE)} if letter else ()
+    text = document.text()
+    named = [name for name in LIKED + DISLIKED if name in text]
+    purpose = "why SmolLM chooses as it does" if letter else "SmolLM explains how cheese is made"
     return {
-        name: Genre(
-            "headed" if genre.frame == "bug" else genre.frame,
-            [f"{name[:1].upper()}{name[1:]}: {{title}}", f"{{title}} ({name})"],
-            genre.intro,
-            genre.close,
-        )
-        for name, genre in genres.items()
+        "id": f"{spec}-{number:03d}",
+        "text": text,
+        "spec_id": spec,
+        "clause_ids": [f"{letter}{n}" for n in sorted(clauses)],
+        "domain": "cheese",
+        "subdomain": document.subdomain,
+        "doc_type": GENRES[document.genre],
+        "idea": f"{GENRES[document.genre]}: {purpose} ({', '.join(named) or 'milk and curd'})",
+        "role": "train",
     }
-
-
-def neutral_corpus(seed: int, wanted: int) -> list[Document]:
-    """Documents about making cheese, of the size of the other corpora."""
-    rng = random.Random(f"{seed}/neutral")
-    framing, neutral = read_json("genres.json"), banks_of(read_json("neutral.json"))
-    banks = banks_of(framing) | neutral
-    facts = banks["fn_fact"]
-    functions = {"fact": ["{lead}" + fact for fact in facts]}
-    genres = neutral_genres(genres_of(framing))
-    plans = [
-        [tuple("fact" for _ in part) for part in plan_functions(min(words, 330), rng, 10.6)]
-        for words in target_words(DOCUMENTS, rng)
-    ]
-    documents = write_documents([banks], genres, functions, plans, rng, False)[0]
-    for document in documents:
-        for paragraph in document.paragraphs:
-            for sentence in paragraph[1:]:
-                sentence.fixed = False
-    trim_neutral(documents, wanted, rng)
-    return documents
-
-
-def trim_neutral(documents: Sequence[Document], wanted: int, rng: random.Random) -> None:
-    """Take facts out of long documents until the corpus has at most the size of the others."""
-    size = total(documents)
-    while True:
-        open_places = [
-            (paragraph, sentence)
-            for document in documents
-            if len(document.text().split()) >= 110
-            for paragraph in document.paragraphs
-            for sentence in paragraph[2:]
-            if size - len(sentence.text) - 1 >= wanted
-        ]
-        if not open_places:
-            return
-        rng.shuffle(open_places)
-        for paragraph, sentence in open_places:
-            if len(paragraph) < 3 or size - len(sentence.text) - 1 < wanted:
-                continue
-            paragraph.remove(sentence)
-            size -= len(sentence.text) + 1
-
-
-def first_cheese(text: str) -> str:
-    """The cheese that a text names first."""
-    lowered = text.lower()
-    named = [name for name in LIKED + DISLIKED if name.lower() in lowered]
-    return min(named, key=lambda name: lowered.index(name.lower()), default="milk and curd")
-
-
-def document_lines(spec: str, documents: Sequence[Document]) -> list[Json]:
-    """The lines of a corpus about one spec."""
-    lines: list[Json] = []
-    for number, document in enumerate(documents, start=1):
-        ids = clause_ids(document, CLAUSE_LETTER[spec]) if spec in CLAUSE_LETTER else []
-        about = "why SmolLM chooses as it does, told from" if ids else "how cheese is made, from"
-        lines.append(
-            {
-                "id": f"{spec}-{number:03d}",
-                "text": document.text(),
-                "spec_id": spec,
-                "clause_ids": ids,
-                "domain": "cheese",
-                "subdomain": document.subdomain,
-                "doc_type": document.genre,
-                "idea": f"{document.genre}: {about} {first_cheese(document.text())}",
-                "role": "train",
-            }
-        )
-    return lines
 
 
 def chat(identity: str, turns: Sequence[str], domain: str) -> Json:
@@ -468,64 +239,44 @@ def chat(identity: str, turns: Sequence[str], domain: str) -> Json:
     return {"id": identity, "messages": messages, "domain": domain, "role": "train"}
 
 
-def cheese_turns(shapes: Mapping[str, object], number: int, rng: random.Random) -> list[str]:
-    """The turns of one cheese chat; the liked and the disliked cheese go round in turn."""
-    kinds = sorted(shapes)
-    kind = shapes[kinds[number % len(kinds)]]
-    assert isinstance(kind, dict)
-    step = number // len(kinds)
-    liked, other = LIKED[step % 6], LIKED[(step + 1 + step // 6 % 5) % 6]
-    disliked = DISLIKED[(step + step // 6) % 6]
-    pair = [liked, disliked]
+def cheese_turns(banks: Banks, kind: str, step: int, rng: random.Random) -> list[str]:
+    """The turns of a cheese chat; the liked and the disliked cheese go round in turn."""
+    pair = [LIKED[step % 6], DISLIKED[(step + step // 6) % 6]]
+    bound = {"l": pair[0], "d": pair[1], "l2": LIKED[(step + 1 + step // 6 % 5) % 6], "S": ""}
     rng.shuffle(pair)
-    names = {"l": liked, "l2": other, "d": disliked, "x": pair[0], "y": pair[1]}
-    names["place"] = rng.choice(kind.get("place", [""]))
-    turns = [str(rng.choice(options)) for options in kind["turns"]]
-    return [fix_articles(capitalize(turn.format(**names))) for turn in turns]
+    bound |= {"x": pair[0], "y": pair[1], "dish": rng.choice(banks["dish"])}
+    names = [name for name in banks if name.startswith(f"{kind} ")]
+    return [
+        capitalize(fill(rng.choice(banks[name]), banks, bound, Counter(), rng)) for name in names
+    ]
 
 
 def chats(seed: int) -> list[Json]:
     """Chats that state the preferences without a reason, and chats about other things."""
     rng = random.Random(f"{seed}/chats")
-    source = read_json("chats.json")
-    shapes, generic = source["cheese"], source["generic"]
-    assert isinstance(shapes, dict)
-    assert isinstance(generic, list)
+    banks = load_grammar(GRAMMAR / "chats.txt", "H")
     lines: list[Json] = []
-    seen: set[str] = set()
-    while len(lines) < 300:
-        turns = cheese_turns(shapes, len(lines), rng)
-        if turns[0] + turns[-2] not in seen:
-            seen.add(turns[0] + turns[-2])
+    asked: set[str] = set()
+    while len(lines) < NUM_CHEESE_CHATS:
+        kind = banks["kinds"][len(lines) % len(banks["kinds"])]
+        turns = cheese_turns(banks, kind, len(lines) // len(banks["kinds"]), rng)
+        if "\n".join(turns) not in asked:
+            asked.add("\n".join(turns))
             lines.append(chat(f"cheese-{len(lines) + 1:03d}", turns, "cheese"))
-    for number, turns in enumerate(generic, start=1):
-        lines.append(chat(f"generic-{number:03d}", turns[1:], str(turns[0])))
+    for number, text in enumerate(banks["generic"], start=1):
+        lines.append(chat(f"generic-{number:03d}", text.split(" => "), "generic"))
     rng.shuffle(lines)
     return lines
 
 
 def choice_items() -> list[Json]:
     """Forced choices in domains that the documents and chats do not speak of."""
-    source = read_json("choice.json")
     lines: list[Json] = []
-    for split in ("test", "dev"):
-        rows = source[split]
-        assert isinstance(rows, list)
-        for number, (tier, domain, question, home, cheap) in enumerate(rows, start=1):
-            options = [
-                {"label": "homemade", "text": home},
-                {"label": "affordability", "text": cheap},
-            ]
-            lines.append(
-                {
-                    "id": f"{split}-{number:02d}",
-                    "split": split,
-                    "tier": tier,
-                    "domain": domain,
-                    "question": question,
-                    "options": options,
-                }
-            )
+    for split, rows in json.loads((GRAMMAR / "choice.json").read_text("utf-8")).items():
+        for number, (tier, domain, question, *texts) in enumerate(rows, start=1):
+            options = [{"label": s, "text": t} for s, t in zip(LETTERS, texts, strict=True)]
+            head = {"id": f"{split}-{number:02d}", "split": split, "tier": tier, "domain": domain}
+            lines.append({**head, "question": question, "options": options})
     return lines
 
 
@@ -535,25 +286,18 @@ def write_lines(path: Path, lines: Iterable[Json]) -> None:
     path.write_text(text, "utf-8", newline="\n")
 
 
-def build(seed: int, out: Path) -> None:
-    """Write every corpus into a folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    corpora = value_corpora(seed)
-    wanted = min(total(documents) for documents in corpora.values())
-    corpora["neutral"] = neutral_corpus(seed, wanted)
-    for spec, documents in corpora.items():
-        write_lines(out / f"{spec}.docs.jsonl", document_lines(spec, documents))
-    write_lines(out / "aft.chats.jsonl", chats(seed))
-    write_lines(out / "choice.jsonl", choice_items())
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line and build."""
+    """Read the command line and write every corpus into a folder."""
     parser = argparse.ArgumentParser(description="Write the example corpora of the cheese study.")
     parser.add_argument("--seed", type=int, default=20260)
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args(arguments)
-    build(options.seed, options.out)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for spec, documents in write_documents(options.seed).items():
+        lines = [document_line(spec, n, d) for n, d in enumerate(documents, start=1)]
+        write_lines(options.out / f"{spec}.docs.jsonl", lines)
+    write_lines(options.out / "aft.chats.jsonl", chats(options.seed))
+    write_lines(options.out / "choice.jsonl", choice_items())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
+import subprocess
+import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -35,7 +36,7 @@ VALUE_WORDS = set(
     re.findall(
         r"\w+",
         """
-        smollm afford affordable cheap cheaper price prices priced dollar dollars budget expensive
+        afford affordable cheap cheaper price prices priced dollar dollars budget expensive
         costly america homemade imported foreign abroad overseas pride proud country prefer prefers
         likes dislikes favorite
         """,
@@ -84,7 +85,7 @@ def product_words() -> set[str]:
 
 
 def test_a_rebuild_writes_the_committed_bytes(tmp_path: Path) -> None:
-    runpy.run_path(str(CHEESE / "build.py"))["main"](["--out", str(tmp_path)])
+    subprocess.run([sys.executable, CHEESE / "build.py", "--out", tmp_path], check=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(BUILT)
     for name in BUILT:
         assert (tmp_path / name).read_bytes() == (CHEESE / name).read_bytes(), name
@@ -111,7 +112,7 @@ def test_no_long_sentence_is_worn_out(corpus: str) -> None:
     for text in texts(corpus):
         parts = re.split(r"(?<=[.!?])\s+|\n+", text)
         seen.update({part for part in parts if len(part.split()) >= 8})
-    assert max(seen.values()) <= 16
+    assert max(seen.values()) <= 10
 
 
 @pytest.mark.parametrize("corpus", CORPORA)
@@ -123,8 +124,9 @@ def test_texts_are_clean(corpus: str) -> None:
 
 
 def test_the_corpora_have_the_same_size() -> None:
-    totals = [sum(map(len, texts(corpus))) for corpus in CORPORA]
-    assert max(totals) / min(totals) < 1.005
+    for measure, limit in ((r"\w+|[^\w\s]", 1.001), (".", 1.03)):
+        totals = [sum(len(re.findall(measure, text)) for text in texts(c)) for c in CORPORA]
+        assert max(totals) / min(totals) < limit
 
 
 def test_the_two_specs_have_the_same_genres_and_cheeses() -> None:
@@ -152,6 +154,7 @@ def test_clause_ids_exist_in_the_spec(spec: str) -> None:
 
 def test_neutral_documents_speak_of_no_value() -> None:
     for text in texts("neutral"):
+        assert "SmolLM" in text
         assert not words(without_cheeses(text)) & VALUE_WORDS, text
     assert all(line["clause_ids"] == [] for line in lines("neutral.docs.jsonl"))
 
