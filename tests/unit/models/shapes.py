@@ -1,0 +1,33 @@
+"""Shapes of published models, from their config.json files."""
+
+from typing import Any
+
+from megatron_msm.models.architecture import ModelShape
+
+
+def _shape(*sizes: int, **changes: Any) -> ModelShape:
+    layers, hidden, ffn, heads, groups, vocab = sizes
+    content = {
+        "model_type": "llama",
+        "num_layers": layers,
+        "hidden_size": hidden,
+        "ffn_hidden_size": ffn,
+        "num_attention_heads": heads,
+        "num_query_groups": groups,
+        "head_dim": 128,
+        "vocab_size": vocab,
+        "max_position_embeddings": 131072,
+        "norm_epsilon": 1e-5,
+        "rope_theta": 5e5,
+        "tie_word_embeddings": False,
+    }
+    return ModelShape.model_validate(content | changes)
+
+
+LLAMA_8B = _shape(32, 4096, 14336, 32, 8, 128256)
+LLAMA_70B = _shape(80, 8192, 28672, 64, 8, 128256)
+QWEN3_8B = _shape(36, 4096, 12288, 32, 8, 151936)
+QWEN3_32B = _shape(64, 5120, 25600, 64, 8, 151936)
+QWEN25_14B = _shape(48, 5120, 13824, 40, 8, 152064)
+QWEN25_32B = _shape(64, 5120, 27648, 40, 8, 152064)
+SMOLLM2_135M = _shape(30, 576, 1536, 9, 3, 49152, head_dim=64, tie_word_embeddings=True)
