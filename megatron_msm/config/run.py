@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from megatron_msm.config.checkpoint import CheckpointConfig
 from megatron_msm.config.data import DataConfig
+from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.optimization import DurationConfig, OptimizerConfig, ScheduleConfig
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.runtime import RuntimeConfig
@@ -50,6 +51,9 @@ class RunConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 1234
     """Seed of the data order and of every random state."""
     model: ModelConfig
+    lora: LoraConfig | None = None
+    """Train low-rank adapters instead of all weights; every phase goes on with the same adapters.
+    Left out: all weights are trained."""
     runtime: RuntimeConfig = RuntimeConfig()
     parallel: ParallelConfig = ParallelConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]

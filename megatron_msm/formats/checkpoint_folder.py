@@ -56,6 +56,16 @@ class LineageEntry(BaseModel):
     """What went into it: source folder, data hashes, steps, settings."""
 
 
+class AdapterRecord(BaseModel):
+    """The LoRA adapters that a checkpoint holds beside the base model's weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    """Megatron's names of the projections with adapters."""
+
+
 class CheckpointState(BaseModel):
     """The content of msm_state.json."""
 
@@ -76,6 +86,8 @@ class CheckpointState(BaseModel):
     """Hash of the architecture's canonical shape; equal for models that can share weights."""
     tokenizer_sha256: str
     chat_template_sha256: str | None
+    adapter: AdapterRecord | None = None
+    """None when every weight of the model is the checkpoint's own."""
     lineage: tuple[LineageEntry, ...]
     versions: dict[str, str] = Field(default_factory=dict)
     files: dict[str, FileRecord] = Field(default_factory=dict)

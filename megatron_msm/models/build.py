@@ -9,10 +9,12 @@ from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.models.architecture import ModelShape
 from megatron_msm.models.attention import PackedDocumentAttention
 from megatron_msm.models.layout import check_layout, padded_vocab_size
+from megatron_msm.models.lora import add_adapters, freeze_base
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
 
@@ -77,18 +79,27 @@ def layer_spec(runtime: Runtime) -> ModuleSpec:
 
 
 def build_model(
-    shape: ModelShape, parallel: ParallelConfig, runtime: Runtime, ranks: ParallelRanks
+    shape: ModelShape,
+    parallel: ParallelConfig,
+    runtime: Runtime,
+    ranks: ParallelRanks,
+    lora: LoraConfig | None = None,
 ) -> GPTModel:
     """Build this rank's part of the model, with undefined weights, on the runtime's device.
+
+    With `lora` the model has adapters, and only they are trainable.
 
     Raises:
         ConfigError: The layout does not fit the model.
     """
     check_layout(shape, parallel)
     padded = padded_vocab_size(shape.vocab_size, parallel.tensor)
+    spec = layer_spec(runtime)
+    if lora is not None:
+        add_adapters(spec, lora)
     model = GPTModel(
         config=transformer_config(shape, parallel, runtime),
-        transformer_layer_spec=layer_spec(runtime),
+        transformer_layer_spec=spec,
         vocab_size=padded,
         max_sequence_length=shape.max_position_embeddings,
         pre_process=ranks.is_first_stage,
@@ -99,6 +110,8 @@ def build_model(
         pg_collection=ranks.groups,
     )
     model.to(device=runtime.device, dtype=runtime.params_dtype)
+    if lora is not None:
+        freeze_base(model)
     if ranks.is_last_stage and padded != shape.vocab_size:
         _exclude_padded_vocabulary(model, shape.vocab_size, ranks)
     return model

@@ -25,6 +25,7 @@ from megatron_msm.formats.checkpoint_folder import (
     publish_checkpoint,
 )
 from megatron_msm.formats.files import tmp_path
+from megatron_msm.models.lora import is_adapter
 from megatron_msm.runtime.safe_metadata import restricted_metadata_reading
 from megatron_msm.train.resume import iteration_folders
 
@@ -94,20 +95,31 @@ def save_checkpoint(
     torch.distributed.barrier()
 
 
-def load_checkpoint(folder: Path, model: Any, optimizer: MegatronOptimizer | None) -> None:
+def load_checkpoint(
+    folder: Path, model: Any, optimizer: MegatronOptimizer | None, *, with_adapters: bool = True
+) -> None:
     """Load an iteration folder into this rank's model, and optimizer when given.
+
+    Args:
+        folder: A complete iteration.
+        model: This rank's GPTModel.
+        optimizer: Left out when a phase begins.
+        with_adapters: False when the model's LoRA adapters are new and the checkpoint has none.
 
     Raises:
         CheckpointError: A tensor is missing or has another shape.
     """
+    wanted = _sharded_state(model, optimizer, is_loading=True)
+    kept = {}
+    if not with_adapters:
+        kept = {name: value for name, value in model.state_dict().items() if is_adapter(name)}
+        wanted["model"] = {k: v for k, v in wanted["model"].items() if not is_adapter(k)}
     with restricted_metadata_reading():
         try:
-            loaded = dist_checkpointing.load(
-                _sharded_state(model, optimizer, is_loading=True), str(folder)
-            )
+            loaded = dist_checkpointing.load(wanted, str(folder))
         except (CheckpointException, KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder}: cannot be loaded into this model: {error}") from error
-    model.load_state_dict(loaded["model"])
+    model.load_state_dict({**loaded["model"], **kept})
     if optimizer is not None:
         optimizer.load_state_dict(loaded["optimizer"])
 

@@ -22,8 +22,10 @@ from megatron_msm.formats.checkpoint_folder import (
 )
 from megatron_msm.formats.files import sha256_of_json
 from megatron_msm.formats.manifest import DatasetManifest, dataset_file
+from megatron_msm.models.adapter_sizes import num_adapter_parameters
 from megatron_msm.models.architecture import ModelShape, read_model_shape
 from megatron_msm.models.layout import check_layout
+from megatron_msm.train.adapter import check_adapter
 
 # Stages of a few dozen steps looked trained and were not (method.md section 7, rows 3 and 30).
 FEW_STEPS = 100
@@ -93,6 +95,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     state = read_checkpoint_state(folder)
     shape = read_model_shape(folder / HF_FOLDER)
     check_layout(shape, config.parallel)
+    check_adapter(state, config.lora, folder)
     phases = tuple(
         _plan_phase(config, phase, state, shape, seed=config.seed + index)
         for index, phase in enumerate(config.phases)
@@ -142,7 +145,8 @@ def _phase_identity(
     data = [manifest.sha256 for manifest in dataset.manifests]
     amounts = [source.amounts for source in phase.data.all_sources]
     packing = phase.data.packing.model_dump(mode="json")
-    return sha256_of_json([settings, data, amounts, packing, seed, config.runtime.dtype])
+    lora = config.lora and config.lora.model_dump(mode="json")
+    return sha256_of_json([settings, data, amounts, packing, seed, config.runtime.dtype, lora])
 
 
 def _check_roles(prefix: Path, data: DataConfig) -> None:
@@ -187,6 +191,12 @@ def describe(plan: RunPlan) -> list[str]:
         f"layout     tensor {parallel.tensor} x pipeline {parallel.pipeline} x data "
         f"{parallel.data} = {parallel.world_size} ranks, {plan.config.runtime.dtype}",
     ]
+    if plan.config.lora is not None:
+        lora, trainable = plan.config.lora, num_adapter_parameters(plan.shape, plan.config.lora)
+        lines.append(
+            f"lora       rank {lora.rank}, alpha {lora.alpha:g}, {', '.join(lora.targets)}: "
+            f"{trainable:,} trainable parameters beside {plan.shape.num_parameters:,} frozen ones"
+        )
     for phase in plan.phases:
         lines += _describe_phase(phase)
     return lines

@@ -18,9 +18,12 @@ from megatron_msm.data.order import PackOrder
 from megatron_msm.formats.checkpoint_folder import RUN_FILE
 from megatron_msm.formats.files import write_text_atomic
 from megatron_msm.models.build import build_model
+from megatron_msm.models.lora import initialize_adapters
+from megatron_msm.models.trainable import check_trainable
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.runtime.versions import installed_versions
+from megatron_msm.train.adapter import adapter_record
 from megatron_msm.train.checkpoint import (
     load_checkpoint,
     remove_old_checkpoints,
@@ -56,10 +59,15 @@ class Trainer:
     def _train_phase(self, start: PhaseStart) -> None:
         phase, saved = start.phase, start.saved
         config = phase.config
-        model = build_model(self.plan.shape, self.plan.config.parallel, self.runtime, self.ranks)
+        run = self.plan.config
+        model = build_model(self.plan.shape, run.parallel, self.runtime, self.ranks, run.lora)
         first_step = 0
         if saved is None:
-            load_checkpoint(start.parent.folder, model, optimizer=None)
+            if run.lora is not None:
+                initialize_adapters(model, run.seed)
+            has_adapters = start.parent.state.adapter is not None
+            load_checkpoint(start.parent.folder, model, None, with_adapters=has_adapters)
+        check_trainable(model, self.plan.shape, run.lora, self.ranks)
         wrapped = wrap_data_parallel(model, self.runtime, self.ranks)
         optimizer = build_optimizer(wrapped, config.optimizer, self.runtime)
         if saved is not None:
@@ -123,6 +131,7 @@ class Trainer:
                 "phase_complete": num_done == phase.num_steps,
                 "consumed_packs": min(num_done * phase.config.global_batch_size, phase.total_packs),
                 "config_sha256": phase.config_sha256,
+                "adapter": adapter_record(self.plan.config.lora),
                 "lineage": (*parent.lineage, lineage_entry(phase, parent)),
                 "versions": installed_versions(),
                 "files": {},

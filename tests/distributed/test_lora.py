@@ -1,0 +1,127 @@
+"""LoRA under any layout trains what PEFT trains on the Hugging Face model, in float32."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from megatron_msm.convert.importing import import_hf
+from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.formats.checkpoint_folder import HF_FOLDER, iteration_folder
+from megatron_msm.models.adapter_table import mapped_adapters
+from megatron_msm.models.architecture import read_model_shape
+from megatron_msm.models.registry import table_for
+from megatron_msm.train.adapter import adapter_record
+from tests.distributed import reference
+from tests.distributed.layout_worker import NUM_STEPS, Layout, packs_of_step
+from tests.distributed.lora_worker import LORA, OPTIMIZER, LoraCase, train_adapters
+from tests.distributed.ranks import run_on_ranks
+from tests.tiny import write_tiny_llama
+
+LAYOUTS = {
+    str(layout): layout for layout in (Layout(), Layout(tensor=2, pipeline=2), Layout(data=2))
+}
+CORPUS: npt.NDArray[np.int64] = np.random.default_rng(3).integers(0, 300, 4096)
+RELATIVE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def hf_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Heads that two ranks can share, three to a key/value head: the fused rows interleave.
+    sizes: dict[str, Any] = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8}
+    return write_tiny_llama(tmp_path_factory.mktemp("hf"), **sizes)
+
+
+@pytest.fixture(scope="module")
+def base(hf_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("base")
+    import_hf(hf_folder, out)
+    return iteration_folder(out, 0)
+
+
+@pytest.fixture(scope="module")
+def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What the ranks of each layout wrote."""
+    outs = {name: tmp_path_factory.mktemp(name) for name in LAYOUTS}
+    for name, layout in LAYOUTS.items():
+        case = LoraCase(base, outs[name], CORPUS)
+        run_on_ranks(train_adapters, layout.config.world_size, layout, case)
+    return outs
+
+
+def peft_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Read the adapters of a checkpoint under PEFT's names."""
+    folder = iteration_folder(checkpoint, 0)
+    shape = read_model_shape(folder / HF_FOLDER)
+    record = adapter_record(LORA)
+    assert record is not None
+    reader = MegatronCheckpoint(folder)
+    weights: dict[str, torch.Tensor] = {}
+    for adapter in mapped_adapters(table_for(shape).expand(shape), record):
+        pairs = adapter.split(reader.read(adapter.key_a), reader.read(adapter.key_b))
+        for name, pair in zip(adapter.peft_names, pairs, strict=True):
+            weights |= {f"{name}.lora_A.weight": pair.a, f"{name}.lora_B.weight": pair.b}
+    return weights
+
+
+def peft_model(hf_folder: Path, weights: dict[str, torch.Tensor]) -> Any:
+    """Return PEFT's model with these adapters."""
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import get_peft_model, set_peft_model_state_dict
+
+    targets = sorted({name.split(".")[-3] for name in weights})
+    settings: dict[str, Any] = {"r": LORA.rank, "lora_alpha": LORA.alpha}
+    config = PeftLoraConfig(**settings, target_modules=targets, task_type="CAUSAL_LM")
+    model: Any = get_peft_model(reference.load_model(hf_folder), config)
+    result: Any = set_peft_model_state_dict(model, weights)
+    assert not result.unexpected_keys
+    return model
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_losses_norms_and_adapters_after_steps_are_pefts(
+    layout: str, runs: dict[str, Path], hf_folder: Path
+) -> None:
+    run = runs[layout]
+    start, end = peft_weights(run / "start"), peft_weights(run / "end")
+    model = peft_model(hf_folder, start)
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert len(trainable) == len(start)
+
+    optimizer = torch.optim.AdamW(
+        trainable.values(),
+        lr=OPTIMIZER.lr,
+        betas=(OPTIMIZER.beta1, OPTIMIZER.beta2),
+        eps=OPTIMIZER.eps,
+        weight_decay=OPTIMIZER.weight_decay,
+    )
+    steps = json.loads((run / "steps.json").read_text())
+    for step in range(NUM_STEPS):
+        optimizer.zero_grad()
+        loss = reference.global_loss(model, packs_of_step(step, CORPUS))
+        loss.backward()
+        assert OPTIMIZER.clip_grad_norm is not None
+        norm = torch.nn.utils.clip_grad_norm_(trainable.values(), OPTIMIZER.clip_grad_norm)
+        assert float(norm) > OPTIMIZER.clip_grad_norm, "clipping must be at work"
+        optimizer.step()
+        assert steps[step][0] == pytest.approx(loss.item(), rel=RELATIVE)
+        assert steps[step][1] == pytest.approx(float(norm), rel=RELATIVE)
+
+    for name, parameter in trainable.items():
+        found = end[name.replace(".default", "")]
+        difference = (found - parameter.detach()).norm() / parameter.detach().norm()
+        assert float(difference) < 10 * RELATIVE, name
+
+
+def test_initial_adapters_do_not_depend_on_the_layout(runs: dict[str, Path]) -> None:
+    expected, *others = [peft_weights(runs[name] / "start") for name in LAYOUTS]
+    for found in others:
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    a = expected["base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"]
+    bound = a.shape[1] ** -0.5
+    assert 0.9 * bound < float(a.abs().max()) <= bound
