@@ -1,7 +1,8 @@
 """Micro batches: packed sequences laid end to end with their document boundaries.
 
-Legend: T tokens of the micro batch = micro batch size x sequence length. megatron-core's packed
-("thd") format has a batch dimension of 1, so shapes are [1, T].
+Legend: T tokens of the micro batch = micro batch size x sequence length, divided by the context
+parallel size. megatron-core's packed ("thd") format has a batch dimension of 1, so shapes are
+[1, T].
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,9 @@ from megatron.core.packed_seq_params import PackedSeqParams
 
 from megatron_msm.data.order import PackOrder
 from megatron_msm.data.packed_dataset import Pack, PackedDataset, empty_pack
+from megatron_msm.models.context import ContextShare
+
+WHOLE = ContextShare(rank=0, size=1)
 
 
 @dataclass(frozen=True)
@@ -31,22 +35,36 @@ class MicroBatch:
     """Document boundaries, needed by every pipeline stage."""
 
 
-def collate(packs: Sequence[Pack], device: torch.device) -> MicroBatch:
-    """Lay packed sequences end to end and move them to the device."""
+def collate(
+    packs: Sequence[Pack], device: torch.device, context: ContextShare = WHOLE
+) -> MicroBatch:
+    """Lay packed sequences end to end, take this rank's share and move it to the device.
+
+    The boundaries stay those of the whole documents, as Transformer Engine wants them.
+    """
     lengths = np.concatenate([pack.segment_lengths for pack in packs])
     starts = np.cumsum(lengths) - lengths
     positions = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
     cu_seqlens = torch.from_numpy(np.append(starts, lengths.sum()).astype(np.int32)).to(device)
     longest = int(lengths.max())
+    mine = context.positions(lengths)
+
+    def row(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate(arrays)[mine]).unsqueeze(0).to(device)
+
     return MicroBatch(
-        tokens_1T=_row([pack.tokens for pack in packs], device),
-        labels_1T=_row([pack.labels for pack in packs], device),
-        loss_mask_1T=_row([pack.loss_mask for pack in packs], device),
-        position_ids_1T=_row([positions], device),
+        tokens_1T=row([pack.tokens for pack in packs]),
+        labels_1T=row([pack.labels for pack in packs]),
+        loss_mask_1T=row([pack.loss_mask for pack in packs]),
+        position_ids_1T=row([positions]),
         packed_seq_params=PackedSeqParams(
             qkv_format="thd",
             cu_seqlens_q=cu_seqlens,
             cu_seqlens_kv=cu_seqlens,
+            # Transformer Engine's context parallelism asks for the padded boundaries too. Documents
+            # own their padding, so they are the same; elsewhere it would compare them (a sync).
+            cu_seqlens_q_padded=cu_seqlens if context.size > 1 else None,
+            cu_seqlens_kv_padded=cu_seqlens if context.size > 1 else None,
             max_seqlen_q=longest,
             max_seqlen_kv=longest,
         ),
@@ -63,6 +81,7 @@ def micro_batches_of_step(
     data_rank: int,
     data_size: int,
     device: torch.device,
+    context: ContextShare = WHOLE,
 ) -> Iterator[MicroBatch]:
     """Yield this data parallel rank's micro batches of optimizer step `step` (counted from 0).
 
@@ -75,8 +94,4 @@ def micro_batches_of_step(
         packs = [
             empty_pack(dataset.seq_length) if index is None else dataset[index] for index in indices
         ]
-        yield collate(packs, device)
-
-
-def _row(arrays: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate(arrays)).unsqueeze(0).to(device)
+        yield collate(packs, device, context)

@@ -1,20 +1,15 @@
 """A megatron-core GPTModel from a model's shape and a run's layout."""
 
 import torch
-from megatron.core.models.gpt.gpt_layer_specs import (
-    get_gpt_layer_local_spec,
-    get_gpt_layer_with_transformer_engine_spec,
-)
 from megatron.core.models.gpt.gpt_model import GPTModel
-from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.models.architecture import ModelShape
-from megatron_msm.models.attention import PackedDocumentAttention
-from megatron_msm.models.layout import check_layout, padded_vocab_size
-from megatron_msm.models.lora import add_adapters, freeze_base
+from megatron_msm.models.layer_spec import block_spec
+from megatron_msm.models.layout import check_layout, layers_of_stages, padded_vocab_size
+from megatron_msm.models.lora import freeze_base
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
 
@@ -39,7 +34,19 @@ def transformer_config(
         hidden_dropout=0.0,
         attention_dropout=0.0,
         tensor_model_parallel_size=parallel.tensor,
+        sequence_parallel=parallel.sequence,
+        context_parallel_size=parallel.context,
+        expert_model_parallel_size=parallel.expert,
+        expert_tensor_parallel_size=1,
         pipeline_model_parallel_size=parallel.pipeline,
+        virtual_pipeline_model_parallel_size=(
+            parallel.virtual_pipeline if parallel.virtual_pipeline > 1 else None
+        ),
+        pipeline_model_parallel_layout=_stages(shape, parallel),
+        # With several chunks a rank sends to the same neighbour twice at a time; batched messages
+        # of two ranks would then be taken for one another (schedules.py, `_communicate`).
+        overlap_p2p_comm=parallel.virtual_pipeline > 1,
+        batch_p2p_comm=parallel.virtual_pipeline == 1,
         pipeline_dtype=runtime.params_dtype,
         params_dtype=runtime.params_dtype,
         bf16=runtime.params_dtype is torch.bfloat16,
@@ -65,17 +72,16 @@ def transformer_config(
     )
 
 
+def _stages(shape: ModelShape, parallel: ParallelConfig) -> list[list[str]] | None:
+    """Return what each stage holds, for megatron-core's `PipelineParallelLayerLayout`."""
+    if parallel.layers_per_stage is None:
+        return None
+    stages = [["decoder"] * num for num in layers_of_stages(shape.num_layers, parallel)]
+    return [["embedding", *stages[0]], *stages[1:-1], [*stages[-1], "loss"]]
+
+
 def _leave_undefined(weight: torch.Tensor) -> None:
     """Initialise nothing."""
-
-
-def layer_spec(runtime: Runtime) -> ModuleSpec:
-    """Return Transformer Engine's layers on a GPU, megatron-core's own elsewhere."""
-    if runtime.is_cuda:
-        return get_gpt_layer_with_transformer_engine_spec()
-    spec = get_gpt_layer_local_spec(normalization="RMSNorm")
-    spec.submodules.self_attention.submodules.core_attention = PackedDocumentAttention
-    return spec
 
 
 def build_model(
@@ -84,35 +90,56 @@ def build_model(
     runtime: Runtime,
     ranks: ParallelRanks,
     lora: LoraConfig | None = None,
-) -> GPTModel:
+) -> list[GPTModel]:
     """Build this rank's part of the model, with undefined weights, on the runtime's device.
 
     With `lora` the model has adapters, and only they are trainable.
+
+    Returns:
+        The rank's model chunks in the order of their layers; one without virtual pipeline.
 
     Raises:
         ConfigError: The layout does not fit the model.
     """
     check_layout(shape, parallel)
+    config = transformer_config(shape, parallel, runtime)
+    return [
+        _build_chunk(shape, parallel, config, runtime, ranks, lora, chunk=chunk)
+        for chunk in range(parallel.virtual_pipeline)
+    ]
+
+
+def _build_chunk(
+    shape: ModelShape,
+    parallel: ParallelConfig,
+    config: TransformerConfig,
+    runtime: Runtime,
+    ranks: ParallelRanks,
+    lora: LoraConfig | None,
+    *,
+    chunk: int,
+) -> GPTModel:
+    has_logits = ranks.is_last_stage and chunk == parallel.virtual_pipeline - 1
     padded = padded_vocab_size(shape.vocab_size, parallel.tensor)
-    spec = layer_spec(runtime)
-    if lora is not None:
-        add_adapters(spec, lora)
+    stage = chunk * parallel.pipeline + ranks.groups.pp.rank()
+    num_layers = layers_of_stages(shape.num_layers, parallel)[stage]
     model = GPTModel(
-        config=transformer_config(shape, parallel, runtime),
-        transformer_layer_spec=spec,
+        config=config,
+        transformer_layer_spec=block_spec(runtime, lora, num_layers=num_layers),
         vocab_size=padded,
         max_sequence_length=shape.max_position_embeddings,
-        pre_process=ranks.is_first_stage,
-        post_process=ranks.is_last_stage,
+        pre_process=ranks.is_first_stage and chunk == 0,
+        post_process=has_logits,
         share_embeddings_and_output_weights=shape.tie_word_embeddings,
         position_embedding_type="rope",
         rotary_base=shape.rope_theta,
         pg_collection=ranks.groups,
+        vp_stage=chunk if parallel.virtual_pipeline > 1 else None,
     )
     model.to(device=runtime.device, dtype=runtime.params_dtype)
     if lora is not None:
         freeze_base(model)
-    if ranks.is_last_stage and padded != shape.vocab_size:
+    if has_logits and padded != shape.vocab_size:
         _exclude_padded_vocabulary(model, shape.vocab_size, ranks)
     return model
 

@@ -1,12 +1,47 @@
-"""Which layouts a model can be split into: arithmetic, checked before any rank starts."""
+"""Which layouts a model and its batches can be split into: arithmetic, before any rank starts.
+
+One function, `violations`, says what is wrong with a layout. `legal_layouts` lists those with which
+nothing is, and `check_layout` refuses the others and proposes the nearest of them. No torch.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.config.run import PhaseConfig
 from megatron_msm.errors import ConfigError
 from megatron_msm.models.architecture import ModelShape
 
 # Rows of the embedding are padded to a multiple of this times the tensor parallel size, as
 # Megatron-LM does (--make-vocab-size-divisible-by), so that matrix sizes suit the kernels.
 VOCAB_MULTIPLE = 128
+_NUM_PROPOSALS = 3
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """What a phase's batches ask of a layout."""
+
+    name: str
+    """The phase, for messages."""
+    seq_length: int
+    micro_batch_size: int
+    global_batch_size: int
+    """Packed sequences of one optimizer step."""
+    align: int
+    """Each document's positions are a multiple of this."""
+
+
+def batch_shape(phase: PhaseConfig) -> BatchShape:
+    """Return what a phase's batches ask of a layout."""
+    return BatchShape(
+        name=phase.name,
+        seq_length=phase.seq_length,
+        micro_batch_size=phase.micro_batch_size,
+        global_batch_size=phase.global_batch_size,
+        align=phase.data.packing.align,
+    )
 
 
 def padded_vocab_size(vocab_size: int, tensor_parallel: int) -> int:
@@ -15,31 +50,198 @@ def padded_vocab_size(vocab_size: int, tensor_parallel: int) -> int:
     return -(-vocab_size // multiple) * multiple
 
 
-def check_layout(shape: ModelShape, parallel: ParallelConfig) -> None:
-    """Refuse a layout that the model cannot be split into.
+def layers_of_stages(num_layers: int, parallel: ParallelConfig) -> tuple[int, ...]:
+    """Return the layers of each stage, in the order that a micro batch meets them."""
+    if parallel.layers_per_stage is not None:
+        return parallel.layers_per_stage
+    return (num_layers // parallel.num_stages,) * parallel.num_stages
+
+
+def balanced_layers(num_layers: int, num_stages: int) -> tuple[int, ...]:
+    """Deal layers as evenly as possible; the middle gets the rest, as both ends have more to do.
+
+    The first stage has the embedding, the last the logits and the loss.
+    """
+    least, rest = divmod(num_layers, num_stages)
+    first = (num_stages - rest) // 2
+    return tuple(least + (first <= stage < first + rest) for stage in range(num_stages))
+
+
+def check_layout(
+    shape: ModelShape, parallel: ParallelConfig, batches: Sequence[BatchShape] = ()
+) -> None:
+    """Refuse a layout that the model or the batches cannot be split into.
 
     Raises:
-        ConfigError: A parallel size does not divide what it splits; the message has the arithmetic.
+        ConfigError: The message has the arithmetic and the nearest legal layouts.
     """
+    found = list(violations(shape, parallel, batches))
+    if found:
+        raise ConfigError(" ".join([*found, _proposal(shape, parallel, batches)]))
+
+
+def violations(
+    shape: ModelShape, parallel: ParallelConfig, batches: Sequence[BatchShape] = ()
+) -> Iterator[str]:
+    """Yield a sentence for each thing that cannot be split as the layout says."""
+    yield from _model_violations(shape, parallel)
+    for batch in batches:
+        yield from _batch_violations(batch, parallel)
+
+
+def _model_violations(shape: ModelShape, parallel: ParallelConfig) -> Iterator[str]:
     for size, name in (
         (shape.num_attention_heads, "attention heads"),
         (shape.num_query_groups, "key/value heads"),
         (shape.ffn_hidden_size, "MLP columns"),
     ):
         if size % parallel.tensor:
-            legal = [n for n in range(1, shape.num_query_groups + 1) if _divides_all(n, shape)]
-            raise ConfigError(
-                f"parallel.tensor: {parallel.tensor} does not divide the model's {size} {name}. "
-                f"Use one of {legal}."
+            yield (
+                f"parallel.tensor: {parallel.tensor} does not divide the model's {size} {name} "
+                f"(remainder {size % parallel.tensor})."
             )
-    if shape.num_layers % parallel.pipeline:
-        legal = [n for n in range(1, shape.num_layers + 1) if shape.num_layers % n == 0]
-        raise ConfigError(
-            f"parallel.pipeline: {parallel.pipeline} does not divide the model's "
-            f"{shape.num_layers} layers. Use one of {legal}."
+    yield from _stage_violations(shape, parallel)
+    if parallel.expert > 1:
+        yield f"parallel.expert: {parallel.expert}, but the model has no experts; leave it at 1."
+
+
+def _stage_violations(shape: ModelShape, parallel: ParallelConfig) -> Iterator[str]:
+    given = parallel.layers_per_stage
+    if given is not None:
+        if sum(given) != shape.num_layers:
+            yield (
+                f"parallel.layers_per_stage: {' + '.join(map(str, given))} = {sum(given)}, but the "
+                f"model has {shape.num_layers} layers."
+            )
+    elif shape.num_layers % parallel.num_stages:
+        yield (
+            f"parallel.pipeline: {parallel.pipeline} x virtual_pipeline "
+            f"{parallel.virtual_pipeline} = {parallel.num_stages} stages do not divide the "
+            f"model's {shape.num_layers} layers (remainder "
+            f"{shape.num_layers % parallel.num_stages}); parallel.layers_per_stage can split "
+            "unevenly."
         )
 
 
-def _divides_all(n: int, shape: ModelShape) -> bool:
-    sizes = (shape.num_attention_heads, shape.num_query_groups, shape.ffn_hidden_size)
-    return all(size % n == 0 for size in sizes)
+def _batch_violations(batch: BatchShape, parallel: ParallelConfig) -> Iterator[str]:
+    here = f"phases.{batch.name}"
+    per_round = batch.micro_batch_size * parallel.data
+    if batch.global_batch_size % per_round:
+        yield (
+            f"{here}.global_batch_size: {batch.global_batch_size} is not a multiple of "
+            f"micro_batch_size {batch.micro_batch_size} x data {parallel.data} = {per_round}."
+        )
+    # Source: megatron-core 0.16.1, pipeline_parallel/schedules.py:1007.
+    elif parallel.virtual_pipeline > 1 and batch.global_batch_size // per_round % parallel.pipeline:
+        yield (
+            f"{here}: {batch.global_batch_size // per_round} micro batches a step and rank "
+            f"(global_batch_size {batch.global_batch_size} / {per_round}) are not a multiple of "
+            f"parallel.pipeline {parallel.pipeline}, which the interleaved schedule needs."
+        )
+    if batch.align % parallel.document_multiple:
+        yield (
+            f"{here}.data.packing.align: {batch.align} is not a multiple of 2 x context "
+            f"{parallel.context} = {parallel.document_multiple}, the pieces that each document is "
+            f"cut into. Set {here}.data.packing.align={_lcm(batch.align, parallel)}."
+        )
+    if batch.seq_length % parallel.document_multiple:
+        yield (
+            f"{here}.seq_length: {batch.seq_length} is not a multiple of 2 x context "
+            f"{parallel.context} = {parallel.document_multiple}."
+        )
+    positions = batch.micro_batch_size * batch.seq_length // parallel.context
+    if parallel.sequence and positions % parallel.tensor:
+        yield (
+            f"parallel.sequence: {here} gives a rank micro_batch_size {batch.micro_batch_size} x "
+            f"seq_length {batch.seq_length} / context {parallel.context} = {positions} positions, "
+            f"which tensor {parallel.tensor} does not divide."
+        )
+
+
+def _lcm(align: int, parallel: ParallelConfig) -> int:
+    return math.lcm(align, parallel.document_multiple)
+
+
+def legal_layouts(
+    shape: ModelShape, num_ranks: int, batches: Sequence[BatchShape] = ()
+) -> Iterator[ParallelConfig]:
+    """Yield every legal layout on exactly `num_ranks` ranks, small sizes first.
+
+    Layers are dealt evenly, or where the stages do not divide them by `balanced_layers`; of the
+    many other uneven splits none is listed. Alignment is not held against a layout: it is a setting
+    that context parallelism decides.
+    """
+    aligned = [_with_alignment(batch, num_ranks) for batch in batches]
+    for tensor, pipeline, context in _model_sizes(shape, num_ranks):
+        data = num_ranks // (tensor * pipeline * context)
+        for virtual in range(1, shape.num_layers // pipeline + 1 if pipeline > 1 else 2):
+            for sequence in (False, True) if tensor > 1 else (False,):
+                layout = ParallelConfig(
+                    tensor=tensor,
+                    sequence=sequence,
+                    pipeline=pipeline,
+                    virtual_pipeline=virtual,
+                    layers_per_stage=_uneven(shape.num_layers, pipeline * virtual),
+                    context=context,
+                    data=data,
+                )
+                if not any(violations(shape, layout, aligned)):
+                    yield layout
+
+
+def _with_alignment(batch: BatchShape, num_ranks: int) -> BatchShape:
+    return BatchShape(
+        batch.name,
+        batch.seq_length,
+        batch.micro_batch_size,
+        batch.global_batch_size,
+        math.lcm(batch.align, *(2 * n for n in _divisors(num_ranks))),
+    )
+
+
+def _model_sizes(shape: ModelShape, num_ranks: int) -> Iterator[tuple[int, int, int]]:
+    heads = math.gcd(shape.num_attention_heads, shape.num_query_groups, shape.ffn_hidden_size)
+    for tensor in _divisors(math.gcd(num_ranks, heads)):
+        for pipeline in _divisors(num_ranks // tensor):
+            if pipeline <= shape.num_layers:
+                for context in _divisors(num_ranks // (tensor * pipeline)):
+                    yield tensor, pipeline, context
+
+
+def _uneven(num_layers: int, num_stages: int) -> tuple[int, ...] | None:
+    if num_layers % num_stages == 0:
+        return None
+    return balanced_layers(num_layers, num_stages)
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _proposal(shape: ModelShape, parallel: ParallelConfig, batches: Sequence[BatchShape]) -> str:
+    """Return the nearest legal layouts: on as many ranks, or on the next smaller number."""
+    for num_ranks in range(parallel.world_size, 0, -1):
+        layouts = sorted(
+            legal_layouts(shape, num_ranks, batches), key=lambda it: _far(it, parallel)
+        )
+        if layouts:
+            nearest = "; or ".join(_settings(it, batches) for it in layouts[:_NUM_PROPOSALS])
+            return f"Nearest legal layouts on {num_ranks} ranks: {nearest}."
+    return "No layout of any size is legal for these batches."
+
+
+def _settings(layout: ParallelConfig, batches: Sequence[BatchShape]) -> str:
+    """Return the layout's overrides, with the alignment that it needs where it is not there."""
+    alignments = [
+        f"phases.{batch.name}.data.packing.align={_lcm(batch.align, layout)}"
+        for batch in batches
+        if batch.align % layout.document_multiple
+    ]
+    return " ".join([layout.overrides, *alignments])
+
+
+def _far(layout: ParallelConfig, wanted: ParallelConfig) -> float:
+    """Return how far a layout is from the one asked for, in doublings of its sizes."""
+    sizes = ("tensor", "pipeline", "virtual_pipeline", "context", "data")
+    doublings = [abs(math.log2(getattr(layout, name) / getattr(wanted, name))) for name in sizes]
+    return sum(doublings) + 0.1 * (layout.sequence != wanted.sequence)

@@ -1,5 +1,7 @@
 """How many weights a model trains, counted over its ranks."""
 
+from collections.abc import Sequence
+
 import torch
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.tensor_parallel.layers import param_is_not_tensor_parallel_duplicate
@@ -11,7 +13,7 @@ from megatron_msm.runtime.process_groups import ParallelRanks
 
 
 def check_trainable(
-    model: GPTModel, shape: ModelShape, lora: LoraConfig | None, ranks: ParallelRanks
+    chunks: Sequence[GPTModel], shape: ModelShape, lora: LoraConfig | None, ranks: ParallelRanks
 ) -> None:
     """Assert that a model with adapters trains them, all of them, and nothing else.
 
@@ -23,7 +25,8 @@ def check_trainable(
         return
     mine = sum(
         parameter.numel()
-        for parameter in model.parameters()
+        for chunk in chunks
+        for parameter in chunk.parameters()
         if parameter.requires_grad
         and param_is_not_tensor_parallel_duplicate(parameter, ranks.groups.tp)
     )

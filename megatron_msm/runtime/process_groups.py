@@ -40,8 +40,12 @@ class ParallelRanks:
     world_size: int
     data_rank: int
     data_size: int
+    context_rank: int
+    context_size: int
     is_first_stage: bool
+    """This pipeline rank has the embedding, in its first model chunk."""
     is_last_stage: bool
+    """This pipeline rank has the logits and the loss, in its last model chunk."""
     groups: ProcessGroupCollection
 
 
@@ -55,8 +59,7 @@ def initialize(
     """
     if info.world_size != parallel.world_size:
         raise ConfigError(
-            f"parallel: tensor {parallel.tensor} x pipeline {parallel.pipeline} x data "
-            f"{parallel.data} = {parallel.world_size} ranks, but {info.world_size} were started. "
+            f"parallel: {parallel.summary}, but {info.world_size} were started. "
             "Start as many, or change parallel.*."
         )
     if runtime.is_cuda:
@@ -75,6 +78,13 @@ def initialize(
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
+        virtual_pipeline_model_parallel_size=(
+            parallel.virtual_pipeline if parallel.virtual_pipeline > 1 else None
+        ),
+        context_parallel_size=parallel.context,
+        expert_model_parallel_size=parallel.expert,
+        # Experts are whole on a rank: those of today's models are too narrow to be split.
+        expert_tensor_parallel_size=1,
         create_gloo_process_groups=False,
     )
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
@@ -83,6 +93,8 @@ def initialize(
         world_size=info.world_size,
         data_rank=parallel_state.get_data_parallel_rank(),
         data_size=parallel_state.get_data_parallel_world_size(),
+        context_rank=parallel_state.get_context_parallel_rank(),
+        context_size=parallel_state.get_context_parallel_world_size(),
         is_first_stage=parallel_state.is_pipeline_first_stage(),
         is_last_stage=parallel_state.is_pipeline_last_stage(),
         groups=ProcessGroupCollection.use_mpu_process_groups(),

@@ -6,6 +6,7 @@ checkpoint loads under any layout.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,28 +38,37 @@ _CONTENT = {
 }
 
 
+def _chunk_name(index: int) -> str:
+    return f"model{index}"
+
+
 def _sharded_state(
-    model: Any, optimizer: MegatronOptimizer | None, *, is_loading: bool
+    chunks: Sequence[Any], optimizer: MegatronOptimizer | None, *, is_loading: bool
 ) -> dict[str, Any]:
-    """Describe this rank's shards: the model's, and the optimizer's when it takes part."""
-    # A copy each time: megatron-core leaves process groups in it (transformer/utils.py:205).
-    model_state = {
-        key: value
-        for key, value in model.sharded_state_dict(metadata=dict(_CONTENT)).items()
-        # Empty but under FP8 with delayed scaling; an imported model has none.
-        if not key.endswith("_extra_state")
-    }
-    state = {"model": model_state}
+    """Describe this rank's shards: of its model chunks, and the optimizer's when it takes part."""
+    # Names in this dictionary are local to the rank: a chunk counts its layers from 0. The keys of
+    # the shards inside are global.
+    state = {_chunk_name(index): _model_state(chunk) for index, chunk in enumerate(chunks)}
     if optimizer is not None:
         state["optimizer"] = optimizer.sharded_state_dict(
-            model_state, is_loading=is_loading, metadata=dict(_CONTENT)
+            dict(state), is_loading=is_loading, metadata=dict(_CONTENT)
         )
     return state
 
 
+def _model_state(chunk: Any) -> dict[str, Any]:
+    # A copy each time: megatron-core leaves process groups in it (transformer/utils.py:205).
+    return {
+        key: value
+        for key, value in chunk.sharded_state_dict(metadata=dict(_CONTENT)).items()
+        # Empty but under FP8 with delayed scaling; an imported model has none.
+        if not key.endswith("_extra_state")
+    }
+
+
 def save_checkpoint(
     root: Path,
-    model: Any,
+    chunks: Sequence[Any],
     optimizer: MegatronOptimizer | None,
     state: CheckpointState,
     *,
@@ -69,7 +79,7 @@ def save_checkpoint(
 
     Args:
         root: The phase's checkpoint folder.
-        model: This rank's GPTModel.
+        chunks: This rank's model chunks, GPTModels.
         optimizer: Left out when the phase is complete: nothing resumes inside it.
         state: What to record; rank 0's is written.
         hf_folder: The small Hugging Face files to carry along.
@@ -82,7 +92,7 @@ def save_checkpoint(
         tmp.mkdir(parents=True)
     torch.distributed.barrier()
     dist_checkpointing.save(
-        _sharded_state(model, optimizer, is_loading=False),
+        _sharded_state(chunks, optimizer, is_loading=False),
         str(tmp),
         sharded_strategy=TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1),
         content_metadata=dict(_CONTENT),
@@ -96,30 +106,38 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, model: Any, optimizer: MegatronOptimizer | None, *, with_adapters: bool = True
+    folder: Path,
+    chunks: Sequence[Any],
+    optimizer: MegatronOptimizer | None,
+    *,
+    with_adapters: bool = True,
 ) -> None:
-    """Load an iteration folder into this rank's model, and optimizer when given.
+    """Load an iteration folder into this rank's model chunks, and optimizer when given.
 
     Args:
         folder: A complete iteration.
-        model: This rank's GPTModel.
+        chunks: This rank's model chunks, GPTModels.
         optimizer: Left out when a phase begins.
         with_adapters: False when the model's LoRA adapters are new and the checkpoint has none.
 
     Raises:
         CheckpointError: A tensor is missing or has another shape.
     """
-    wanted = _sharded_state(model, optimizer, is_loading=True)
-    kept = {}
-    if not with_adapters:
-        kept = {name: value for name, value in model.state_dict().items() if is_adapter(name)}
-        wanted["model"] = {k: v for k, v in wanted["model"].items() if not is_adapter(k)}
+    wanted = _sharded_state(chunks, optimizer, is_loading=True)
+    kept: dict[str, dict[str, Any]] = {}
+    for index, chunk in enumerate(chunks):
+        name = _chunk_name(index)
+        kept[name] = {}
+        if not with_adapters:
+            kept[name] = {k: v for k, v in chunk.state_dict().items() if is_adapter(k)}
+            wanted[name] = {k: v for k, v in wanted[name].items() if not is_adapter(k)}
     with restricted_metadata_reading():
         try:
             loaded = dist_checkpointing.load(wanted, str(folder))
         except (CheckpointException, KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder}: cannot be loaded into this model: {error}") from error
-    model.load_state_dict({**loaded["model"], **kept})
+    for index, chunk in enumerate(chunks):
+        chunk.load_state_dict({**loaded[_chunk_name(index)], **kept[_chunk_name(index)]})
     if optimizer is not None:
         optimizer.load_state_dict(loaded["optimizer"])
 

@@ -24,7 +24,7 @@ from megatron_msm.formats.files import sha256_of_json
 from megatron_msm.formats.manifest import DatasetManifest, dataset_file
 from megatron_msm.models.adapter_sizes import num_adapter_parameters
 from megatron_msm.models.architecture import ModelShape, read_model_shape
-from megatron_msm.models.layout import check_layout
+from megatron_msm.models.layout import batch_shape, check_layout
 from megatron_msm.train.adapter import check_adapter
 
 # Stages of a few dozen steps looked trained and were not (method.md section 7, rows 3 and 30).
@@ -94,7 +94,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     folder = resolve_checkpoint(config.model.checkpoint)
     state = read_checkpoint_state(folder)
     shape = read_model_shape(folder / HF_FOLDER)
-    check_layout(shape, config.parallel)
+    check_layout(shape, config.parallel, [batch_shape(phase) for phase in config.phases])
     check_adapter(state, config.lora, folder)
     phases = tuple(
         _plan_phase(config, phase, state, shape, seed=config.seed + index)
@@ -184,12 +184,10 @@ def _check_dataset_fits(prefix: Path, manifest: DatasetManifest, state: Checkpoi
 
 def describe(plan: RunPlan) -> list[str]:
     """Return the start-up summary, one line each."""
-    parallel = plan.config.parallel
     lines = [
         f"model      {plan.shape.model_type}, {plan.shape.num_layers} layers, hidden "
         f"{plan.shape.hidden_size}, from {plan.base_folder}",
-        f"layout     tensor {parallel.tensor} x pipeline {parallel.pipeline} x data "
-        f"{parallel.data} = {parallel.world_size} ranks, {plan.config.runtime.dtype}",
+        f"layout     {plan.config.parallel.summary}, {plan.config.runtime.dtype}",
     ]
     if plan.config.lora is not None:
         lora, trainable = plan.config.lora, num_adapter_parameters(plan.shape, plan.config.lora)

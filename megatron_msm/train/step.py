@@ -6,7 +6,8 @@ megatron-core does the division after all micro batches and data parallel ranks 
 how the batch is cut.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,31 +71,42 @@ def forward_step(
     return output, lambda losses_1T: masked_loss(losses_1T, batch.loss_mask_1T)
 
 
-def wrap_data_parallel(
-    model: Any, runtime: Runtime, ranks: ParallelRanks
-) -> DistributedDataParallel:
-    """Put a rank's model behind megatron-core's gradient buffers (fp32, sharded optimizer)."""
-    config = model.config
-    wrapped = DistributedDataParallel(
-        config=config,
-        ddp_config=DistributedDataParallelConfig(
-            grad_reduce_in_fp32=True,
-            use_distributed_optimizer=True,
-            overlap_grad_reduce=runtime.is_cuda,
-            overlap_param_gather=runtime.is_cuda,
-        ),
-        module=model,
-    )
+def wrap_data_parallel(chunks: Sequence[Any], runtime: Runtime) -> list[DistributedDataParallel]:
+    """Put a rank's model chunks behind megatron-core's gradient buffers (fp32, sharded optimizer).
+
+    On a GPU gradients are reduced while the backward pass runs, and weights gathered while the
+    forward pass does. The buffers of later chunks stay whole: their traffic is not waited for.
+    """
+    config = chunks[0].config
+    wrapped = [
+        DistributedDataParallel(
+            config=config,
+            ddp_config=DistributedDataParallelConfig(
+                grad_reduce_in_fp32=True,
+                use_distributed_optimizer=True,
+                overlap_grad_reduce=runtime.is_cuda,
+                overlap_param_gather=runtime.is_cuda,
+            ),
+            module=chunk,
+            disable_bucketing=index > 0,
+        )
+        for index, chunk in enumerate(chunks)
+    ]
     config.finalize_model_grads_func = finalize_model_grads
     if runtime.is_cuda:
-        config.no_sync_func = wrapped.no_sync
-        config.grad_sync_func = wrapped.start_grad_sync
-        config.param_sync_func = wrapped.start_param_sync
+        # One function, or a list for the interleaved schedule (schedules.py:941).
+        config.no_sync_func = _only([chunk.no_sync for chunk in wrapped])
+        config.grad_sync_func = _only([chunk.start_grad_sync for chunk in wrapped])
+        config.param_sync_func = _only([chunk.start_param_sync for chunk in wrapped])
     return wrapped
 
 
+def _only(functions: list[Any]) -> Any:
+    return functions[0] if len(functions) == 1 else functions
+
+
 def build_optimizer(
-    model: DistributedDataParallel, config: OptimizerConfig, runtime: Runtime
+    chunks: Sequence[DistributedDataParallel], config: OptimizerConfig, runtime: Runtime
 ) -> MegatronOptimizer:
     """Build megatron-core's distributed optimizer over the model's current weights."""
     is_bf16 = runtime.params_dtype is torch.bfloat16
@@ -114,13 +126,13 @@ def build_optimizer(
             use_distributed_optimizer=True,
             overlap_param_gather=runtime.is_cuda,
         ),
-        [model],
+        list(chunks),
         use_gloo_process_groups=False,
     )
 
 
 def train_step(
-    model: DistributedDataParallel,
+    chunks: Sequence[DistributedDataParallel],
     optimizer: MegatronOptimizer,
     micro_batches: Iterator[MicroBatch],
     *,
@@ -130,12 +142,14 @@ def train_step(
     ranks: ParallelRanks,
 ) -> StepResult:
     """Make one optimizer step and return its global loss."""
-    model.zero_grad_buffer()
+    for chunk in chunks:
+        chunk.zero_grad_buffer()
     optimizer.zero_grad()
     reports = get_forward_backward_func()(
         forward_step_func=forward_step,
-        data_iterator=micro_batches,
-        model=[model],
+        # Each chunk reads every micro batch: all need the document boundaries.
+        data_iterator=list(itertools.tee(micro_batches, len(chunks))),
+        model=list(chunks),
         num_microbatches=num_microbatches,
         # The packed format is one long row, whatever the micro batch size.
         seq_length=tokens_per_micro_batch,

@@ -18,6 +18,7 @@ from megatron_msm.data.order import PackOrder
 from megatron_msm.formats.checkpoint_folder import RUN_FILE
 from megatron_msm.formats.files import write_text_atomic
 from megatron_msm.models.build import build_model
+from megatron_msm.models.context import ContextShare
 from megatron_msm.models.lora import initialize_adapters
 from megatron_msm.models.trainable import check_trainable
 from megatron_msm.runtime.device import Runtime
@@ -60,18 +61,19 @@ class Trainer:
         phase, saved = start.phase, start.saved
         config = phase.config
         run = self.plan.config
-        model = build_model(self.plan.shape, run.parallel, self.runtime, self.ranks, run.lora)
+        chunks = build_model(self.plan.shape, run.parallel, self.runtime, self.ranks, run.lora)
         first_step = 0
         if saved is None:
             if run.lora is not None:
-                initialize_adapters(model, run.seed)
+                for chunk in chunks:
+                    initialize_adapters(chunk, run.seed)
             has_adapters = start.parent.state.adapter is not None
-            load_checkpoint(start.parent.folder, model, None, with_adapters=has_adapters)
-        check_trainable(model, self.plan.shape, run.lora, self.ranks)
-        wrapped = wrap_data_parallel(model, self.runtime, self.ranks)
+            load_checkpoint(start.parent.folder, chunks, None, with_adapters=has_adapters)
+        check_trainable(chunks, self.plan.shape, run.lora, self.ranks)
+        wrapped = wrap_data_parallel(chunks, self.runtime)
         optimizer = build_optimizer(wrapped, config.optimizer, self.runtime)
         if saved is not None:
-            load_checkpoint(saved.folder, model, optimizer)
+            load_checkpoint(saved.folder, chunks, optimizer)
             first_step = saved.state.iteration
         order = phase.order
         with (
@@ -101,7 +103,7 @@ class Trainer:
                     if metrics is not None:
                         metrics.flush_to_disk()
                     bar.note("saving")
-                    self._save(start, step + 1, model, None if is_last else optimizer)
+                    self._save(start, step + 1, chunks, None if is_last else optimizer)
 
     def _micro_batches(self, phase: PhasePlan, order: PackOrder, step: int) -> Iterator[MicroBatch]:
         return micro_batches_of_step(
@@ -112,6 +114,7 @@ class Trainer:
             micro_batch_size=phase.config.micro_batch_size,
             data_rank=self.ranks.data_rank,
             data_size=self.ranks.data_size,
+            context=ContextShare(self.ranks.context_rank, self.ranks.context_size),
             device=self.runtime.device,
         )
 
@@ -119,7 +122,7 @@ class Trainer:
         self,
         start: PhaseStart,
         num_done: int,
-        model: Any,
+        chunks: list[Any],
         optimizer: MegatronOptimizer | None,
     ) -> None:
         phase, parent = start.phase, start.parent.state
@@ -139,7 +142,7 @@ class Trainer:
         )
         save_checkpoint(
             root,
-            model,
+            chunks,
             optimizer,
             state,
             hf_folder=self.plan.hf_folder,

@@ -1,5 +1,7 @@
 """What a rank does in the layout tests; results go to files that the test compares."""
 
+import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,35 +17,36 @@ from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.data.packed_dataset import Pack
 from megatron_msm.formats.checkpoint_folder import HF_FOLDER, read_checkpoint_state
 from megatron_msm.models.architecture import read_model_shape
+from megatron_msm.models.context import ContextShare
 
 NUM_STEPS = 5
-NUM_PACKS = 2
+NUM_PACKS = 4
 SEQ_LENGTH = 48
+ALIGN = 4
+"""Documents have a multiple of this many positions, so that two context ranks can share them."""
 OPTIMIZER = OptimizerConfig(lr=1.0, weight_decay=0.1, clip_grad_norm=0.5)
 """The peak learning rate is each model's own: see `Case`."""
 SCHEDULE = ScheduleConfig(kind="cosine", warmup_fraction=0.4)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A parallel layout, printable as a test id."""
-
-    tensor: int = 1
-    pipeline: int = 1
-    data: int = 1
-
-    def __str__(self) -> str:
-        return f"tp{self.tensor}-pp{self.pipeline}-dp{self.data}"
-
-    @property
-    def config(self) -> ParallelConfig:
-        return ParallelConfig(tensor=self.tensor, pipeline=self.pipeline, data=self.data)
+def layout_name(layout: ParallelConfig) -> str:
+    """Return a short test id: `tp2sp-pp2vpp2-dp1` is `tp2sp-pp2vpp2`."""
+    uneven = "".join(map(str, layout.layers_per_stage or ()))
+    parts = {
+        "tp": (layout.tensor, "sp" if layout.sequence else ""),
+        "pp": (layout.pipeline, f"layers{uneven}" if uneven else ""),
+        "vpp": (layout.virtual_pipeline, ""),
+        "cp": (layout.context, ""),
+        "dp": (layout.data, ""),
+    }
+    return "-".join(f"{n}{size}{more}" for n, (size, more) in parts.items() if size > 1) or "single"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model that a layout is tested with."""
+    """A model under a layout."""
 
+    layout: ParallelConfig
     checkpoint: Path
     out: Path
     """Where the ranks write."""
@@ -59,12 +62,12 @@ def packs_of_step(step: int, corpus: npt.NDArray[np.int64]) -> list[Pack]:
 
 
 def _random_pack(generator: np.random.Generator, index: int, corpus: npt.NDArray[np.int64]) -> Pack:
-    cuts = np.sort(generator.choice(np.arange(3, SEQ_LENGTH - 3), 3, replace=False))
+    cuts = np.sort(generator.choice(np.arange(ALIGN, SEQ_LENGTH, ALIGN), 3, replace=False))
     lengths = np.diff([0, *cuts, SEQ_LENGTH])
     starts = generator.integers(0, len(corpus) - SEQ_LENGTH - 1, len(lengths))
     windows = [np.arange(start, start + n) for start, n in zip(starts, lengths, strict=True)]
     positions = np.concatenate(windows)
-    mask = generator.random(SEQ_LENGTH) < (0.2 + 0.2 * index)
+    mask = generator.random(SEQ_LENGTH) < (0.1 + 0.2 * index)
     mask[0] = True
     mask[cuts[-1] :] = False  # the last segment is padding
     return Pack(
@@ -77,45 +80,49 @@ def _random_pack(generator: np.random.Generator, index: int, corpus: npt.NDArray
 
 @dataclass(frozen=True)
 class Rank:
-    """A rank with a loaded model."""
+    """A rank with its loaded model chunks."""
 
-    model: Any
+    chunks: list[Any]
     runtime: Any
     ranks: Any
-    layout: Layout
+    layout: ParallelConfig
     checkpoint: Path
 
     def micro_batches(self, packs: list[Pack]) -> Iterator[Any]:
         from megatron_msm.data.batch import collate
 
         for pack in packs[self.ranks.data_rank :: self.layout.data]:
-            yield collate([pack], self.runtime.device)
+            yield collate([pack], self.runtime.device, self.context)
+
+    @property
+    def context(self) -> ContextShare:
+        return ContextShare(self.ranks.context_rank, self.ranks.context_size)
 
 
-def join(layout: Layout) -> tuple[Any, Any]:
+def join(layout: ParallelConfig) -> tuple[Any, Any]:
     """Join the process groups; return the runtime and this rank's place."""
     from megatron_msm.runtime import process_groups
     from megatron_msm.runtime.device import select_runtime
 
     runtime = select_runtime(RuntimeConfig(device="cpu", dtype="fp32"), local_rank=0)
     info = process_groups.rank_info_from_environment()
-    ranks = process_groups.initialize(info, runtime, layout.config, seed=1, timeout_min=5)
+    ranks = process_groups.initialize(info, runtime, layout, seed=1, timeout_min=5)
     return runtime, ranks
 
 
-def load(layout: Layout, checkpoint: Path, runtime: Any, ranks: Any) -> Rank:
+def load(layout: ParallelConfig, checkpoint: Path, runtime: Any, ranks: Any) -> Rank:
     """Build this rank's part of the checkpoint's model and load it."""
     from megatron_msm.models.build import build_model
     from megatron_msm.train.checkpoint import load_checkpoint
 
     shape = read_model_shape(checkpoint / HF_FOLDER)
-    model = build_model(shape, layout.config, runtime, ranks)
-    load_checkpoint(checkpoint, model, None)
-    return Rank(model, runtime, ranks, layout, checkpoint)
+    chunks = build_model(shape, layout, runtime, ranks)
+    load_checkpoint(checkpoint, chunks, None)
+    return Rank(chunks, runtime, ranks, layout, checkpoint)
 
 
 def logits_of_packs(rank: Rank, packs: list[Pack]) -> list[torch.Tensor] | None:
-    """Return [S, V] logits of each pack on the last stage, None elsewhere."""
+    """Return [S, V] logits of this data rank's packs on the last stage, None elsewhere."""
     from megatron.core.pipeline_parallel import get_forward_backward_func
     from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
 
@@ -133,8 +140,8 @@ def logits_of_packs(rank: Rank, packs: list[Pack]) -> list[torch.Tensor] | None:
     with torch.no_grad():
         outputs = get_forward_backward_func()(
             forward_step_func=forward_step,
-            data_iterator=iter(mine),
-            model=[rank.model],
+            data_iterator=[iter(mine) for _ in rank.chunks],
+            model=rank.chunks,
             num_microbatches=len(mine),
             seq_length=len(packs[0].tokens),
             micro_batch_size=1,
@@ -143,31 +150,69 @@ def logits_of_packs(rank: Rank, packs: list[Pack]) -> list[torch.Tensor] | None:
         )
         if not rank.ranks.is_last_stage:
             return None
-        return [
+        whole = [
             gather_from_tensor_model_parallel_region(output, group=rank.ranks.groups.tp)[0]
             for output in outputs
         ]
+        own_packs = packs[rank.ranks.data_rank :: rank.layout.data]
+        return [
+            _of_all_context_ranks(rank, logits, pack)
+            for logits, pack in zip(whole, own_packs, strict=True)
+        ]
 
 
-def save_logits(layout: Layout, checkpoint: Path, batches: list[list[Pack]], out: Path) -> None:
-    """Write the logits of each batch of packs to `out`, from data parallel rank 0."""
+def _of_all_context_ranks(rank: Rank, logits_TV: torch.Tensor, pack: Pack) -> torch.Tensor:
+    """Put the context ranks' shares together again; [S, V] in the pack's order."""
+    size = rank.layout.context
+    shares = [torch.empty_like(logits_TV) for _ in range(size)]
+    torch.distributed.all_gather(shares, logits_TV.contiguous(), group=rank.ranks.groups.cp)
+    whole = torch.empty(len(pack.tokens), logits_TV.shape[-1])
+    for index, share in enumerate(shares):
+        whole[ContextShare(index, size).positions(pack.segment_lengths)] = share
+    return whole
+
+
+def is_first_replica(rank: Rank) -> bool:
+    """Return whether this rank is the one of its last stage that writes for all."""
+    groups = rank.ranks.groups
+    return bool(rank.ranks.is_last_stage and groups.tp.rank() == 0 and groups.cp.rank() == 0)
+
+
+def save_logits(
+    layouts: list[ParallelConfig], checkpoint: Path, batches: list[list[Pack]], out: Path
+) -> None:
+    """Write the logits of each batch of packs to `out`/layout.pt, from data parallel rank 0."""
+    for rank in _in_each_layout(layouts, checkpoint):
+        results = [logits_of_packs(rank, packs) for packs in batches]
+        if is_first_replica(rank) and rank.ranks.data_rank == 0:
+            torch.save(results, out / f"{layout_name(rank.layout)}.pt")
+
+
+def _in_each_layout(layouts: list[ParallelConfig], checkpoint: Path) -> Iterator[Rank]:
+    for layout in layouts:
+        with joined(layout) as (runtime, ranks):
+            yield load(layout, checkpoint, runtime, ranks)
+
+
+@contextlib.contextmanager
+def joined(layout: ParallelConfig) -> Iterator[tuple[Any, Any]]:
+    """Take part in a layout's process groups; an error says which layout it was."""
     from megatron_msm.runtime import process_groups
 
-    rank = load(layout, checkpoint, *join(layout))
-    results = [logits_of_packs(rank, packs) for packs in batches]
-    if rank.ranks.is_last_stage and rank.ranks.groups.tp.rank() == 0 and rank.ranks.data_rank == 0:
-        torch.save(results, out)
+    # Each layout in these processes gets a rendezvous of its own.
+    os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
+    try:
+        yield join(layout)
+    except Exception as error:
+        raise RuntimeError(f"in layout {layout_name(layout)}") from error
     process_groups.shut_down()
 
 
-def save_mathematics(layout: Layout, cases: list[Case]) -> None:
+def save_mathematics(cases: list[Case]) -> None:
     """Write for each case what `_save_mathematics` writes, in one set of processes."""
-    from megatron_msm.runtime import process_groups
-
-    runtime, ranks = join(layout)
     for case in cases:
-        _save_mathematics(load(layout, case.checkpoint, runtime, ranks), case)
-    process_groups.shut_down()
+        with joined(case.layout) as (runtime, ranks):
+            _save_mathematics(load(case.layout, case.checkpoint, runtime, ranks), case)
 
 
 def _save_mathematics(rank: Rank, case: Case) -> None:
@@ -179,10 +224,10 @@ def _save_mathematics(rank: Rank, case: Case) -> None:
 
     layout, out = rank.layout, case.out
     logits = logits_of_packs(rank, packs_of_step(0, case.corpus))
-    if logits is not None and rank.ranks.groups.tp.rank() == 0:
+    if is_first_replica(rank):
         torch.save(logits, out / f"logits_{rank.ranks.data_rank}.pt")
     _save(rank, _gradients(rank, case.corpus), out / "gradients")
-    wrapped = wrap_data_parallel(rank.model, rank.runtime, rank.ranks)
+    wrapped = wrap_data_parallel(rank.chunks, rank.runtime)
     optimizer = build_optimizer(wrapped, OPTIMIZER, rank.runtime)
     results = []
     for step in range(NUM_STEPS):
@@ -197,13 +242,13 @@ def _save_mathematics(rank: Rank, case: Case) -> None:
             ranks=rank.ranks,
         )
         results.append([result.loss_nats, result.num_loss_tokens, result.grad_norm])
-    _save(rank, rank.model, out / "weights")
+    _save(rank, rank.chunks, out / "weights")
     if rank.ranks.rank == 0:
         (out / "steps.json").write_text(json.dumps(results))
 
 
-def _gradients(rank: Rank, corpus: npt.NDArray[np.int64]) -> Any:
-    """Return a second model whose weights are the gradients of step 0's global loss."""
+def _gradients(rank: Rank, corpus: npt.NDArray[np.int64]) -> list[Any]:
+    """Return second model chunks whose weights are the gradients of step 0's global loss."""
     from megatron.core.distributed import (
         DistributedDataParallel,
         DistributedDataParallelConfig,
@@ -211,43 +256,42 @@ def _gradients(rank: Rank, corpus: npt.NDArray[np.int64]) -> Any:
     )
     from megatron.core.pipeline_parallel import get_forward_backward_func
 
-    from megatron_msm.train.checkpoint import load_checkpoint
     from megatron_msm.train.step import forward_step
 
     # Gradients whole on every replica, which the sharded optimizer's buffers would not keep.
-    second = start_model_again(rank)
-    load_checkpoint(rank.checkpoint, second, None)
-    config = DistributedDataParallelConfig(grad_reduce_in_fp32=True)
-    wrapped = DistributedDataParallel(config=second.config, ddp_config=config, module=second)
-    second.config.finalize_model_grads_func = finalize_model_grads
-    wrapped.zero_grad_buffer()
+    second = load(rank.layout, rank.checkpoint, rank.runtime, rank.ranks).chunks
+    config = second[0].config
+    wrapped = [
+        DistributedDataParallel(
+            config=config,
+            ddp_config=DistributedDataParallelConfig(grad_reduce_in_fp32=True),
+            module=chunk,
+        )
+        for chunk in second
+    ]
+    config.finalize_model_grads_func = finalize_model_grads
     packs = packs_of_step(0, corpus)
+    for chunk in wrapped:
+        chunk.zero_grad_buffer()
     get_forward_backward_func()(
         forward_step_func=forward_step,
-        data_iterator=rank.micro_batches(packs),
-        model=[wrapped],
+        data_iterator=[rank.micro_batches(packs) for _ in wrapped],
+        model=wrapped,
         num_microbatches=NUM_PACKS // rank.layout.data,
         seq_length=SEQ_LENGTH,
         micro_batch_size=1,
         forward_only=False,
     )
-    for parameter in second.parameters():
-        parameter.data.copy_(parameter.main_grad)
+    for chunk in second:
+        for parameter in chunk.parameters():
+            parameter.data.copy_(parameter.main_grad)
     return second
 
 
-def start_model_again(rank: Rank) -> Any:
-    """Build the same part of the model once more."""
-    from megatron_msm.models.build import build_model
-
-    shape = read_model_shape(rank.checkpoint / HF_FOLDER)
-    return build_model(shape, rank.layout.config, rank.runtime, rank.ranks)
-
-
-def _save(rank: Rank, model: Any, root: Path) -> None:
+def _save(rank: Rank, chunks: list[Any], root: Path) -> None:
     from megatron_msm.train.checkpoint import save_checkpoint
 
     state = read_checkpoint_state(rank.checkpoint).model_copy(update={"files": {}})
     save_checkpoint(
-        root, model, None, state, hf_folder=rank.checkpoint / HF_FOLDER, run_yaml="test: true\n"
+        root, chunks, None, state, hf_folder=rank.checkpoint / HF_FOLDER, run_yaml="test: true\n"
     )

@@ -1,7 +1,6 @@
 """What a rank does in the LoRA tests; results go to files that the test compares."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import torch
 
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.optimization import OptimizerConfig
+from megatron_msm.config.parallel import ParallelConfig
 from tests.distributed.layout_worker import (
     NUM_PACKS,
     NUM_STEPS,
     SEQ_LENGTH,
-    Layout,
-    join,
+    Rank,
+    joined,
     packs_of_step,
 )
 
@@ -30,6 +30,7 @@ SEED = 5
 class LoraCase:
     """A run of a few steps on one model."""
 
+    layout: ParallelConfig
     checkpoint: Path
     """Iteration folder of the base, or of a checkpoint with adapters."""
     out: Path
@@ -37,78 +38,81 @@ class LoraCase:
     has_adapters: bool = False
 
 
-def train_adapters(layout: Layout, case: LoraCase) -> None:
-    """Save the adapters before and after some steps, and what the steps showed."""
+def train_adapters(cases: list[LoraCase]) -> None:
+    """Save each case's adapters before and after some steps, and what the steps showed."""
+    for case in cases:
+        with joined(case.layout) as (runtime, ranks):
+            _train_adapters(case, runtime, ranks)
+
+
+def _train_adapters(case: LoraCase, runtime: Any, ranks: Any) -> None:
     from megatron_msm.models.trainable import check_trainable
-    from megatron_msm.runtime import process_groups
     from megatron_msm.train.checkpoint import load_checkpoint
 
-    runtime, ranks = join(layout)
-    model, shape = _build(layout, case, runtime, ranks)
-    load_checkpoint(case.checkpoint, model, None, with_adapters=case.has_adapters)
-    check_trainable(model, shape, LORA, ranks)
-    _save(case, model, "start")
-    steps = _train(layout, case, model, runtime, ranks)
-    _save(case, model, "end")
+    chunks, shape = _build(case, runtime, ranks)
+    load_checkpoint(case.checkpoint, chunks, None, with_adapters=case.has_adapters)
+    check_trainable(chunks, shape, LORA, ranks)
+    _save(case, chunks, "start")
+    steps = _train(case, Rank(chunks, runtime, ranks, case.layout, case.checkpoint))
+    _save(case, chunks, "end")
     if ranks.rank == 0:
         (case.out / "steps.json").write_text(json.dumps(steps))
-    process_groups.shut_down()
 
 
-def _build(layout: Layout, case: LoraCase, runtime: Any, ranks: Any) -> tuple[Any, Any]:
+def _build(case: LoraCase, runtime: Any, ranks: Any) -> tuple[Any, Any]:
     from megatron_msm.formats.checkpoint_folder import HF_FOLDER
     from megatron_msm.models.architecture import read_model_shape
     from megatron_msm.models.build import build_model
     from megatron_msm.models.lora import initialize_adapters
 
     shape = read_model_shape(case.checkpoint / HF_FOLDER)
-    model = build_model(shape, layout.config, runtime, ranks, LORA)
-    initialize_adapters(model, SEED)
-    return model, shape
+    chunks = build_model(shape, case.layout, runtime, ranks, LORA)
+    for chunk in chunks:
+        initialize_adapters(chunk, SEED)
+    return chunks, shape
 
 
-def _train(
-    layout: Layout, case: LoraCase, model: Any, runtime: Any, ranks: Any
-) -> list[list[float]]:
+def _train(case: LoraCase, rank: Rank) -> list[list[float]]:
     from megatron_msm.train.step import build_optimizer, train_step, wrap_data_parallel
 
-    wrapped = wrap_data_parallel(model, runtime, ranks)
-    optimizer = build_optimizer(wrapped, OPTIMIZER, runtime)
+    wrapped = wrap_data_parallel(rank.chunks, rank.runtime)
+    optimizer = build_optimizer(wrapped, OPTIMIZER, rank.runtime)
     steps = []
     for step in range(NUM_STEPS):
-        before = {name: value.clone() for name, value in model.named_parameters()}
+        before = {name: value.clone() for name, value in _parameters(rank.chunks).items()}
         result = train_step(
             wrapped,
             optimizer,
-            _micro_batches(layout, case, step, runtime, ranks),
-            num_microbatches=NUM_PACKS // layout.data,
+            rank.micro_batches(packs_of_step(step, case.corpus)),
+            num_microbatches=NUM_PACKS // case.layout.data,
             tokens_per_micro_batch=SEQ_LENGTH,
             lr=OPTIMIZER.lr,
-            ranks=ranks,
+            ranks=rank.ranks,
         )
-        _check_what_moved(model, before, step)
+        _check_what_moved(_parameters(rank.chunks), before, step)
         steps.append([result.loss_nats, result.grad_norm])
     return steps
 
 
-def _micro_batches(
-    layout: Layout, case: LoraCase, step: int, runtime: Any, ranks: Any
-) -> Iterator[Any]:
-    from megatron_msm.data.batch import collate
+def _parameters(chunks: list[Any]) -> dict[str, torch.Tensor]:
+    return {
+        f"{index}.{name}": value
+        for index, chunk in enumerate(chunks)
+        for name, value in chunk.named_parameters()
+    }
 
-    for pack in packs_of_step(step, case.corpus)[ranks.data_rank :: layout.data]:
-        yield collate([pack], runtime.device)
 
-
-def _check_what_moved(model: Any, before: dict[str, torch.Tensor], step: int) -> None:
+def _check_what_moved(
+    after: dict[str, torch.Tensor], before: dict[str, torch.Tensor], step: int
+) -> None:
     """B starts at zero, so A's first gradient is zero; from the second step on all moves."""
-    for name, value in model.named_parameters():
+    for name, value in after.items():
         has_moved = not torch.equal(value, before[name])
         is_trainable = name.endswith("lora_b") or (name.endswith("lora_a") and step > 0)
         assert has_moved == is_trainable or (name.endswith("lora_a") and step == 0), (name, step)
 
 
-def _save(case: LoraCase, model: Any, name: str) -> None:
+def _save(case: LoraCase, chunks: list[Any], name: str) -> None:
     from megatron_msm.formats.checkpoint_folder import HF_FOLDER, read_checkpoint_state
     from megatron_msm.train.adapter import adapter_record
     from megatron_msm.train.checkpoint import save_checkpoint
@@ -116,4 +120,4 @@ def _save(case: LoraCase, model: Any, name: str) -> None:
     state = read_checkpoint_state(case.checkpoint)
     state = state.model_copy(update={"files": {}, "adapter": adapter_record(LORA)})
     hf_folder = case.checkpoint / HF_FOLDER
-    save_checkpoint(case.out / name, model, None, state, hf_folder=hf_folder, run_yaml="x: y\n")
+    save_checkpoint(case.out / name, chunks, None, state, hf_folder=hf_folder, run_yaml="x: y\n")

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.convert.megatron_reader import MegatronCheckpoint
 from megatron_msm.formats.checkpoint_folder import HF_FOLDER, iteration_folder
@@ -17,13 +18,21 @@ from megatron_msm.models.architecture import read_model_shape
 from megatron_msm.models.registry import table_for
 from megatron_msm.train.adapter import adapter_record
 from tests.distributed import reference
-from tests.distributed.layout_worker import NUM_STEPS, Layout, packs_of_step
+from tests.distributed.layout_worker import NUM_STEPS, layout_name, packs_of_step
 from tests.distributed.lora_worker import LORA, OPTIMIZER, LoraCase, train_adapters
 from tests.distributed.ranks import run_on_ranks
 from tests.tiny import write_tiny_llama
 
 LAYOUTS = {
-    str(layout): layout for layout in (Layout(), Layout(tensor=2, pipeline=2), Layout(data=2))
+    layout_name(layout): layout
+    for layout in (
+        ParallelConfig(),
+        ParallelConfig(data=2),
+        ParallelConfig(context=2),
+        ParallelConfig(pipeline=2, virtual_pipeline=2),
+        ParallelConfig(tensor=2, sequence=True),
+        ParallelConfig(tensor=2, pipeline=2),
+    )
 }
 CORPUS: npt.NDArray[np.int64] = np.random.default_rng(3).integers(0, 300, 4096)
 RELATIVE = 1e-4
@@ -47,9 +56,11 @@ def base(hf_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What the ranks of each layout wrote."""
     outs = {name: tmp_path_factory.mktemp(name) for name in LAYOUTS}
-    for name, layout in LAYOUTS.items():
-        case = LoraCase(base, outs[name], CORPUS)
-        run_on_ranks(train_adapters, layout.config.world_size, layout, case)
+    cases = [LoraCase(LAYOUTS[name], base, out, CORPUS) for name, out in outs.items()]
+    for size in (1, 2, 4):
+        run_on_ranks(
+            train_adapters, size, [case for case in cases if case.layout.world_size == size]
+        )
     return outs
 
 

@@ -13,28 +13,49 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.convert.exporting import export_hf
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.data.packed_dataset import Pack
 from megatron_msm.formats.checkpoint_folder import iteration_folder
 from megatron_msm.formats.tokenizer_files import load_tokenizer, read_tokenizer_files
 from tests.distributed import reference
-from tests.distributed.layout_worker import Case, Layout, packs_of_step, save_mathematics
+from tests.distributed.layout_worker import Case, layout_name, packs_of_step, save_mathematics
 from tests.distributed.ranks import run_on_ranks
 from tests.tiny import write_tiny_llama
 
+L = ParallelConfig
 LAYOUTS = [
-    Layout(),
-    Layout(tensor=3),
-    Layout(pipeline=2),
-    Layout(tensor=3, pipeline=2),
-    Layout(data=2),
+    L(),
+    L(tensor=2),
+    L(tensor=2, sequence=True),
+    L(pipeline=2),
+    L(pipeline=2, layers_per_stage=(1, 3)),
+    L(pipeline=2, virtual_pipeline=2),
+    L(context=2),
+    L(data=2),
+    L(pipeline=4),
+    L(tensor=2, sequence=True, pipeline=2),
+    L(tensor=2, pipeline=2, virtual_pipeline=2),
+    L(tensor=2, sequence=True, context=2),
+    L(tensor=2, sequence=True, data=2),
+    L(context=2, pipeline=2),
+    L(context=2, data=2),
+    L(pipeline=2, virtual_pipeline=2, data=2),
 ]
 # Grouped-query attention everywhere; what differs is whether embeddings are tied, and the heads.
+HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4}
 TINY_MODELS: dict[str, dict[str, Any]] = {
-    "tied": {"tie_word_embeddings": True},
-    "untied": {"tie_word_embeddings": False, "head_dim": 8, "rope_theta": 500000.0},
+    "tied": {**HEADS, "tie_word_embeddings": True},
+    "untied": {**HEADS, "tie_word_embeddings": False, "head_dim": 8, "rope_theta": 500000.0},
 }
+# The real one has 9 heads in 3 groups and 30 layers.
+SMOLLM2_LAYOUTS = [
+    L(),
+    L(pipeline=2, virtual_pipeline=3),
+    L(context=2),
+    L(tensor=3, sequence=True),
+]
 # Random tokens for random models. A pretrained one gets text, and a learning rate that suits it:
 # far from what it knows its gradients are so steep that rounding grows from step to step.
 LEARNING_RATES = {"tied": 1e-3, "untied": 1e-3, "smollm2": 1e-5}
@@ -73,22 +94,37 @@ def checkpoints(
     return {name: iteration_folder(root / name, 0) for name in hf_folders}
 
 
-@pytest.fixture(scope="module", params=LAYOUTS, ids=str)
-def run(
-    request: pytest.FixtureRequest,
+CASES = [
+    *((layout, name) for layout in LAYOUTS for name in TINY_MODELS),
+    *((layout, "smollm2") for layout in SMOLLM2_LAYOUTS),
+]
+
+
+@pytest.fixture(scope="module")
+def results_of(
     checkpoints: dict[str, Path],
     corpora: dict[str, npt.NDArray[np.int64]],
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Layout, dict[str, Path]]:
-    """A layout, and what its ranks wrote for each model."""
-    layout: Layout = request.param
-    outs = {name: tmp_path_factory.mktemp(f"{layout}-{name}") for name in checkpoints}
-    cases = [
-        Case(checkpoints[name], outs[name], corpora[name], lr=lr)
-        for name, lr in LEARNING_RATES.items()
-    ]
-    run_on_ranks(save_mathematics, layout.config.world_size, layout, cases)
-    return layout, outs
+) -> Callable[[ParallelConfig, str], Path]:
+    """Return what the ranks wrote; all cases on as many ranks run in one set of processes."""
+
+    @functools.cache
+    def run(world_size: int) -> dict[tuple[ParallelConfig, str], Path]:
+        cases = {
+            (layout, name): Case(
+                layout,
+                checkpoints[name],
+                tmp_path_factory.mktemp(f"{layout_name(layout)}-{name}"),
+                corpora[name],
+                lr=LEARNING_RATES[name],
+            )
+            for layout, name in CASES
+            if layout.world_size == world_size
+        }
+        run_on_ranks(save_mathematics, world_size, list(cases.values()))
+        return {key: case.out for key, case in cases.items()}
+
+    return lambda layout, name: run(layout.world_size)[layout, name]
 
 
 def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -149,14 +185,17 @@ def expected_of(
     return compute
 
 
-@pytest.mark.parametrize("name", LEARNING_RATES)
+@pytest.mark.parametrize(
+    ("layout", "name"), CASES, ids=[f"{layout_name(layout)}-{name}" for layout, name in CASES]
+)
 def test_logits_gradients_and_weights_after_steps(
+    layout: ParallelConfig,
     name: str,
-    run: tuple[Layout, dict[str, Path]],
+    results_of: Callable[[ParallelConfig, str], Path],
     expected_of: Callable[[str], Expected],
     tmp_path: Path,
 ) -> None:
-    layout, out = run[0], run[1][name]
+    out = results_of(layout, name)
     expected = expected_of(name)
 
     for data_rank in range(layout.data):
