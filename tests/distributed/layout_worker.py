@@ -18,6 +18,7 @@ from megatron_msm.data.packed_dataset import Pack
 from megatron_msm.formats.checkpoint_folder import HF_FOLDER, read_checkpoint_state
 from megatron_msm.models.architecture import read_model_shape
 from megatron_msm.models.context import ContextShare
+from tests.distributed.ranks import free_port
 
 NUM_STEPS = 5
 NUM_PACKS = 4
@@ -199,12 +200,15 @@ def joined(layout: ParallelConfig) -> Iterator[tuple[Any, Any]]:
     """Take part in a layout's process groups; an error says which layout it was."""
     from megatron_msm.runtime import process_groups
 
-    # Each layout in these processes gets a rendezvous of its own.
-    os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
     try:
         yield join(layout)
     except Exception as error:
         raise RuntimeError(f"in layout {layout_name(layout)}") from error
+    # The next layout in these processes meets at a port of its own.
+    port = torch.tensor(free_port() if os.environ["RANK"] == "0" else 0)
+    torch.distributed.broadcast(port, 0)
+    os.environ["MASTER_PORT"] = str(int(port))
+    torch.distributed.barrier()
     process_groups.shut_down()
 
 

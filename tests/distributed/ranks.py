@@ -16,10 +16,14 @@ def run_on_ranks(function: Callable[..., None], world_size: int, *args: Any) -> 
     Raises:
         ProcessRaisedException: A rank failed; the message holds its traceback.
     """
+    spawn(_call, args=(function, world_size, free_port(), args), nprocs=world_size)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(_call, args=(function, world_size, port, args), nprocs=world_size)
+        return int(probe.getsockname()[1])
 
 
 def _call(
