@@ -39,3 +39,9 @@ class MissingExtraError(ConfigError):
             f"{feature} needs packages that are not installed. "
             f"Install them with: pip install 'megatron-msm[{extra}]'"
         )
+
+
+class PreemptedError(MsmError):
+    """The run was told to stop and has saved its position; the same command goes on with it."""
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h

@@ -27,6 +27,7 @@ from megatron_msm.formats.checkpoint_folder import (
 )
 from megatron_msm.formats.files import tmp_path
 from megatron_msm.models.lora import is_adapter
+from megatron_msm.runtime import writer_results
 from megatron_msm.runtime.safe_metadata import restricted_metadata_reading
 from megatron_msm.train.resume import iteration_folders
 
@@ -91,6 +92,7 @@ def save_checkpoint(
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir(parents=True)
     torch.distributed.barrier()
+    writer_results.use_for_next_save()
     dist_checkpointing.save(
         _sharded_state(chunks, optimizer, is_loading=False),
         str(tmp),

@@ -22,8 +22,11 @@ def train(
     """Train the phases of RUN.yaml in order; run again to resume.
 
     Starts one process per rank on this machine. Under torchrun or SLURM (RANK is set) it joins the
-    ranks that were started.
+    ranks that were started. SIGTERM or SIGUSR2 makes it save and end with status 75.
     """
+    from megatron_msm.train.stop import StopSignal
+
+    stop = None if plan_only else StopSignal()
     from megatron_msm.config.load import dump_config, load_config
     from megatron_msm.config.run import RunConfig
     from megatron_msm.formats.files import write_text_atomic
@@ -34,8 +37,8 @@ def train(
 
     config = load_config(run_file, RunConfig, overrides or ())
     is_started_by_others = "RANK" in os.environ
-    if is_started_by_others and os.environ["RANK"] != "0":
-        run_rank(config)
+    if is_started_by_others and os.environ["RANK"] != "0" and stop is not None:
+        run_rank(config, stop)
         return
     plan = plan_run(config)
     for line in describe(plan):
@@ -47,10 +50,10 @@ def train(
     if start.saved is not None:
         done = start.saved.state.iteration
         typer.echo(f"resuming   {start.phase.config.name} after step {done}")
-    if plan_only:
+    if stop is None:
         return
     if is_started_by_others:
-        run_rank(config)
+        run_rank(config, stop)
         return
     config.out.mkdir(parents=True, exist_ok=True)
     resolved = config.out / "msm_run.yaml"
@@ -60,6 +63,7 @@ def train(
         num_ranks=config.parallel.world_size,
         threads=config.runtime.threads_per_rank,
         logs=config.out / "logs",
+        stop=stop,
     )
     if status:
         raise typer.Exit(status)

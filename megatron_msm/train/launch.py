@@ -14,30 +14,43 @@ import sys
 import time
 from pathlib import Path
 
+from megatron_msm.errors import PreemptedError
 from megatron_msm.train.rank import LAUNCHER_PID
+from megatron_msm.train.stop import StopSignal
 
-_POLL_S = 0.2
-_GRACE_S = 10.0
+_POLL_S = 0.1
+# After one rank failed the others see its connections close and say what they know.
+_FAILURE_GRACE_S = 3.0
+# After one rank ended because of a stop signal the others are about to.
+_STOP_GRACE_S = 60.0
 _TAIL_LINES = 15
 
 
-def launch(config_file: Path, *, num_ranks: int, threads: int | None, logs: Path) -> int:
+def launch(
+    config_file: Path, *, num_ranks: int, threads: int | None, logs: Path, stop: StopSignal
+) -> int:
     """Run `num_ranks` ranks of `config_file` to their end.
 
-    Rank 0 writes to this process's terminal, the others to `logs/rank_N.log`.
+    Rank 0 writes to this process's terminal, the others to `logs/rank_N.log`. Stop signals are
+    passed on to the ranks.
 
     Returns:
-        0 when every rank ended well, else the status of the first that did not.
+        0 when every rank ended well, 75 when they were preempted, else the status of the rank that
+        failed.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    ranks = []
+    ranks: list[subprocess.Popen[bytes]] = []
     environment = _shared_environment(num_ranks, threads)
     try:
         for rank in range(num_ranks):
             ranks.append(_start(config_file, rank, num_ranks, environment, logs))
+        stop.hold(lambda number: _forward(ranks, number))
         return _watch(ranks, logs)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the same command goes on after the newest checkpoint\n")
+        return 128 + signal.SIGINT
     finally:
-        _stop(ranks)
+        _kill(ranks)
 
 
 def _shared_environment(num_ranks: int, threads: int | None) -> dict[str, str]:
@@ -68,15 +81,21 @@ def _start(
 
 
 def _watch(ranks: list[subprocess.Popen[bytes]], logs: Path) -> int:
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, lambda received, frame: _forward(ranks, received))
     while True:
         statuses = [rank.poll() for rank in ranks]
+        if PreemptedError.exit_status in statuses:
+            # Also when the signal reached only one rank, before they could agree.
+            _forward(ranks, signal.SIGTERM)
+            _wait(ranks, _STOP_GRACE_S)
+            return PreemptedError.exit_status
         failed = [index for index, status in enumerate(statuses) if status]
         if failed:
-            status = statuses[failed[0]]
+            # A rank that was killed is the cause; the others fail because it is gone.
+            first = min(failed, key=lambda index: (statuses[index] or 0) > 0)
+            status = statuses[first]
             assert status is not None
-            _report(failed[0], status, logs)
+            _report(first, status, logs)
+            _wait(ranks, _FAILURE_GRACE_S)
             return status if status > 0 else 1
         if all(status == 0 for status in statuses):
             return 0
@@ -98,14 +117,14 @@ def _report(rank: int, status: int, logs: Path) -> None:
         sys.stderr.write("".join(f"  {line}\n" for line in lines[-_TAIL_LINES:]))
 
 
-def _stop(ranks: list[subprocess.Popen[bytes]]) -> None:
-    deadline = time.monotonic() + _GRACE_S
+def _wait(ranks: list[subprocess.Popen[bytes]], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any(rank.poll() is None for rank in ranks) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _kill(ranks: list[subprocess.Popen[bytes]]) -> None:
     for rank in ranks:
         if rank.poll() is None:
-            rank.terminate()
-    for rank in ranks:
-        try:
-            rank.wait(max(deadline - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
             rank.kill()
-            rank.wait()
+        rank.wait()

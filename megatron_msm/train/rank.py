@@ -15,7 +15,8 @@ from pathlib import Path
 
 from megatron_msm.config.load import load_config
 from megatron_msm.config.run import RunConfig
-from megatron_msm.errors import MsmError
+from megatron_msm.errors import MsmError, PreemptedError
+from megatron_msm.train.stop import StopSignal
 
 LAUNCHER_PID = "MSM_LAUNCHER_PID"
 """Set by the local launcher: the rank ends when that process does."""
@@ -24,12 +25,15 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 def main() -> None:
     """Train this rank's part of the run file given on the command line."""
+    stop = StopSignal()
     if LAUNCHER_PID in os.environ:
         _die_with_launcher(int(os.environ[LAUNCHER_PID]))
-    run_rank(load_config(Path(sys.argv[1]), RunConfig))
+        # Ctrl-C reaches the launcher too, which then ends the ranks.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run_rank(load_config(Path(sys.argv[1]), RunConfig), stop)
 
 
-def run_rank(config: RunConfig) -> None:
+def run_rank(config: RunConfig, stop: StopSignal) -> None:
     """Train this rank's part; on an error end the process with the status of its class."""
     # megatron-core warns at import about each optional library it does not find; `msm doctor` says
     # it.
@@ -42,7 +46,11 @@ def run_rank(config: RunConfig) -> None:
     )
     logging.getLogger("megatron.core").setLevel(logging.ERROR)
     try:
-        _train(config)
+        _train(config, stop)
+    except PreemptedError as error:
+        if rank == 0:
+            sys.stderr.write(f"preempted  {error}\n")
+        _exit_now(error.exit_status)
     except MsmError as error:
         sys.stderr.write(f"error: {error}\n")
         _exit_now(error.exit_status)
@@ -51,7 +59,7 @@ def run_rank(config: RunConfig) -> None:
         _exit_now(1)
 
 
-def _train(config: RunConfig) -> None:
+def _train(config: RunConfig, stop: StopSignal) -> None:
     # Imported after the warnings are silenced.
     from megatron_msm.runtime import process_groups
     from megatron_msm.runtime.device import select_runtime
@@ -68,7 +76,8 @@ def _train(config: RunConfig) -> None:
         seed=config.seed,
         timeout_min=config.runtime.timeout_min,
     )
-    Trainer(plan, runtime, ranks).fit()
+    stop.hold()
+    Trainer(plan, runtime, ranks, stop).fit()
     process_groups.shut_down()
 
 

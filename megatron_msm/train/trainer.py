@@ -15,6 +15,7 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron_msm.config.load import dump_config
 from megatron_msm.data.batch import MicroBatch, micro_batches_of_step
 from megatron_msm.data.order import PackOrder
+from megatron_msm.errors import PreemptedError
 from megatron_msm.formats.checkpoint_folder import RUN_FILE
 from megatron_msm.formats.files import write_text_atomic
 from megatron_msm.models.build import build_model
@@ -36,13 +37,17 @@ from megatron_msm.train.progress import ProgressBar
 from megatron_msm.train.resume import PhaseStart, lineage_entry, next_phase
 from megatron_msm.train.schedule import learning_rate
 from megatron_msm.train.step import StepResult, build_optimizer, train_step, wrap_data_parallel
+from megatron_msm.train.stop import StopSignal, agree_to_stop
 
 
 class Trainer:
     """Trains the phases of one run on this rank."""
 
-    def __init__(self, plan: RunPlan, runtime: Runtime, ranks: ParallelRanks) -> None:
+    def __init__(
+        self, plan: RunPlan, runtime: Runtime, ranks: ParallelRanks, stop: StopSignal
+    ) -> None:
         self.plan = plan
+        self._stop = stop
         self.runtime = runtime
         self.ranks = ranks
         self.is_writer = ranks.rank == 0
@@ -76,6 +81,8 @@ class Trainer:
             load_checkpoint(saved.folder, chunks, optimizer)
             first_step = saved.state.iteration
         order = phase.order
+        if agree_to_stop(self._stop, self.runtime.device):
+            raise PreemptedError(f"before step {first_step + 1} of {config.name}: nothing to save")
         with (
             _metrics_writer(self.is_writer, self.out, config.name, first_step) as metrics,
             ProgressBar(config.name, phase.num_steps, first_step, shown=self.is_writer) as bar,
@@ -99,11 +106,18 @@ class Trainer:
                 is_last = step + 1 == phase.num_steps
                 if metrics is not None:
                     metrics.write(row)
-                if is_last or (step + 1) % config.checkpoint.save_interval_steps == 0:
+                must_stop = agree_to_stop(self._stop, self.runtime.device)
+                is_due = (step + 1) % config.checkpoint.save_interval_steps == 0
+                if is_last or is_due or must_stop:
                     if metrics is not None:
                         metrics.flush_to_disk()
                     bar.note("saving")
                     self._save(start, step + 1, chunks, None if is_last else optimizer)
+                if must_stop:
+                    raise PreemptedError(
+                        f"after step {step + 1} of {config.name}, which is saved; "
+                        "the same command goes on with the next one"
+                    )
 
     def _micro_batches(self, phase: PhasePlan, order: PackOrder, step: int) -> Iterator[MicroBatch]:
         return micro_batches_of_step(

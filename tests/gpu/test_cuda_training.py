@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.test_train_command import metrics_rows
-from tests.integration.training_runs import msm, prepare_run
+from tests.integration.training_runs import metrics_rows, msm, prepare_run
 
 pytestmark = [
     pytest.mark.gpu,

@@ -1,6 +1,5 @@
 """`msm train` as a user meets it: resume after a kill, torchrun, wrong input."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -12,9 +11,15 @@ import orjson
 import pytest
 import torch
 
-from megatron_msm.convert.megatron_reader import MegatronCheckpoint
 from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
-from tests.integration.training_runs import msm, prepare_run
+from tests.integration.training_runs import (
+    assert_same_result,
+    metrics_rows,
+    msm,
+    prepare_run,
+    start_training,
+    wait_for_step,
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,31 +39,6 @@ def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run_folder(prepared: Path, tmp_path: Path) -> Path:
     return shutil.copytree(prepared, tmp_path / "run")
-
-
-def metrics_rows(folder: Path) -> list[dict[str, float | str]]:
-    lines = (folder / "train" / "metrics.jsonl").read_bytes().splitlines()
-    return [orjson.loads(line) for line in lines]
-
-
-def deterministic(rows: list[dict[str, float | str]]) -> list[dict[str, float | str]]:
-    """Drop what depends on the clock."""
-    clocked = ("throughput/tokens_per_s", "time/step_s")
-    return [{k: v for k, v in row.items() if k not in clocked} for row in rows]
-
-
-def weights(folder: Path, phase: str) -> dict[str, torch.Tensor]:
-    checkpoint = MegatronCheckpoint(resolve_checkpoint(folder / "train" / phase))
-    return {key: checkpoint.read(key) for key in checkpoint.tensors}
-
-
-def assert_same_result(folder: Path, expected: Path) -> None:
-    """Compare weights bit for bit, and the metrics line by line."""
-    for phase in ("midtrain", "sft"):
-        found, wanted = weights(folder, phase), weights(expected, phase)
-        assert found.keys() == wanted.keys()
-        assert all(torch.equal(found[key], wanted[key]) for key in wanted)
-    assert deterministic(metrics_rows(folder)) == deterministic(metrics_rows(expected))
 
 
 def test_phases_run_in_order_and_leave_checkpoints(finished: Path) -> None:
@@ -95,21 +75,8 @@ def test_killed_between_checkpoints_and_restarted_ends_bit_for_bit_the_same(
 
 def kill_at(folder: Path, *, phase: str, step: int) -> None:
     """Start training and SIGKILL the launcher once the step shows in the metrics."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "megatron_msm.cli", "train", "run.yaml"],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # Slow steps: the kill must fall between this step and the next checkpoint.
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    wanted = f'"phase":"{phase}","step":{step},'.encode()
-    metrics = folder / "train" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and wanted in metrics.read_bytes()):
-        assert time.monotonic() < deadline, "the step was not reached"
-        assert process.poll() is None, "training ended before it was killed"
-        time.sleep(0.005)
+    process = start_training(folder)
+    wait_for_step(folder, process, phase=phase, step=step)
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(1)  # the ranks follow their launcher

@@ -3,9 +3,16 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
 
 from megatron_msm.convert.importing import import_hf
+from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.formats.checkpoint_folder import resolve_checkpoint
 from tests.tiny import tiny_chats, tiny_documents, write_jsonl, write_tiny_llama
 
 RUN_YAML = """\
@@ -78,3 +85,62 @@ def prepare_run(folder: Path, *, num_documents: int = 40) -> Path:
         assert done.returncode == 0, done.stderr
     (folder / "run.yaml").write_text(RUN_YAML)
     return folder
+
+
+def start_training(folder: Path, *overrides: str) -> "subprocess.Popen[str]":
+    """Start `msm train run.yaml` in `folder`, with slow steps, and return at once."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "megatron_msm.cli", "train", "run.yaml", *overrides],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_step(folder: Path, process: "subprocess.Popen[str]", *, phase: str, step: int) -> None:
+    """Return as soon as the step shows in the metrics."""
+    wanted = f'"phase":"{phase}","step":{step},'.encode()
+    metrics = folder / "train" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and wanted in metrics.read_bytes()):
+        assert time.monotonic() < deadline, "the step was not reached"
+        assert process.poll() is None, "training ended before the step"
+        time.sleep(0.005)
+
+
+def rank_processes(launcher: int) -> list[int]:
+    """Return the process ids of the ranks that a launcher (ours or torchrun) has started."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return [
+        int(child)
+        for child in children
+        if b"megatron_msm" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+def metrics_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics.jsonl."""
+    lines = (folder / "train" / "metrics.jsonl").read_bytes().splitlines()
+    return [orjson.loads(line) for line in lines]
+
+
+def without_clock(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Drop what depends on the clock."""
+    clocked = ("time/", "throughput/", "memory/")
+    return [{k: v for k, v in row.items() if not k.startswith(clocked)} for row in rows]
+
+
+def weights(folder: Path, phase: str) -> dict[str, torch.Tensor]:
+    """Return every tensor of a phase's newest checkpoint."""
+    checkpoint = MegatronCheckpoint(resolve_checkpoint(folder / "train" / phase))
+    return {key: checkpoint.read(key) for key in checkpoint.tensors}
+
+
+def assert_same_result(folder: Path, expected: Path) -> None:
+    """Compare weights bit for bit, and the metrics line by line."""
+    for phase in ("midtrain", "sft"):
+        found, wanted = weights(folder, phase), weights(expected, phase)
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+    assert without_clock(metrics_rows(folder)) == without_clock(metrics_rows(expected))
