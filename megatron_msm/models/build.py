@@ -10,7 +10,8 @@ from megatron_msm.models.architecture import ModelShape
 from megatron_msm.models.layer_spec import block_spec
 from megatron_msm.models.layout import check_layout, layers_of_stages, padded_vocab_size
 from megatron_msm.models.lora import freeze_base
-from megatron_msm.runtime.device import Runtime
+from megatron_msm.runtime.device import HAS_FUSED_WEIGHT_GRADIENT, Runtime
+from megatron_msm.runtime.fp8 import megatron_precision
 from megatron_msm.runtime.process_groups import ParallelRanks
 
 
@@ -68,7 +69,10 @@ def transformer_config(
         bias_activation_fusion=runtime.is_cuda,
         bias_dropout_fusion=runtime.is_cuda,
         apply_rope_fusion=runtime.is_cuda,
-        gradient_accumulation_fusion=False,
+        # A kernel of apex that adds a weight's gradient into its fp32 buffer. megatron-core's
+        # output layer asks for it when this is on (tensor_parallel/layers.py).
+        gradient_accumulation_fusion=runtime.is_cuda and HAS_FUSED_WEIGHT_GRADIENT,
+        **megatron_precision(runtime.fp8).transformer,
     )
 
 
@@ -136,7 +140,9 @@ def _build_chunk(
         pg_collection=ranks.groups,
         vp_stage=chunk if parallel.virtual_pipeline > 1 else None,
     )
-    model.to(device=runtime.device, dtype=runtime.params_dtype)
+    # On a GPU the layers are made there, in their types, FP8 weights among them.
+    if not runtime.is_cuda:
+        model.to(dtype=runtime.params_dtype)
     if lora is not None:
         freeze_base(model)
     if has_logits and padded != shape.vocab_size:

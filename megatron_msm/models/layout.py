@@ -6,42 +6,19 @@ nothing is, and `check_layout` refuses the others and proposes the nearest of th
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.config.run import PhaseConfig
+from megatron_msm.config.precision import Fp8Config
 from megatron_msm.errors import ConfigError
 from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.batch_shape import BatchShape
+from megatron_msm.models.fp8_sizes import fp8_violations
 
 # Rows of the embedding are padded to a multiple of this times the tensor parallel size, as
 # Megatron-LM does (--make-vocab-size-divisible-by), so that matrix sizes suit the kernels.
 VOCAB_MULTIPLE = 128
 _NUM_PROPOSALS = 3
-
-
-@dataclass(frozen=True)
-class BatchShape:
-    """What a phase's batches ask of a layout."""
-
-    name: str
-    """The phase, for messages."""
-    seq_length: int
-    micro_batch_size: int
-    global_batch_size: int
-    """Packed sequences of one optimizer step."""
-    align: int
-    """Each document's positions are a multiple of this."""
-
-
-def batch_shape(phase: PhaseConfig) -> BatchShape:
-    """Return what a phase's batches ask of a layout."""
-    return BatchShape(
-        name=phase.name,
-        seq_length=phase.seq_length,
-        micro_batch_size=phase.micro_batch_size,
-        global_batch_size=phase.global_batch_size,
-        align=phase.data.packing.align,
-    )
 
 
 def padded_vocab_size(vocab_size: int, tensor_parallel: int) -> int:
@@ -68,25 +45,33 @@ def balanced_layers(num_layers: int, num_stages: int) -> tuple[int, ...]:
 
 
 def check_layout(
-    shape: ModelShape, parallel: ParallelConfig, batches: Sequence[BatchShape] = ()
+    shape: ModelShape,
+    parallel: ParallelConfig,
+    batches: Sequence[BatchShape] = (),
+    fp8: Fp8Config | None = None,
 ) -> None:
     """Refuse a layout that the model or the batches cannot be split into.
 
     Raises:
         ConfigError: The message has the arithmetic and the nearest legal layouts.
     """
-    found = list(violations(shape, parallel, batches))
+    found = list(violations(shape, parallel, batches, fp8))
     if found:
-        raise ConfigError(" ".join([*found, _proposal(shape, parallel, batches)]))
+        raise ConfigError(" ".join([*found, _proposal(shape, parallel, batches, fp8)]))
 
 
 def violations(
-    shape: ModelShape, parallel: ParallelConfig, batches: Sequence[BatchShape] = ()
+    shape: ModelShape,
+    parallel: ParallelConfig,
+    batches: Sequence[BatchShape] = (),
+    fp8: Fp8Config | None = None,
 ) -> Iterator[str]:
     """Yield a sentence for each thing that cannot be split as the layout says."""
     yield from _model_violations(shape, parallel)
     for batch in batches:
         yield from _batch_violations(batch, parallel)
+    if fp8 is not None:
+        yield from fp8_violations(fp8, shape, parallel, batches)
 
 
 def _model_violations(shape: ModelShape, parallel: ParallelConfig) -> Iterator[str]:
@@ -149,7 +134,7 @@ def _batch_violations(batch: BatchShape, parallel: ParallelConfig) -> Iterator[s
             f"{here}.seq_length: {batch.seq_length} is not a multiple of 2 x context "
             f"{parallel.context} = {parallel.document_multiple}."
         )
-    positions = batch.micro_batch_size * batch.seq_length // parallel.context
+    positions = batch.positions(parallel)
     if parallel.sequence and positions % parallel.tensor:
         yield (
             f"parallel.sequence: {here} gives a rank micro_batch_size {batch.micro_batch_size} x "
@@ -163,7 +148,10 @@ def _lcm(align: int, parallel: ParallelConfig) -> int:
 
 
 def legal_layouts(
-    shape: ModelShape, num_ranks: int, batches: Sequence[BatchShape] = ()
+    shape: ModelShape,
+    num_ranks: int,
+    batches: Sequence[BatchShape] = (),
+    fp8: Fp8Config | None = None,
 ) -> Iterator[ParallelConfig]:
     """Yield every legal layout on exactly `num_ranks` ranks, small sizes first.
 
@@ -185,18 +173,13 @@ def legal_layouts(
                     context=context,
                     data=data,
                 )
-                if not any(violations(shape, layout, aligned)):
+                if not any(violations(shape, layout, aligned, fp8)):
                     yield layout
 
 
 def _with_alignment(batch: BatchShape, num_ranks: int) -> BatchShape:
-    return BatchShape(
-        batch.name,
-        batch.seq_length,
-        batch.micro_batch_size,
-        batch.global_batch_size,
-        math.lcm(batch.align, *(2 * n for n in _divisors(num_ranks))),
-    )
+    pieces = math.lcm(*(2 * n for n in _divisors(num_ranks)))
+    return replace(batch, align=math.lcm(batch.align, pieces))
 
 
 def _model_sizes(shape: ModelShape, num_ranks: int) -> Iterator[tuple[int, int, int]]:
@@ -218,16 +201,21 @@ def _divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def _proposal(shape: ModelShape, parallel: ParallelConfig, batches: Sequence[BatchShape]) -> str:
+def _proposal(
+    shape: ModelShape,
+    parallel: ParallelConfig,
+    batches: Sequence[BatchShape],
+    fp8: Fp8Config | None,
+) -> str:
     """Return the nearest legal layouts: on as many ranks, or on the next smaller number."""
     for num_ranks in range(parallel.world_size, 0, -1):
         layouts = sorted(
-            legal_layouts(shape, num_ranks, batches), key=lambda it: _far(it, parallel)
+            legal_layouts(shape, num_ranks, batches, fp8), key=lambda it: _far(it, parallel)
         )
         if layouts:
             nearest = "; or ".join(_settings(it, batches) for it in layouts[:_NUM_PROPOSALS])
             return f"Nearest legal layouts on {num_ranks} ranks: {nearest}."
-    return "No layout of any size is legal for these batches."
+    return "No layout of any size is legal for this model, its batches and this precision."
 
 
 def _settings(layout: ParallelConfig, batches: Sequence[BatchShape]) -> str:
@@ -241,7 +229,8 @@ def _settings(layout: ParallelConfig, batches: Sequence[BatchShape]) -> str:
 
 
 def _far(layout: ParallelConfig, wanted: ParallelConfig) -> float:
-    """Return how far a layout is from the one asked for, in doublings of its sizes."""
+    """Return how far a layout is from the one asked for: doublings of its sizes, and changes."""
     sizes = ("tensor", "pipeline", "virtual_pipeline", "context", "data")
     doublings = [abs(math.log2(getattr(layout, name) / getattr(wanted, name))) for name in sizes]
-    return sum(doublings) + 0.1 * (layout.sequence != wanted.sequence)
+    changes = sum(far > 0 for far in doublings)
+    return sum(doublings) + 0.5 * changes + 0.1 * (layout.sequence != wanted.sequence)

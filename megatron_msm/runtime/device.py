@@ -1,11 +1,15 @@
 """Which machine a rank runs on: CUDA with NCCL, or the CPU with gloo."""
 
+import importlib.util
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import torch
 
+from megatron_msm.config.precision import Fp8Config
 from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.errors import ConfigError
+from megatron_msm.runtime.fp8 import Machine, Version, obstacles
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Runtime:
     backend: str
     """torch.distributed backend: `nccl` or `gloo`."""
     params_dtype: torch.dtype
+    fp8: Fp8Config | None = None
 
     @property
     def is_cuda(self) -> bool:
@@ -25,6 +30,8 @@ class Runtime:
         return self.kind == "cuda"
 
 
+HAS_FUSED_WEIGHT_GRADIENT = importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None
+"""True when this Python has NVIDIA apex's kernel of that name."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -32,14 +39,22 @@ def select_runtime(config: RuntimeConfig, *, local_rank: int) -> Runtime:
     """Return the runtime that the configuration asks for; `auto` takes CUDA when it is there.
 
     Raises:
-        ConfigError: CUDA is asked for and this machine has none, or fewer GPUs than ranks.
+        ConfigError: CUDA is asked for and this machine has none, or fewer GPUs than ranks, or no
+            Transformer Engine; or FP8 is, and something that it needs is missing.
     """
     kind = config.device
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = DTYPES[config.dtype]
+    if config.fp8 is not None:
+        _check_fp8(config.fp8, kind)
     if kind == "cpu":
         return Runtime("cpu", torch.device("cpu"), "gloo", dtype)
+    _check_cuda(local_rank)
+    return Runtime("cuda", torch.device("cuda", local_rank), "nccl", dtype, config.fp8)
+
+
+def _check_cuda(local_rank: int) -> None:
     if not torch.cuda.is_available():
         raise ConfigError(
             "runtime.device: 'cuda' was asked for, but torch sees no GPU on this machine. "
@@ -50,4 +65,37 @@ def select_runtime(config: RuntimeConfig, *, local_rank: int) -> Runtime:
             f"runtime.device: local rank {local_rank} has no GPU, the machine has "
             f"{torch.cuda.device_count()}. Lower the parallel sizes."
         )
-    return Runtime("cuda", torch.device("cuda", local_rank), "nccl", dtype)
+    if importlib.util.find_spec("transformer_engine") is None:
+        raise ConfigError(
+            "runtime.device: ranks on GPUs need Transformer Engine, which is not installed. "
+            "Install it with: pip install 'megatron-msm[gpu]'"
+        )
+
+
+def _check_fp8(fp8: Fp8Config, kind: str) -> None:
+    if kind == "cpu":
+        found = ["it runs on GPUs only, and this rank runs on the CPU."]
+    else:
+        found = list(obstacles(fp8, this_machine()))
+    if found:
+        raise ConfigError(
+            f"runtime.fp8: {' '.join(found)} Leave runtime.fp8 out to train in bf16, or run "
+            "`msm doctor` to see which recipes this machine can run."
+        )
+
+
+def this_machine() -> Machine:
+    """Return the facts of this machine that decide about FP8."""
+    has_gpu = torch.cuda.is_available()
+    has_engine = importlib.util.find_spec("transformer_engine") is not None
+    return Machine(
+        gpu=torch.cuda.get_device_name() if has_gpu else None,
+        compute_capability=torch.cuda.get_device_capability() if has_gpu else None,
+        cuda=_version(torch.version.cuda) if torch.version.cuda else None,
+        transformer_engine=_version(version("transformer_engine")) if has_engine else None,
+    )
+
+
+def _version(text: str) -> Version:
+    major, minor, *_ = text.split(".")
+    return int(major), int(minor)

@@ -19,6 +19,8 @@ def doctor() -> None:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     typer.echo(f"{'disk free':<20} {free:.0f} GiB in {Path.cwd()}")
     typer.echo(f"{'runtime':<20} {_runtime()}")
+    for recipe, state in _fp8_recipes().items():
+        typer.echo(f"{'fp8 ' + recipe:<20} {state}")
     for module, what, remedy in (
         ("transformer_engine", "FP8 and fused layers on GPUs", "pip install 'megatron-msm[gpu]'"),
         ("transformers", "msm eval, msm convert verify", "pip install 'megatron-msm[evals]'"),
@@ -37,3 +39,14 @@ def _runtime() -> str:
         names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
         return f"cuda: {torch.cuda.device_count()} x {', '.join(sorted(names))}"
     return "cpu: gloo ranks, megatron-core's local layers (no GPU seen by torch)"
+
+
+def _fp8_recipes() -> dict[str, str]:
+    """Return for each FP8 recipe that it runs here, or what is missing."""
+    from megatron_msm.config.precision import Fp8Config
+    from megatron_msm.runtime.device import this_machine
+    from megatron_msm.runtime.fp8 import RECIPES, obstacles
+
+    machine = this_machine()
+    found = {recipe: obstacles(Fp8Config(recipe=recipe), machine) for recipe in RECIPES}
+    return {recipe: " ".join(missing) or "runs here" for recipe, missing in found.items()}

@@ -24,7 +24,8 @@ from megatron_msm.formats.files import sha256_of_json
 from megatron_msm.formats.manifest import DatasetManifest, dataset_file
 from megatron_msm.models.adapter_sizes import num_adapter_parameters
 from megatron_msm.models.architecture import ModelShape, read_model_shape
-from megatron_msm.models.layout import batch_shape, check_layout
+from megatron_msm.models.batch_shape import batch_shape
+from megatron_msm.models.layout import check_layout
 from megatron_msm.train.adapter import check_adapter
 
 # Stages of a few dozen steps looked trained and were not (method.md section 7, rows 3 and 30).
@@ -94,7 +95,8 @@ def plan_run(config: RunConfig) -> RunPlan:
     folder = resolve_checkpoint(config.model.checkpoint)
     state = read_checkpoint_state(folder)
     shape = read_model_shape(folder / HF_FOLDER)
-    check_layout(shape, config.parallel, [batch_shape(phase) for phase in config.phases])
+    batches = [batch_shape(phase) for phase in config.phases]
+    check_layout(shape, config.parallel, batches, config.runtime.fp8)
     check_adapter(state, config.lora, folder)
     phases = tuple(
         _plan_phase(config, phase, state, shape, seed=config.seed + index)
@@ -146,7 +148,8 @@ def _phase_identity(
     amounts = [source.amounts for source in phase.data.all_sources]
     packing = phase.data.packing.model_dump(mode="json")
     lora = config.lora and config.lora.model_dump(mode="json")
-    return sha256_of_json([settings, data, amounts, packing, seed, config.runtime.dtype, lora])
+    precision = config.runtime.model_dump(mode="json", include={"dtype", "fp8"})
+    return sha256_of_json([settings, data, amounts, packing, seed, precision, lora])
 
 
 def _check_roles(prefix: Path, data: DataConfig) -> None:
@@ -187,7 +190,7 @@ def describe(plan: RunPlan) -> list[str]:
     lines = [
         f"model      {plan.shape.model_type}, {plan.shape.num_layers} layers, hidden "
         f"{plan.shape.hidden_size}, from {plan.base_folder}",
-        f"layout     {plan.config.parallel.summary}, {plan.config.runtime.dtype}",
+        f"layout     {plan.config.parallel.summary}, {plan.config.runtime.precision}",
     ]
     if plan.config.lora is not None:
         lora, trainable = plan.config.lora, num_adapter_parameters(plan.shape, plan.config.lora)

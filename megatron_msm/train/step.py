@@ -24,6 +24,7 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron_msm.config.optimization import OptimizerConfig
 from megatron_msm.data.batch import MicroBatch
 from megatron_msm.runtime.device import Runtime
+from megatron_msm.runtime.fp8 import megatron_precision
 from megatron_msm.runtime.process_groups import ParallelRanks
 
 
@@ -86,6 +87,7 @@ def wrap_data_parallel(chunks: Sequence[Any], runtime: Runtime) -> list[Distribu
                 use_distributed_optimizer=True,
                 overlap_grad_reduce=runtime.is_cuda,
                 overlap_param_gather=runtime.is_cuda,
+                **megatron_precision(runtime.fp8).data_parallel,
             ),
             module=chunk,
             disable_bucketing=index > 0,
@@ -125,6 +127,7 @@ def build_optimizer(
             params_dtype=runtime.params_dtype,
             use_distributed_optimizer=True,
             overlap_param_gather=runtime.is_cuda,
+            **megatron_precision(runtime.fp8).optimizer,
         ),
         list(chunks),
         use_gloo_process_groups=False,
