@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from megatron_msm.config.checkpoint import CheckpointConfig
 from megatron_msm.config.data import DataConfig
 from megatron_msm.config.lora import LoraConfig
+from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.optimization import DurationConfig, OptimizerConfig, ScheduleConfig
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.runtime import RuntimeConfig
@@ -55,6 +56,7 @@ class RunConfig(Section):
     """Train low-rank adapters instead of all weights; every phase goes on with the same adapters.
     Left out: all weights are trained."""
     runtime: RuntimeConfig = RuntimeConfig()
+    memory: MemoryConfig = MemoryConfig()
     parallel: ParallelConfig = ParallelConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
     """Trained in this order; each starts from the weights the one before ended with."""

@@ -1,22 +1,31 @@
 """A megatron-core GPTModel from a model's shape and a run's layout."""
 
+import functools
+from typing import Any
+
 import torch
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_msm.config.lora import LoraConfig
+from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.models.architecture import ModelShape
 from megatron_msm.models.layer_spec import block_spec
 from megatron_msm.models.layout import check_layout, layers_of_stages, padded_vocab_size
 from megatron_msm.models.lora import freeze_base
+from megatron_msm.models.output_loss import ChunkedLossModel
+from megatron_msm.models.recompute import recompute_settings
 from megatron_msm.runtime.device import HAS_FUSED_WEIGHT_GRADIENT, Runtime
 from megatron_msm.runtime.fp8 import megatron_precision
 from megatron_msm.runtime.process_groups import ParallelRanks
 
 
 def transformer_config(
-    shape: ModelShape, parallel: ParallelConfig, runtime: Runtime
+    shape: ModelShape,
+    parallel: ParallelConfig,
+    runtime: Runtime,
+    memory: MemoryConfig = MemoryConfig(),
 ) -> TransformerConfig:
     """Translate our configuration to megatron-core's. The only place that does."""
     return TransformerConfig(
@@ -73,6 +82,7 @@ def transformer_config(
         # output layer asks for it when this is on (tensor_parallel/layers.py).
         gradient_accumulation_fusion=runtime.is_cuda and HAS_FUSED_WEIGHT_GRADIENT,
         **megatron_precision(runtime.fp8).transformer,
+        **recompute_settings(memory, runtime),
     )
 
 
@@ -94,6 +104,7 @@ def build_model(
     runtime: Runtime,
     ranks: ParallelRanks,
     lora: LoraConfig | None = None,
+    memory: MemoryConfig = MemoryConfig(),
 ) -> list[GPTModel]:
     """Build this rank's part of the model, with undefined weights, on the runtime's device.
 
@@ -106,9 +117,9 @@ def build_model(
         ConfigError: The layout does not fit the model.
     """
     check_layout(shape, parallel)
-    config = transformer_config(shape, parallel, runtime)
+    config = transformer_config(shape, parallel, runtime, memory)
     return [
-        _build_chunk(shape, parallel, config, runtime, ranks, lora, chunk=chunk)
+        _build_chunk(shape, parallel, config, runtime, ranks, lora, memory, chunk=chunk)
         for chunk in range(parallel.virtual_pipeline)
     ]
 
@@ -120,6 +131,7 @@ def _build_chunk(
     runtime: Runtime,
     ranks: ParallelRanks,
     lora: LoraConfig | None,
+    memory: MemoryConfig,
     *,
     chunk: int,
 ) -> GPTModel:
@@ -127,7 +139,7 @@ def _build_chunk(
     padded = padded_vocab_size(shape.vocab_size, parallel.tensor)
     stage = chunk * parallel.pipeline + ranks.groups.pp.rank()
     num_layers = layers_of_stages(shape.num_layers, parallel)[stage]
-    model = GPTModel(
+    model = _model_class(shape, memory)(
         config=config,
         transformer_layer_spec=block_spec(runtime, lora, num_layers=num_layers),
         vocab_size=padded,
@@ -150,6 +162,16 @@ def _build_chunk(
     return model
 
 
+def _model_class(shape: ModelShape, memory: MemoryConfig) -> Any:
+    if memory.loss_chunk_tokens is None:
+        return GPTModel
+    return functools.partial(
+        ChunkedLossModel,
+        real_vocab_size=shape.vocab_size,
+        chunk_tokens=memory.loss_chunk_tokens,
+    )
+
+
 def _exclude_padded_vocabulary(model: GPTModel, vocab_size: int, ranks: ParallelRanks) -> None:
     """Keep the padding rows of the vocabulary out of the softmax.
 
@@ -159,8 +181,10 @@ def _exclude_padded_vocabulary(model: GPTModel, vocab_size: int, ranks: Parallel
     tp_group = ranks.groups.tp
 
     def mask_padding(
-        module: torch.nn.Module, args: object, output: tuple[torch.Tensor, ...]
+        module: torch.nn.Module, args: object, output: torch.Tensor | tuple[torch.Tensor, ...]
     ) -> object:
+        if isinstance(output, torch.Tensor):
+            return output  # losses, made without the padding (output_loss.py)
         logits_SBV, bias = output
         first_row = tp_group.rank() * logits_SBV.shape[-1]
         num_real = min(max(vocab_size - first_row, 0), logits_SBV.shape[-1])

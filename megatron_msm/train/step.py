@@ -26,6 +26,7 @@ from megatron_msm.data.batch import MicroBatch
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.fp8 import megatron_precision
 from megatron_msm.runtime.process_groups import ParallelRanks
+from megatron_msm.train.offload import offload_settings
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def forward_step(
         batch.position_ids_1T,
         None,
         labels=batch.labels_1T,
+        loss_mask=batch.loss_mask_1T,
         packed_seq_params=batch.packed_seq_params,
     )
     return output, lambda losses_1T: masked_loss(losses_1T, batch.loss_mask_1T)
@@ -108,9 +110,20 @@ def _only(functions: list[Any]) -> Any:
 
 
 def build_optimizer(
-    chunks: Sequence[DistributedDataParallel], config: OptimizerConfig, runtime: Runtime
+    chunks: Sequence[DistributedDataParallel],
+    config: OptimizerConfig,
+    runtime: Runtime,
+    *,
+    offload: float = 0.0,
 ) -> MegatronOptimizer:
-    """Build megatron-core's distributed optimizer over the model's current weights."""
+    """Build megatron-core's distributed optimizer over the model's current weights.
+
+    Args:
+        chunks: Wrapped, weights loaded.
+        config: The phase's AdamW settings.
+        runtime: Device and dtype.
+        offload: Share of state and update on the CPU.
+    """
     is_bf16 = runtime.params_dtype is torch.bfloat16
     clip = config.clip_grad_norm if config.clip_grad_norm is not None else float("inf")
     return get_megatron_optimizer(
@@ -128,6 +141,7 @@ def build_optimizer(
             use_distributed_optimizer=True,
             overlap_param_gather=runtime.is_cuda,
             **megatron_precision(runtime.fp8).optimizer,
+            **offload_settings(offload, runtime),
         ),
         list(chunks),
         use_gloo_process_groups=False,

@@ -66,7 +66,9 @@ class Trainer:
         phase, saved = start.phase, start.saved
         config = phase.config
         run = self.plan.config
-        chunks = build_model(self.plan.shape, run.parallel, self.runtime, self.ranks, run.lora)
+        chunks = build_model(
+            self.plan.shape, run.parallel, self.runtime, self.ranks, run.lora, run.memory
+        )
         first_step = 0
         if saved is None:
             if run.lora is not None:
@@ -76,7 +78,9 @@ class Trainer:
             load_checkpoint(start.parent.folder, chunks, None, with_adapters=has_adapters)
         check_trainable(chunks, self.plan.shape, run.lora, self.ranks)
         wrapped = wrap_data_parallel(chunks, self.runtime)
-        optimizer = build_optimizer(wrapped, config.optimizer, self.runtime)
+        optimizer = build_optimizer(
+            wrapped, config.optimizer, self.runtime, offload=run.memory.optimizer_offload
+        )
         if saved is not None:
             load_checkpoint(saved.folder, chunks, optimizer)
             first_step = saved.state.iteration
