@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from data_prep.chat_overlong import Overlong, Part, split, truncated
 from data_prep.chat_think import Think, has_reasoning, without_reasoning
 from data_prep.chat_tokens import ChatEncoder, EncodedChat
-from data_prep.fill import Dropped, Outcome, Row, RowOverlong, provenance_row
+from data_prep.encoded_block import Dropped, Outcome, Row, RowOverlong, provenance_row
 from data_prep.records import Chat, RejectLineError
 
 
@@ -49,7 +49,11 @@ def chat_outcomes(chat: Chat, encoders: Encoders, shape: Shape) -> Iterator[Outc
     is_truncated = shape.overlong == "truncate" and parts != [whole]
     for place, row in enumerate(encoded):
         provenance = provenance_row(
-            chat.line, chat.carried, text=row.text, num_tokens=len(row.tokens)
+            chat.line,
+            chat.carried,
+            text=row.text,
+            utf8=row.text.encode(),
+            num_tokens=len(row.tokens),
         )
         overlong: RowOverlong = "continued" if place else "truncated" if is_truncated else None
         yield Row(row.tokens, provenance, row.mask, overlong)

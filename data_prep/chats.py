@@ -1,11 +1,13 @@
 """`msm prep chats`: conversations to a Megatron indexed dataset with a loss mask."""
 
 import datetime
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import orjson
 
 from data_prep.chat_overlong import Overlong
@@ -15,13 +17,16 @@ from data_prep.chat_template import ChatTemplate
 from data_prep.chat_think import Think
 from data_prep.chat_tokens import ChatEncoder
 from data_prep.dataset_writer import open_writer, refuse_foreign_files
-from data_prep.fill import Outcome, fill
+from data_prep.encoded_block import EncodedBlock, Outcome, gather
+from data_prep.fill import fill
 from data_prep.inputs import expand_inputs
 from data_prep.outcome import Prepared
 from data_prep.parse_lines import parse_chats
 from data_prep.read_lines import MAX_LINE_BYTES, LineReader
 from data_prep.recipe import Recipe, find_finished
 from data_prep.records import Blank, Chat, Item, check_carry
+from data_prep.shards import Shard
+from data_prep.workers import Task, num_workers_for
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.indexed_dataset import token_dtype
 from megatron_msm.formats.manifest import Counts
@@ -51,7 +56,15 @@ class ChatOptions:
     """Further fields of the input line that become columns of the provenance."""
     max_rejects: int = 0
     max_line_bytes: int = MAX_LINE_BYTES
+    shard: Shard | None = None
+    workers: int | None = None
+    """None: as many as there are CPUs, and none for a small input."""
     force: bool = False
+
+    @property
+    def prefix(self) -> Path:
+        """The prefix that is written."""
+        return self.out if self.shard is None else self.shard.prefix(self.out)
 
 
 def prepare_chats(
@@ -60,7 +73,7 @@ def prepare_chats(
     *,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Prepared:
-    """Render and tokenize conversations into the dataset `options.out`.
+    """Render and tokenize conversations into the dataset `options.prefix`.
 
     Raises:
         DataFormatError: The template or an input cannot be used, or too many lines are rejected.
@@ -73,32 +86,69 @@ def prepare_chats(
     arguments = dict(options.template_arguments)
     text = _template_text(files, options.chat_template)
     template = ChatTemplate(text, files.special_tokens, today=today, arguments=arguments)
+    prefix, shard = options.prefix, options.shard
+    reader = LineReader(inputs, shard=shard, max_line_bytes=options.max_line_bytes)
     recipe = _recipe(files, template, options, today)
+    if shard is not None:
+        recipe = replace(recipe, shard=shard.entry(inputs))
     if not options.force:
-        refuse_foreign_files(options.out)
-        finished = find_finished(options.out, recipe, inputs, max_rejects=options.max_rejects)
+        if shard is None:
+            refuse_foreign_files(prefix)
+        finished = find_finished(prefix, recipe, reader, max_rejects=options.max_rejects)
         if finished is not None:
-            return Prepared(finished, already_made=True)
+            return Prepared(prefix, finished, already_made=True)
     wanted = other = ChatEncoder(files, ChatRenderer(template, files))
     if arguments and options.think is not None:
         plain = ChatTemplate(text, files.special_tokens, today=today)
         other = ChatEncoder(files, ChatRenderer(plain, files))
-    lines = LineReader(inputs, max_line_bytes=options.max_line_bytes, on_bytes=on_bytes)
-    dtype = token_dtype(files.vocab_size)
     shape = Shape(options.max_length, options.overlong, options.think)
-    with open_writer(options.out, dtype=dtype, has_mask=True, carry=options.carry) as writer:
+    dtype = token_dtype(files.vocab_size)
+    encode = BlockOfChats(Encoders(wanted, other), shape, dtype=dtype, carry=options.carry)
+    with open_writer(prefix, dtype=dtype, has_mask=True, carry=options.carry) as writer:
         fill(
             writer,
-            parse_chats(lines, carry=options.carry),
-            lambda batch: encode_chats(batch, Encoders(wanted, other), shape),
+            reader.blocks(),
+            encode,
             max_rejects=options.max_rejects,
+            num_workers=num_workers_for(reader.parts, options.workers),
+            on_bytes=on_bytes,
         )
-        return Prepared(writer.publish(recipe, lines.entries), already_made=False)
+        manifest = writer.publish(recipe, reader.entries, may_be_empty=shard is not None)
+        return Prepared(prefix, manifest, already_made=False)
 
 
-def encode_chats(batch: list[Item], encoders: Encoders, shape: Shape) -> Iterator[Outcome]:
+class BlockOfChats:
+    """Turns blocks of lines into rows.
+
+    Args:
+        encoders: The encoders of a conversation's forms.
+        shape: What may become of a conversation.
+        dtype: Of the dataset's tokens.
+        carry: Further fields of the input line to keep.
+    """
+
+    def __init__(
+        self, encoders: Encoders, shape: Shape, *, dtype: npt.DTypeLike, carry: Sequence[str]
+    ) -> None:
+        self._encoders = encoders
+        self._shape = shape
+        self._dtype = dtype
+        self._carry = carry
+
+    def __call__(self, task: Task) -> EncodedBlock:
+        """Return the rows of a block, and its lines that are none."""
+        items = parse_chats(task.block.lines(), carry=self._carry)
+        outcomes = (
+            (item for item in items if isinstance(item, Reject))
+            if task.rejects_only
+            else encode_chats(items, self._encoders, self._shape)
+        )
+        return gather(outcomes, dtype=self._dtype, has_mask=True, carry=self._carry)
+
+
+def encode_chats(items: Iterable[Item], encoders: Encoders, shape: Shape) -> Iterator[Outcome]:
     """Yield the outcomes of each item: chats become rows, the others pass through."""
-    for item in batch:
+    for item in items:
         if isinstance(item, Chat):
             yield from chat_outcomes(item, encoders, shape)
         else:
@@ -176,4 +226,5 @@ def _recipe(
         vocab_size=files.vocab_size,
         settings=settings,
         chat_template=template.text,
+        backend=f"tokenizers {version('tokenizers')}",
     )

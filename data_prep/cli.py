@@ -20,7 +20,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT", help="JSONL files.")]
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="INPUT",
+        help="JSONL (also .gz, .zst), Parquet, Arrow, `datasets` folders, patterns; - is stdin.",
+    ),
+]
 Tokenizer = Annotated[
     Path, typer.Option("--tokenizer", metavar="DIR", help="Folder with the model's tokenizer.json.")
 ]
@@ -36,6 +42,16 @@ MaxLineBytes = Annotated[
 Carry = Annotated[
     list[str] | None,
     typer.Option("--carry", metavar="FIELD", help="Further input field to keep with each row."),
+]
+ShardOf = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="i/n", help="Make only part i (from 0) of n: PREFIX-0000i-of-0000n."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Worker processes; default: the CPUs of this process."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at PREFIX.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -54,32 +70,41 @@ def docs(
     eod_token: Annotated[
         str | None, typer.Option(help="That token; default: the tokenizer's eos token.")
     ] = None,
+    special_tokens: Annotated[
+        Literal["text", "ids"],
+        typer.Option(help="What text that spells a control token, such as <|im_end|>, becomes."),
+    ] = "text",
     carry: Carry = None,
     max_rejects: MaxRejects = 0,
     max_line_bytes: MaxLineBytes = _MAX_LINE_BYTES,
+    shard: ShardOf = None,
+    workers: Workers = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Tokenize documents, lines of {"text": ...}, for midtraining."""
     from data_prep.documents import DocumentOptions, prepare_documents
     from data_prep.progress import show_progress
+    from data_prep.shards import parse_shard
     from megatron_msm.formats.manifest import dataset_prefix
 
     _refuse_eod_without_append(append_eod, eod_token)
-    prefix = dataset_prefix(out)
     options = DocumentOptions(
         tokenizer=tokenizer,
-        out=prefix,
+        out=dataset_prefix(out),
         append_eod=append_eod,
         eod_token=eod_token,
+        special_tokens=special_tokens,
         carry=tuple(carry or ()),
         max_rejects=max_rejects,
         max_line_bytes=max_line_bytes,
+        shard=None if shard is None else parse_shard(shard),
+        workers=workers,
         force=force,
     )
-    with show_progress("docs", total=_total_bytes(inputs), is_bytes=True) as on_bytes:
-        prepared = prepare_documents(inputs, options, on_bytes=on_bytes)
-    _report(prefix, prepared, as_json=as_json)
+    with show_progress("docs", total=_total_bytes(inputs, shard), is_bytes=True) as on_bytes:
+        prepared = prepare_documents(inputs, options, on_bytes=on_bytes, on_slow=_say_slow)
+    _report(prepared, as_json=as_json)
 
 
 @app.command()
@@ -118,18 +143,20 @@ def chats(
     carry: Carry = None,
     max_rejects: MaxRejects = 0,
     max_line_bytes: MaxLineBytes = _MAX_LINE_BYTES,
+    shard: ShardOf = None,
+    workers: Workers = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Render and tokenize chats, lines of {"messages": [...]}, with a loss mask."""
     from data_prep.chats import ChatOptions, parse_template_arguments, prepare_chats
     from data_prep.progress import show_progress
+    from data_prep.shards import parse_shard
     from megatron_msm.formats.manifest import dataset_prefix
 
-    prefix = dataset_prefix(out)
     options = ChatOptions(
         tokenizer=tokenizer,
-        out=prefix,
+        out=dataset_prefix(out),
         max_length=max_length,
         overlong=overlong,
         think=think,
@@ -139,11 +166,13 @@ def chats(
         carry=tuple(carry or ()),
         max_rejects=max_rejects,
         max_line_bytes=max_line_bytes,
+        shard=None if shard is None else parse_shard(shard),
+        workers=workers,
         force=force,
     )
-    with show_progress("chats", total=_total_bytes(inputs), is_bytes=True) as on_bytes:
+    with show_progress("chats", total=_total_bytes(inputs, shard), is_bytes=True) as on_bytes:
         prepared = prepare_chats(inputs, options, on_bytes=on_bytes)
-    _report(prefix, prepared, as_json=as_json)
+    _report(prepared, as_json=as_json)
 
 
 @app.command()
@@ -207,16 +236,20 @@ def merge(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Join datasets into one, byte for byte what one run over all inputs would make."""
-    from data_prep.merge import merge_datasets
+    """Join datasets into one, byte for byte what one run over all inputs would make.
+
+    A PREFIX that was made with --shard stands for all of its shards.
+    """
+    from data_prep.merge import merge_datasets, with_shards
     from data_prep.progress import show_progress
     from megatron_msm.formats.manifest import dataset_prefix, read_manifest
 
-    sources, target = [dataset_prefix(prefix) for prefix in prefixes], dataset_prefix(out)
+    target = dataset_prefix(out)
+    sources = with_shards([dataset_prefix(prefix) for prefix in prefixes], target)
     total = sum(read_manifest(source).counts.kept for source in sources)
     with show_progress("merge", total=total, is_bytes=False) as on_row:
         prepared = merge_datasets(sources, target, force=force, on_row=on_row)
-    _report(target, prepared, as_json=as_json)
+    _report(prepared, as_json=as_json)
 
 
 app.command()(dataset_commands.pack)
@@ -226,19 +259,19 @@ app.command()(dataset_commands.contamination)
 app.command()(dataset_commands.dedup)
 
 
-def _report(prefix: Path, prepared: "Prepared", *, as_json: bool) -> None:
+def _report(prepared: "Prepared", *, as_json: bool) -> None:
     if as_json:
-        _print_json(prepared.as_json(str(prefix)))
+        _print_json(prepared.as_json())
         return
     from data_prep.chats import overlong_lines
     from megatron_msm.formats.manifest import dataset_file
     from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, columns_without_values
 
-    counts = prepared.manifest.counts
+    prefix, counts = prepared.prefix, prepared.manifest.counts
     state = "already made" if prepared.already_made else "made"
     typer.echo(f"{prefix}: {state}, {counts.kept:,} rows, {counts.tokens:,} tokens")
     if prepared.manifest.kind == "chats":
-        share = counts.trained_tokens / counts.tokens
+        share = counts.trained_tokens / max(counts.tokens, 1)
         typer.echo(f"  {counts.trained_tokens:,} tokens carry loss ({share:.0%})")
         for line in overlong_lines(counts):
             typer.echo(f"  {line}")
@@ -262,8 +295,19 @@ def _print_json(value: dict[str, Any]) -> None:
     typer.echo(orjson.dumps(value).decode())
 
 
-def _total_bytes(inputs: list[Path]) -> int:
-    return sum(path.stat().st_size for path in inputs if path.is_file())
+def _total_bytes(inputs: list[Path], shard: str | None) -> int:
+    """Return how much there is to read, for the progress bar; 0 if that cannot be known."""
+    from data_prep.inputs import STDIN, expand_inputs
+    from data_prep.shards import parse_shard
+
+    if STDIN in inputs:
+        return 0
+    total = sum(path.stat().st_size for path in expand_inputs(inputs))
+    return total if shard is None else total // parse_shard(shard).count
+
+
+def _say_slow(reason: str) -> None:
+    typer.echo(f"encoding with tokenizers, the slower back end: {reason}", err=True)
 
 
 def _refuse_eod_without_append(append_eod: bool, eod_token: str | None) -> None:

@@ -9,27 +9,29 @@ PREFIX.manifest.json    the last to appear
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from data_prep.encoded_block import EncodedBlock
 from data_prep.recipe import Recipe
 from megatron_msm.errors import DataFormatError, MsmError
+from megatron_msm.formats.background_hash import HashedFile
 from megatron_msm.formats.files import fsync_path, tmp_path
 from megatron_msm.formats.indexed_dataset import IndexedDatasetWriter, mask_prefix
 from megatron_msm.formats.manifest import (
     Counts,
     DatasetManifest,
+    FileEntry,
     InputEntry,
     dataset_file,
-    file_entry,
     manifest_path,
     write_manifest,
 )
-from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, ProvenanceRow, ProvenanceWriter
+from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, ProvenanceWriter
 from megatron_msm.formats.rejects import REJECTS_SUFFIX, Reject, RejectWriter
 
 FAILED_REJECTS_SUFFIX = ".rejects-failed.jsonl"
@@ -43,8 +45,7 @@ class DatasetWriter:
     """One dataset in the making. Use `open_writer`, which cleans up after an error.
 
     Attributes:
-        lines: Input lines accounted for so far.
-        blank: Those of them that were blank.
+        lines: Input lines given to it so far.
     """
 
     def __init__(
@@ -58,99 +59,96 @@ class DatasetWriter:
         self._rejects = RejectWriter(dataset_file(self._aside, REJECTS_SUFFIX))
         self._trained_tokens = 0
         self.lines = 0
-        self.blank = 0
-        self.overlong_dropped = 0
-        self.overlong_truncated = 0
-        self.extra_rows = 0
+        self._blank = 0
+        self._overlong_dropped = 0
+        self._overlong_truncated = 0
+        self._extra_rows = 0
 
     @property
     def num_rejects(self) -> int:
         """Lines rejected so far, without those dropped on purpose."""
-        return self._rejects.num_rejects - self.overlong_dropped
+        return self._rejects.num_rejects - self._overlong_dropped
 
     @property
     def counts(self) -> Counts:
         """Where the lines went so far."""
         return Counts(
             lines=self.lines,
-            blank=self.blank,
+            blank=self._blank,
             kept=len(self._tokens),
             rejected=self._rejects.num_rejects,
-            overlong_dropped=self.overlong_dropped,
-            overlong_truncated=self.overlong_truncated,
-            extra_rows=self.extra_rows,
+            overlong_dropped=self._overlong_dropped,
+            overlong_truncated=self._overlong_truncated,
+            extra_rows=self._extra_rows,
             tokens=self._tokens.num_tokens,
             trained_tokens=self._trained_tokens,
         )
 
-    def add(
-        self,
-        tokens: npt.NDArray[np.integer[Any]],
-        provenance: ProvenanceRow,
-        mask: npt.NDArray[np.uint8] | None = None,
-    ) -> None:
-        """Append one row.
+    def add_block(self, block: EncodedBlock, *, num_lines: int) -> None:
+        """Append what became of a block of lines.
 
         Args:
-            tokens: [length] token ids.
-            provenance: Where they come from.
-            mask: [length] 1 where the loss counts; needed for a dataset with a mask.
+            block: Its rows, and its lines that are none.
+            num_lines: How many lines were read; `publish` refuses if they are not all there.
         """
-        assert len(tokens) == provenance.tokens, "provenance must count the row's tokens"
-        self.lines += 1
-        self._tokens.add_document(tokens)
+        assert len(block.lengths) == block.provenance.num_rows, "each row has its provenance"
+        self.lines += num_lines
+        self._tokens.add_documents(block.tokens, block.lengths)
         if self._mask is None:
-            self._trained_tokens += len(tokens)
+            self._trained_tokens += len(block.tokens)
         else:
-            assert mask is not None, "this dataset has a mask"
-            assert len(mask) == len(tokens), "the mask must be aligned with the tokens"
-            self._mask.add_document(mask)
-            self._trained_tokens += int(mask.sum())
-        self._provenance.add(provenance)
+            assert block.mask is not None, "this dataset has a mask"
+            self._mask.add_documents(block.mask, block.lengths)
+            self._trained_tokens += int(block.mask.sum(dtype=np.int64))
+        self._provenance.add(block.provenance)
+        for reject in block.rejects:
+            self._rejects.add(reject)
+        self._blank += block.num_blank
+        self._overlong_dropped += block.num_dropped
+        self._overlong_truncated += block.num_truncated
+        self._extra_rows += block.num_continued
 
-    def reject(self, reject: Reject) -> None:
-        """Record one rejected line."""
-        self.lines += 1
-        self._rejects.add(reject)
+    def add_rejects(self, rejects: Iterable[Reject], counts: Counts) -> None:
+        """Append what a finished dataset has besides its rows."""
+        for reject in rejects:
+            self._rejects.add(reject)
+        self.lines += counts.lines - counts.kept
+        self._blank += counts.blank
+        self._overlong_dropped += counts.overlong_dropped
+        self._overlong_truncated += counts.overlong_truncated
+        self._extra_rows += counts.extra_rows
 
-    def drop(self, reject: Reject) -> None:
-        """Record one line that an option leaves out."""
-        self.reject(reject)
-        self.overlong_dropped += 1
-
-    def join_rows(self, rows: int = 1) -> None:
-        """Say that so many of the rows added belong to a line that has a row already."""
-        self.lines -= rows
-        self.extra_rows += rows
-
-    def skip_blank(self, lines: int = 1) -> None:
-        """Count lines of nothing but white space."""
-        self.lines += lines
-        self.blank += lines
-
-    def publish(self, recipe: Recipe, inputs: Sequence[InputEntry]) -> DatasetManifest:
+    def publish(
+        self, recipe: Recipe, inputs: Sequence[InputEntry], *, may_be_empty: bool = False
+    ) -> DatasetManifest:
         """Flush everything, move it to its names, and write the manifest.
+
+        Args:
+            recipe: What made the dataset.
+            inputs: What was read.
+            may_be_empty: Whether no row at all is a result, as for a shard.
 
         Raises:
             DataFormatError: No line became a row.
         """
-        if len(self._tokens) == 0:
+        counts = self.counts
+        assert counts.lines == counts.blank + counts.kept - counts.extra_rows + counts.rejected, (
+            f"lines were lost: {counts}"
+        )
+        if counts.kept == 0 and not may_be_empty:
             raise DataFormatError(
-                f"{self.prefix}: none of the {self.lines} input lines became a row "
-                f"({self.blank} blank, {self.num_rejects} rejected), so there is no dataset. "
+                f"{self.prefix}: none of the {counts.lines} input lines became a row "
+                f"({counts.blank} blank, {self.num_rejects} rejected), so there is no dataset. "
                 "Give an input with at least one usable line."
             )
-        self._finalize()
-        suffixes = (*_TOKEN_FILES, *(_MASK_FILES if self._mask else ()), *_SIDECARS)
-        files = {suffix: file_entry(dataset_file(self._aside, suffix)) for suffix in suffixes}
-        manifest = recipe.manifest(inputs, counts=self.counts, files=files)
+        manifest = recipe.manifest(inputs, counts=counts, files=self._finalize())
         marker = _publishing_marker(self.prefix)
         marker.touch()
         manifest_path(self.prefix).unlink(missing_ok=True)
         fsync_path(self.prefix.parent)
         for suffix in (*_MASK_FILES, FAILED_REJECTS_SUFFIX):
             dataset_file(self.prefix, suffix).unlink(missing_ok=True)
-        for suffix in suffixes:
+        for suffix in manifest.files:
             dataset_file(self._aside, suffix).replace(dataset_file(self.prefix, suffix))
         fsync_path(self.prefix.parent)
         write_manifest(self.prefix, manifest)
@@ -166,22 +164,31 @@ class DatasetWriter:
 
     def discard(self) -> None:
         """Close and remove everything written aside."""
-        self._tokens.close()
-        if self._mask is not None:
-            self._mask.close()
-        self._rejects.close()
-        with contextlib.suppress(OSError):  # a full disk must not hide the first error
-            self._provenance.close()
+        for part in (self._tokens, self._mask, self._rejects, self._provenance):
+            if part is not None:
+                with contextlib.suppress(OSError):  # a full disk must not hide the first error
+                    part.close()
         for suffix in (*_TOKEN_FILES, *_MASK_FILES, *_SIDECARS):
             dataset_file(self._aside, suffix).unlink(missing_ok=True)
 
-    def _finalize(self) -> None:
+    def _finalize(self) -> dict[str, FileEntry]:
+        """Flush every file to disk, and return what the manifest says about it."""
+        written: dict[str, HashedFile] = {}
         self._tokens.finalize()
+        written |= zip(_TOKEN_FILES, self._tokens.written(), strict=True)
         if self._mask is not None:
             self._mask.finalize()
+            written |= zip(_MASK_FILES, self._mask.written(), strict=True)
         self._provenance.finalize()
-        fsync_path(dataset_file(self._aside, PROVENANCE_SUFFIX))
         self._rejects.finalize()
+        written |= {
+            PROVENANCE_SUFFIX: self._provenance.written(),
+            REJECTS_SUFFIX: self._rejects.written(),
+        }
+        return {
+            suffix: FileEntry(bytes=file.num_bytes, sha256=file.hexdigest())
+            for suffix, file in written.items()
+        }
 
 
 @contextlib.contextmanager

@@ -1,33 +1,40 @@
 """`msm prep docs`: a corpus of documents to a Megatron indexed dataset.
 
-The tokens are those of Megatron-LM's tools/preprocess_data.py without the BOS: each text encoded
-on its own, then the end-of-document token. One difference is deliberate: text that spells a control
-token is encoded as plain text.
+The tokens are those of Megatron-LM's tools/preprocess_data.py: each text encoded on its own without
+special tokens, then the end-of-document token. One difference is deliberate: text that spells a
+control token is encoded as plain text, unless `--special-tokens ids` asks for their behaviour.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from data_prep.choose_encoder import choose_encoder
 from data_prep.dataset_writer import open_writer, refuse_foreign_files
-from data_prep.encode import ControlTokenCheck, TextEncoder, TokenizersEncoder
-from data_prep.fill import Outcome, Row, fill, provenance_row
+from data_prep.encode import ControlTokenCheck, EncodedBatch, TextEncoder
+from data_prep.encoded_block import EncodedBlock, provenance_row
+from data_prep.fill import fill
+from data_prep.input_sample import sample_texts
 from data_prep.inputs import expand_inputs
 from data_prep.outcome import Prepared
 from data_prep.parse_lines import parse_documents
 from data_prep.read_lines import MAX_LINE_BYTES, LineReader
 from data_prep.recipe import Recipe, find_finished
-from data_prep.records import Blank, Document, Item, check_carry
+from data_prep.records import Blank, Document, check_carry
+from data_prep.shards import Shard
+from data_prep.workers import Task, num_workers_for
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.indexed_dataset import token_dtype
+from megatron_msm.formats.provenance import provenance_table
 from megatron_msm.formats.rejects import Reject
-from megatron_msm.formats.tokenizer_files import (
-    TokenizerFiles,
-    load_tokenizer,
-    read_tokenizer_files,
-)
+from megatron_msm.formats.tokenizer_files import TokenizerFiles, read_tokenizer_files
+
+SpecialTokens = Literal["text", "ids"]
 
 
 @dataclass(frozen=True)
@@ -39,11 +46,21 @@ class DocumentOptions:
     append_eod: bool = True
     eod_token: str | None = None
     """None: the tokenizer's end-of-sequence token."""
+    special_tokens: SpecialTokens = "text"
+    """What becomes of text that spells a control token: plain text, or the token's id."""
     carry: tuple[str, ...] = ()
     """Further fields of the input line that become columns of the provenance."""
     max_rejects: int = 0
     max_line_bytes: int = MAX_LINE_BYTES
+    shard: Shard | None = None
+    workers: int | None = None
+    """None: as many as there are CPUs, and none for a small input."""
     force: bool = False
+
+    @property
+    def prefix(self) -> Path:
+        """The prefix that is written."""
+        return self.out if self.shard is None else self.shard.prefix(self.out)
 
 
 def prepare_documents(
@@ -51,8 +68,15 @@ def prepare_documents(
     options: DocumentOptions,
     *,
     on_bytes: Callable[[int], None] | None = None,
+    on_slow: Callable[[str], None] | None = None,
 ) -> Prepared:
-    """Tokenize documents into the dataset `options.out`.
+    """Tokenize documents into the dataset `options.prefix`.
+
+    Args:
+        inputs: Files, folders, patterns.
+        options: The command's options.
+        on_bytes: Called with the number of input bytes done, for a progress bar.
+        on_slow: Called with the reason when the fast back end is not used.
 
     Raises:
         DataFormatError: An input cannot be used, or too many of its lines are rejected.
@@ -60,55 +84,132 @@ def prepare_documents(
     """
     inputs = expand_inputs(inputs)
     check_carry(options.carry)
+    prefix, shard = options.prefix, options.shard
     files = read_tokenizer_files(options.tokenizer)
-    recipe = _recipe(files, options)
+    reader = LineReader(inputs, shard=shard, max_line_bytes=options.max_line_bytes)
+    recipe = _recipe(files, options, inputs)
     if not options.force:
-        refuse_foreign_files(options.out)
-        finished = find_finished(options.out, recipe, inputs, max_rejects=options.max_rejects)
+        if shard is None:
+            refuse_foreign_files(prefix)
+        finished = find_finished(prefix, recipe, reader, max_rejects=options.max_rejects)
         if finished is not None:
-            return Prepared(finished, already_made=True)
-    encoder = TokenizersEncoder(load_tokenizer(files, control_tokens_as_text=True))
-    check = ControlTokenCheck(
-        set(files.control_tokens.values()) - {files.model_unk_id}, vocab_size=files.vocab_size
+            return Prepared(prefix, finished, already_made=True)
+    blocks = reader.blocks()
+    first = list(itertools.islice(blocks, 1))
+    chosen = choose_encoder(
+        files,
+        sample_texts(first, reader.parts),
+        control_tokens_as_text=options.special_tokens == "text",
     )
-    lines = LineReader(inputs, max_line_bytes=options.max_line_bytes, on_bytes=on_bytes)
+    if chosen.why_slow is not None and on_slow is not None:
+        on_slow(chosen.why_slow)
     dtype = token_dtype(files.vocab_size)
-    with open_writer(options.out, dtype=dtype, has_mask=False, carry=options.carry) as writer:
+    with open_writer(prefix, dtype=dtype, has_mask=False, carry=options.carry) as writer:
         fill(
             writer,
-            parse_documents(lines, carry=options.carry),
-            lambda batch: encode_documents(batch, encoder, check, eod_id=recipe.eod_id),
+            itertools.chain(first, blocks),
+            DocumentEncoder(chosen.encoder, _check(files, options), recipe, dtype),
             max_rejects=options.max_rejects,
+            num_workers=num_workers_for(reader.parts, options.workers),
+            on_bytes=on_bytes,
         )
-        return Prepared(writer.publish(recipe, lines.entries), already_made=False)
+        manifest = writer.publish(
+            replace(recipe, backend=chosen.encoder.name),
+            reader.entries,
+            may_be_empty=shard is not None,
+        )
+        return Prepared(prefix, manifest, already_made=False)
 
 
-def encode_documents(
-    batch: list[Item], encoder: TextEncoder, check: ControlTokenCheck, *, eod_id: int | None
-) -> Iterator[Outcome]:
-    """Yield the outcome of each item: documents become rows, the others pass through."""
-    documents = [item for item in batch if isinstance(item, Document)]
-    rows = iter(encoder.encode_batch([document.text for document in documents]).rows())
-    for item in batch:
-        if not isinstance(item, Document):
-            assert isinstance(item, Reject | Blank), "chats have no place among documents"
-            yield item
-            continue
-        tokens = next(rows)
-        control = check.first_in(tokens)
-        if len(tokens) == 0:
-            yield item.line.reject("the tokenizer has no token for any character of 'text'")
-        elif control is not None:
-            yield item.line.reject(f"plain text is encoded to control token {control}")
-        else:
-            row = tokens if eod_id is None else np.append(tokens, np.int32(eod_id))
-            provenance = provenance_row(
-                item.line, item.carried, text=item.text, num_tokens=len(row)
-            )
-            yield Row(row, provenance)
+class DocumentEncoder:
+    """Turns blocks of lines into rows.
+
+    Args:
+        encoder: The back end.
+        check: Finds control tokens that plain text must not become.
+        recipe: Says the end-of-document token and the fields to carry.
+        dtype: Of the dataset.
+    """
+
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        check: ControlTokenCheck,
+        recipe: Recipe,
+        dtype: npt.DTypeLike,
+    ) -> None:
+        self._encoder = encoder
+        self._check = check
+        self._eod_id = recipe.eod_id
+        self._carry: Sequence[str] = recipe.settings["carry"]
+        self._dtype = dtype
+
+    def __call__(self, task: Task) -> EncodedBlock:
+        """Return the rows of a block, and its lines that are none."""
+        documents: list[Document] = []
+        rejects: list[Reject] = []
+        num_blank = 0
+        for item in parse_documents(task.block.lines(), carry=self._carry):
+            if isinstance(item, Document):
+                documents.append(item)
+            elif isinstance(item, Reject):
+                rejects.append(item)
+            else:
+                assert isinstance(item, Blank), "chats have no place among documents"
+                num_blank += 1
+        documents = [] if task.rejects_only else documents
+        batch = self._encoder.encode_batch([document.utf8 for document in documents])
+        reasons = self._unusable(batch)
+        if reasons:
+            rejects += [documents[place].line.reject(reasons[place]) for place in reasons]
+            rejects.sort(key=lambda reject: reject.line)
+            is_kept = np.array([place not in reasons for place in range(len(documents))])
+            documents = [d for d, kept in zip(documents, is_kept, strict=True) if kept]
+            tokens = batch.tokens[np.repeat(is_kept, batch.lengths)]
+            batch = EncodedBatch(tokens, batch.lengths[is_kept])
+        tokens, lengths = self._with_eod(batch)
+        rows = [
+            provenance_row(item.line, item.carried, text=item.text, utf8=item.utf8, num_tokens=n)
+            for item, n in zip(documents, lengths.tolist(), strict=True)
+        ]
+        table = provenance_table(rows, self._carry)
+        return EncodedBlock(tokens, lengths, None, table, rejects, num_blank=num_blank)
+
+    def _unusable(self, batch: EncodedBatch) -> dict[int, str]:
+        """Return which texts cannot be rows, and why."""
+        if batch.lengths.all() and not self._check.count_in(batch.tokens):
+            return {}
+        reasons: dict[int, str] = {}
+        for place, row in enumerate(batch.rows()):
+            control = self._check.first_in(row)
+            if len(row) == 0:
+                reasons[place] = "the tokenizer has no token for any character of 'text'"
+            elif control is not None:
+                reasons[place] = f"plain text is encoded to control token {control}"
+        return reasons
+
+    def _with_eod(
+        self, batch: EncodedBatch
+    ) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.int32]]:
+        """Return tokens and lengths with the end-of-document token, in the dataset's dtype."""
+        if self._eod_id is None:
+            return batch.tokens.astype(self._dtype, copy=False), batch.lengths
+        lengths = batch.lengths + np.int32(1)
+        ends = np.cumsum(lengths, dtype=np.int64)
+        tokens = np.empty(int(ends[-1]) if len(ends) else 0, self._dtype)
+        is_text = np.ones(len(tokens), np.bool_)
+        is_text[ends - 1] = False
+        tokens[is_text] = batch.tokens
+        tokens[ends - 1] = self._eod_id
+        return tokens, lengths
 
 
-def _recipe(files: TokenizerFiles, options: DocumentOptions) -> Recipe:
+def _check(files: TokenizerFiles, options: DocumentOptions) -> ControlTokenCheck:
+    refused = set() if options.special_tokens == "ids" else set(files.control_tokens.values())
+    return ControlTokenCheck(refused - {files.model_unk_id}, vocab_size=files.vocab_size)
+
+
+def _recipe(files: TokenizerFiles, options: DocumentOptions, inputs: list[Path]) -> Recipe:
     eod_id = _eod_id(files, options.eod_token) if options.append_eod else None
     return Recipe(
         kind="docs",
@@ -117,11 +218,12 @@ def _recipe(files: TokenizerFiles, options: DocumentOptions) -> Recipe:
         vocab_size=files.vocab_size,
         settings={
             "append_eod": options.append_eod,
-            "control_tokens": "text",
+            "control_tokens": options.special_tokens,
             "max_line_bytes": options.max_line_bytes,
             "carry": list(options.carry),
         },
         eod_id=eod_id,
+        shard=None if options.shard is None else options.shard.entry(inputs),
     )
 
 

@@ -1,6 +1,7 @@
 """Texts to token ids, in batches: the seam where tokenizer back ends plug in."""
 
 from collections.abc import Collection, Sequence
+from importlib.metadata import version
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
@@ -19,17 +20,19 @@ class EncodedBatch(NamedTuple):
 
     def rows(self) -> list[npt.NDArray[np.int32]]:
         """Return the tokens of each text, as views."""
-        return np.split(self.tokens, np.cumsum(self.lengths)[:-1])
+        if not len(self.lengths):
+            return []
+        return np.split(self.tokens, np.cumsum(self.lengths, dtype=np.int64)[:-1])
 
 
 class TextEncoder(Protocol):
-    """Encodes plain texts: no special tokens are added, none are recognised in the text."""
+    """Encodes plain texts: no special tokens are added."""
 
     name: str
-    """What the manifest's reader may want to know: the back end."""
+    """The back end and its version, for the manifest."""
 
-    def encode_batch(self, texts: Sequence[str]) -> EncodedBatch:
-        """Encode the texts, in order."""
+    def encode_batch(self, texts: Sequence[bytes]) -> EncodedBatch:
+        """Encode the texts, given as UTF-8, in order."""
         ...
 
 
@@ -37,21 +40,19 @@ class TokenizersEncoder:
     """The reference back end: Hugging Face `tokenizers`, parallel over the texts of a batch.
 
     Args:
-        tokenizer: From `load_tokenizer(..., control_tokens_as_text=True)`.
+        tokenizer: From `load_tokenizer`.
     """
 
-    name = "tokenizers"
-
     def __init__(self, tokenizer: Tokenizer) -> None:
+        self.name = f"tokenizers {version('tokenizers')}"
         self._tokenizer: Any = tokenizer
 
-    def encode_batch(self, texts: Sequence[str]) -> EncodedBatch:
+    def encode_batch(self, texts: Sequence[bytes]) -> EncodedBatch:
         """Encode the texts, in order."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        ids: list[list[int]] = [encoding.ids for encoding in encodings]
-        lengths = np.fromiter(map(len, ids), np.int32, len(ids))
-        tokens = np.fromiter(chain.from_iterable(ids), np.int32, int(lengths.sum()))
-        return EncodedBatch(tokens, lengths)
+        encodings = self._tokenizer.encode_batch_fast(
+            [text.decode() for text in texts], add_special_tokens=False
+        )
+        return batch_of([encoding.ids for encoding in encodings])
 
 
 class ControlTokenCheck:
@@ -74,3 +75,10 @@ class ControlTokenCheck:
     def count_in(self, tokens: npt.NDArray[np.int32]) -> int:
         """Return how many of `tokens` are control tokens."""
         return int(np.count_nonzero(self._is_control[tokens]))
+
+
+def batch_of(ids: Sequence[Sequence[int] | npt.NDArray[np.int32]]) -> EncodedBatch:
+    """Put the token ids of several texts together."""
+    lengths = np.fromiter(map(len, ids), np.int32, len(ids))
+    total = int(lengths.sum(dtype=np.int64))
+    return EncodedBatch(np.fromiter(chain.from_iterable(ids), np.int32, total), lengths)

@@ -1,6 +1,7 @@
 """Which files a preparation reads: paths, patterns and folders, checked before any work.
 
-A `datasets` folder (from `save_to_disk`) stands for the Arrow files it names, in its order.
+A `datasets` folder (from `save_to_disk`) stands for the Arrow files it names, in its order; `-` is
+standard input, as plain JSONL.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,8 @@ _UNREADABLE = (".xz", ".bz2", ".zip", ".lz4", ".tar")
 _STATE_FILE = "state.json"
 _SPLITS_FILE = "dataset_dict.json"
 _KNOWN = "JSONL (also .gz and .zst), Parquet, Arrow, or a `datasets` folder"
+STDIN = Path("-")
+"""Standard input, as a path."""
 
 
 def format_of(path: Path) -> Format:
@@ -50,7 +53,8 @@ def check_inputs(paths: list[Path]) -> None:
     """
     seen: set[Path] = set()
     for path in paths:
-        _check_file(path)
+        if path != STDIN:
+            _check_file(path)
         if path.resolve() in seen:
             raise DataFormatError(f"{path}: given twice. Name every input once.")
         seen.add(path.resolve())

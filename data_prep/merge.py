@@ -1,12 +1,19 @@
 """`msm prep merge`: several finished datasets to one, as if prepared in one run.
 
-Every file of the result, the manifest included, equals that run's byte for byte.
+Every file of the result, the manifest included, equals that run's byte for byte. Tokens are copied
+in large pieces and the other files are written anew, so it takes as long as copying.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from data_prep.dataset_writer import DatasetWriter, open_writer, refuse_foreign_files
+from data_prep.encoded_block import EncodedBlock
+from data_prep.join_inputs import all_inputs
 from data_prep.outcome import Prepared
 from data_prep.recipe import Recipe
 from megatron_msm.errors import DataFormatError
@@ -19,8 +26,10 @@ from megatron_msm.formats.manifest import (
     manifest_path,
     read_manifest,
 )
-from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, read_provenance
+from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, read_provenance_tables
 from megatron_msm.formats.rejects import REJECTS_SUFFIX, read_rejects
+
+_SHARD_NAME = re.compile(r"-\d{5}-of-\d{5}\.manifest\.json$")
 
 
 def merge_datasets(
@@ -30,30 +39,62 @@ def merge_datasets(
     force: bool = False,
     on_row: Callable[[int], None] | None = None,
 ) -> Prepared:
-    """Concatenate datasets, in this order, into the dataset `out`.
+    """Concatenate datasets into the dataset `out`: shards by their number, others as given.
 
     Args:
         prefixes: Finished datasets of one kind, tokenizer, template and settings.
         out: Prefix of the result.
         force: Replace what is there.
-        on_row: Called with 1 for every row copied, for a progress bar.
+        on_row: Called with the number of rows just copied, for a progress bar.
 
     Raises:
         DataFormatError: The datasets do not fit together, or another one is in the way.
     """
-    manifests = [read_manifest(prefix) for prefix in prefixes]
+    sources = [(prefix, read_manifest(prefix)) for prefix in prefixes]
+    if all(manifest.shard is not None for _, manifest in sources):
+        sources.sort(key=lambda source: source[1].shard.index if source[1].shard else 0)
+    prefixes, manifests = [source[0] for source in sources], [source[1] for source in sources]
     recipe = _common_recipe(prefixes, manifests)
-    inputs = _all_inputs(prefixes, manifests)
+    inputs = all_inputs(prefixes, manifests)
     if not force:
         refuse_foreign_files(out)
         if manifest_path(out).exists():
-            return Prepared(_same_or_refuse(out, recipe, inputs, manifests), already_made=True)
+            existing = _same_or_refuse(out, recipe, inputs, manifests)
+            return Prepared(out, existing, already_made=True)
     has_mask = recipe.kind == "chats"
     dtype, carry = token_dtype(recipe.vocab_size), recipe.settings.get("carry", ())
     with open_writer(out, dtype=dtype, has_mask=has_mask, carry=carry) as writer:
-        for prefix, manifest in zip(prefixes, manifests, strict=True):
+        for prefix, manifest in sources:
             _copy(prefix, manifest, writer, on_row)
-        return Prepared(writer.publish(recipe, inputs), already_made=False)
+        return Prepared(out, writer.publish(recipe, inputs), already_made=False)
+
+
+def with_shards(prefixes: Sequence[Path], out: Path) -> list[Path]:
+    """Replace each prefix that names no dataset, or is `out`, by the shards that are there.
+
+    Raises:
+        DataFormatError: There are none.
+    """
+    found: list[Path] = []
+    for prefix in prefixes:
+        if prefix != out and manifest_path(prefix).exists():
+            found.append(prefix)
+            continue
+        paths = prefix.parent.glob(f"{_escaped(prefix.name)}-*.manifest.json")
+        shards = sorted(path for path in paths if _SHARD_NAME.search(path.name))
+        if not shards:
+            read_manifest(prefix)
+            raise DataFormatError(
+                f"{prefix}: is to be the result of the merge and has no shards "
+                f"({prefix.name}-00000-of-0000N). Make them with --shard i/N, or name other "
+                "datasets."
+            )
+        found += [Path(str(path).removesuffix(".manifest.json")) for path in shards]
+    return found
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def _copy(
@@ -64,17 +105,21 @@ def _copy(
 ) -> None:
     tokens = IndexedDataset(prefix)
     masks = IndexedDataset(mask_prefix(prefix)) if manifest.kind == "chats" else None
-    for row, provenance in enumerate(read_provenance(dataset_file(prefix, PROVENANCE_SUFFIX))):
-        mask = None if masks is None else masks[row].astype("uint8", copy=False)
-        writer.add(tokens[row], provenance, mask)
+    first = 0
+    for table in read_provenance_tables(dataset_file(prefix, PROVENANCE_SUFFIX)):
+        stop = first + table.num_rows
+        rows = EncodedBlock(
+            tokens=tokens.span(first, stop),
+            lengths=tokens.lengths[first:stop],
+            mask=None if masks is None else masks.span(first, stop).astype(np.uint8, copy=False),
+            provenance=table,
+            rejects=[],
+        )
+        writer.add_block(rows, num_lines=table.num_rows)
         if on_row is not None:
-            on_row(1)
-    for reject in read_rejects(dataset_file(prefix, REJECTS_SUFFIX)):
-        writer.reject(reject)
-    writer.skip_blank(manifest.counts.blank)
-    writer.overlong_dropped += manifest.counts.overlong_dropped
-    writer.overlong_truncated += manifest.counts.overlong_truncated
-    writer.join_rows(manifest.counts.extra_rows)
+            on_row(table.num_rows)
+        first = stop
+    writer.add_rejects(read_rejects(dataset_file(prefix, REJECTS_SUFFIX)), manifest.counts)
 
 
 def _common_recipe(prefixes: list[Path], manifests: list[DatasetManifest]) -> Recipe:
@@ -86,20 +131,8 @@ def _common_recipe(prefixes: list[Path], manifests: list[DatasetManifest]) -> Re
                 f"{prefix}: cannot be merged with {prefixes[0]}: they differ in "
                 f"{'; '.join(differing)}. Prepare both with the same tokenizer and options."
             )
-    return recipe
-
-
-def _all_inputs(prefixes: list[Path], manifests: list[DatasetManifest]) -> list[InputEntry]:
-    owner: dict[str, Path] = {}
-    for prefix, manifest in zip(prefixes, manifests, strict=True):
-        for entry in manifest.inputs:
-            if entry.path in owner:
-                raise DataFormatError(
-                    f"{prefix}: its input {entry.path} is also in {owner[entry.path]}, so its rows "
-                    "would be there twice. Merge datasets of different inputs."
-                )
-        owner |= {entry.path: prefix for entry in manifest.inputs}
-    return [entry for manifest in manifests for entry in manifest.inputs]
+    backends = ", ".join(sorted({manifest.backend for manifest in manifests}))
+    return replace(recipe, shard=None, backend=backends)
 
 
 def _same_or_refuse(

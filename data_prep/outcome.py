@@ -1,5 +1,6 @@
 """What a preparation hands back to the command line."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from megatron_msm.formats.manifest import DatasetManifest
@@ -8,16 +9,18 @@ from megatron_msm.formats.manifest import DatasetManifest
 class Prepared(NamedTuple):
     """A finished dataset."""
 
+    prefix: Path
     manifest: DatasetManifest
     already_made: bool
     """The dataset was there before, made from the same inputs with the same settings."""
 
-    def as_json(self, prefix: str) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         return {
-            "prefix": prefix,
+            "prefix": str(self.prefix),
             "already_made": self.already_made,
             "kind": self.manifest.kind,
             "sha256": self.manifest.sha256,
+            "backend": self.manifest.backend,
             **self.manifest.counts.model_dump(),
         }

@@ -90,7 +90,7 @@ def _document(line: Line, value: dict[str, Any], carry: Sequence[str]) -> Docume
         raise RejectLineError(f"NUL character at character {text.index(chr(0))} of 'text'")
     carried = _carried(value, carry)
     _refuse_doubtful_keys(line.raw, value, carry)
-    return Document(line, text, carried)
+    return Document(line, text, text.encode(), carried)
 
 
 def _refuse_doubtful_keys(raw: bytes, value: dict[str, Any], carry: Sequence[str]) -> None:

@@ -4,18 +4,20 @@ JSONL, .gz and .zst are cut at line ends; rows of Parquet and Arrow come out as 
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from data_prep.blocks import BLOCK_BYTES, Block, num_lines
 from data_prep.decompress import GzipReader, Readable, ZstdReader
-from data_prep.inputs import check_inputs, format_of
+from data_prep.inputs import STDIN, check_inputs, format_of
 from data_prep.records import Line
+from data_prep.shards import FilePart, Shard, parts_of
 from data_prep.table_rows import table_blocks
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.background_hash import BackgroundHash
-from megatron_msm.formats.manifest import InputEntry
+from megatron_msm.formats.manifest import InputEntry, InputPart
 
 _KEPT_OF_LONG_LINE = 1 << 10
 
@@ -28,8 +30,8 @@ class LineReader:
 
     Args:
         inputs: Input files, read in this order.
+        shard: The part of them to read; None: everything.
         max_line_bytes: Longer lines come out cut and marked.
-        on_bytes: Called by iteration over lines with the number of bytes read, for a progress bar.
 
     Raises:
         DataFormatError: A path is no readable file, or is given twice.
@@ -39,21 +41,18 @@ class LineReader:
         self,
         inputs: Sequence[Path],
         *,
+        shard: Shard | None = None,
         max_line_bytes: int = MAX_LINE_BYTES,
-        on_bytes: Callable[[int], None] | None = None,
     ) -> None:
-        self.paths = list(inputs)
-        check_inputs(self.paths)
+        check_inputs(list(inputs))
+        self.parts = parts_of(list(inputs), shard)
         self.entries: list[InputEntry] = []
         self._max_line_bytes = max_line_bytes
-        self._on_bytes = on_bytes
 
     def __iter__(self) -> Iterator[Line]:
         """Yield every line of every file; `entries` grows by one at the end of each file."""
         for block in self.blocks():
             yield from block.lines()
-            if self._on_bytes is not None:
-                self._on_bytes(block.num_bytes)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the same lines in blocks.
@@ -62,34 +61,49 @@ class LineReader:
             DataFormatError: A file is torn, or cannot be read to its end.
         """
         self.entries.clear()
-        for path in self.paths:
+        for part in self.parts:
             try:
-                yield from self._blocks_of(path)
+                yield from self._blocks_of(part)
             except OSError as error:
-                raise DataFormatError(
-                    f"{path}: cannot be read: {error.strerror or error}. Check the file and "
-                    "its permissions."
-                ) from None
+                raise _unreadable(part.path, error) from None
 
-    def _blocks_of(self, path: Path) -> Iterator[Block]:
-        kind = format_of(path)
+    def hash_inputs(self) -> list[InputEntry]:
+        """Return the entries that reading would give, without cutting lines.
+
+        Raises:
+            DataFormatError: An input cannot be read.
+        """
+        entries = []
+        for part in self.parts:
+            try:
+                entries.append(_whole_entry(part.path) if part.is_whole else _part_entry(part))
+            except OSError as error:
+                raise _unreadable(part.path, error) from None
+        return entries
+
+    def _blocks_of(self, part: FilePart) -> Iterator[Block]:
+        kind = format_of(part.path)
         if kind in ("parquet", "arrow"):
-            yield from table_blocks(path)
-            self.entries.append(hash_input(path))
+            yield from table_blocks(part.path)
+            self.entries.append(_whole_entry(part.path))
             return
-        with path.open("rb", buffering=0) as file:
+        with open_input(part.path) as file:
             if kind == "jsonl":
-                yield from self._plain(path, file)
+                yield from self._plain(part, file)
             else:
-                yield from self._compressed(path, file)
+                yield from self._compressed(part.path, file)
 
-    def _plain(self, path: Path, file: BinaryIO) -> Iterator[Block]:
-        cutter = _LineCutter(str(path), self._max_line_bytes)
-        digest = BackgroundHash()
-        yield from cutter.blocks(file, on_data=digest.update)
-        self.entries.append(
-            InputEntry(path=str(path), bytes=cutter.offset, sha256=digest.hexdigest())
+    def _plain(self, part: FilePart, file: BinaryIO) -> Iterator[Block]:
+        before = LinesOfPart(file, 0, part.start).pass_over()
+        if not part.is_whole:
+            file.seek(before.offset)
+        cutter = _LineCutter(
+            str(part.path), self._max_line_bytes, line=before.num_lines + 1, offset=before.offset
         )
+        stream = LinesOfPart(file, before.offset, part.stop)
+        digest = BackgroundHash(before.digest)
+        yield from cutter.blocks(stream, on_data=digest.update)
+        self.entries.append(_entry(part, before, cutter.offset, digest.hexdigest()))
 
     def _compressed(self, path: Path, file: BinaryIO) -> Iterator[Block]:
         name = str(path)
@@ -103,11 +117,93 @@ class LineReader:
         self.entries.append(hashed.entry(name))
 
 
-def hash_input(path: Path) -> InputEntry:
-    """Return the entry that reading the file would give."""
+def open_input(path: Path) -> BinaryIO:
+    """Open an input file, or standard input."""
+    if path == STDIN:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    return path.open("rb", buffering=0)
+
+
+def _whole_entry(path: Path) -> InputEntry:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return InputEntry(path=str(path), bytes=file.tell(), sha256=digest)
+
+
+def _part_entry(part: FilePart) -> InputEntry:
+    with open_input(part.path) as file:
+        before = LinesOfPart(file, 0, part.start).pass_over()
+        file.seek(before.offset)
+        after = LinesOfPart(file, before.offset, part.stop).pass_over(before.digest.copy())
+        return _entry(part, before, after.offset, after.digest.hexdigest())
+
+
+def _entry(part: FilePart, before: "_Passed", stop: int, sha256: str) -> InputEntry:
+    if part.is_whole:
+        return InputEntry(path=str(part.path), bytes=stop, sha256=sha256)
+    return InputEntry(
+        path=str(part.path),
+        bytes=part.path.stat().st_size,
+        sha256=sha256,
+        part=InputPart(start=before.offset, stop=stop, before_sha256=before.digest.hexdigest()),
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> DataFormatError:
+    return DataFormatError(
+        f"{path}: cannot be read: {error.strerror or error}. Check the file and its permissions."
+    )
+
+
+class _Passed(NamedTuple):
+    """What was read over: up to where, how many lines, and the digest of it all."""
+
+    offset: int
+    num_lines: int
+    digest: "hashlib._Hash"
+
+
+class LinesOfPart:
+    """A stream of the lines that begin before `stop`.
+
+    Args:
+        file: Positioned at `offset`, the beginning of a line.
+        offset: That place.
+        stop: None: to the end of the file.
+    """
+
+    def __init__(self, file: Readable, offset: int, stop: int | None) -> None:
+        self._file = file
+        self._offset = offset
+        self._stop = stop
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes; none at the end."""
+        if self._stop is None:
+            return self._file.read(size)
+        # The line that begins last before `stop` ends with the first line end at or after this.
+        last = self._stop - 1
+        if self._offset > last:
+            return b""
+        if self._offset < last:
+            data = self._file.read(min(size, last - self._offset))
+        else:
+            data = self._file.read(size)
+            cut = data.find(b"\n") + 1
+            if not cut:
+                return data
+            data = data[:cut]
+        self._offset += len(data)
+        return data
+
+    def pass_over(self, digest: "hashlib._Hash | None" = None) -> _Passed:
+        """Read everything, and count and hash it; `digest` is of what goes before."""
+        digest, num_lines, offset = digest or hashlib.sha256(), 0, self._offset
+        while data := self.read(BLOCK_BYTES):
+            digest.update(data)
+            num_lines += data.count(b"\n")
+            offset += len(data)
+        return _Passed(offset, num_lines, digest)
 
 
 class _LineCutter:
@@ -117,10 +213,10 @@ class _LineCutter:
         offset: Bytes of the stream that went into blocks so far.
     """
 
-    def __init__(self, name: str, max_line_bytes: int) -> None:
-        self.offset = 0
+    def __init__(self, name: str, max_line_bytes: int, *, line: int = 1, offset: int = 0) -> None:
+        self.offset = offset
         self._name = name
-        self._line = 1
+        self._line = line
         self._limit = max_line_bytes
 
     def blocks(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.read_lines import hash_input
+from data_prep.inputs import STDIN
+from data_prep.read_lines import LineReader
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.files import sha256_of_text
 from megatron_msm.formats.manifest import (
@@ -13,6 +14,7 @@ from megatron_msm.formats.manifest import (
     DatasetManifest,
     FileEntry,
     InputEntry,
+    ShardEntry,
     manifest_path,
     read_manifest,
 )
@@ -30,6 +32,8 @@ class Recipe:
     """Options that change the output; as the manifest shows them."""
     eod_id: int | None = None
     chat_template: str | None = None
+    shard: ShardEntry | None = None
+    backend: str = ""
 
     @classmethod
     def of(cls, manifest: DatasetManifest) -> "Recipe":
@@ -42,6 +46,8 @@ class Recipe:
             settings=manifest.settings,
             eod_id=manifest.eod_id,
             chat_template=manifest.chat_template,
+            shard=manifest.shard,
+            backend=manifest.backend,
         )
 
     def manifest(
@@ -58,6 +64,8 @@ class Recipe:
             vocab_size=self.vocab_size,
             eod_id=self.eod_id,
             settings=self.settings,
+            backend=self.backend,
+            shard=self.shard,
             counts=counts,
             inputs=tuple(inputs),
             files=files,
@@ -78,7 +86,7 @@ class Recipe:
 
 
 def find_finished(
-    prefix: Path, recipe: Recipe, inputs: list[Path], *, max_rejects: int
+    prefix: Path, recipe: Recipe, reader: LineReader, *, max_rejects: int
 ) -> DatasetManifest | None:
     """Return the finished dataset at `prefix` if it is what this run would make.
 
@@ -95,14 +103,14 @@ def find_finished(
     try:
         manifest = read_manifest(prefix)
     except DataFormatError as error:
+        if recipe.shard is not None:  # its name is ours alone: a torn shard is made again
+            return None
         raise DataFormatError(f"{error} Replace it with --force.") from None
     differing = recipe.differences(Recipe.of(manifest))
-    if not differing and [entry.path for entry in manifest.inputs] != [str(p) for p in inputs]:
-        differing = ["the list of inputs"]
+    if not differing and manifest.shard != recipe.shard:
+        differing = ["the list of inputs, or the shard"]
     if not differing:
-        now = [hash_input(path) for path in inputs]
-        changed = [new.path for new, old in zip(now, manifest.inputs, strict=True) if new != old]
-        differing = [f"the content of {path}" for path in changed]
+        differing = _changed_inputs(manifest, reader)
     num_rejects = manifest.counts.rejected - manifest.counts.overlong_dropped
     if not differing and num_rejects > max_rejects:
         differing = [f"its {num_rejects} rejected lines, over --max-rejects"]
@@ -112,3 +120,17 @@ def find_finished(
             f"{'; '.join(differing)}. Choose another --out, or replace it with --force."
         )
     return manifest
+
+
+def _changed_inputs(manifest: DatasetManifest, reader: LineReader) -> list[str]:
+    paths = [part.path for part in reader.parts]
+    if [entry.path for entry in manifest.inputs] != [str(path) for path in paths]:
+        return ["the list of inputs"]
+    if STDIN in paths:
+        return ["standard input, which cannot be compared"]
+    now = reader.hash_inputs()
+    return [
+        f"the content of {new.path}"
+        for new, old in zip(now, manifest.inputs, strict=True)
+        if new != old
+    ]

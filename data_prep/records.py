@@ -1,9 +1,11 @@
 """What flows through a preparation: lines in, items out.
 
-    read_lines -> Line -> parse -> Document | Chat | Reject | Blank -> encode -> DatasetWriter
+    LineReader -> Block -> | lines -> parse -> Document | Chat | Reject | Blank -> encode |
+                           |                     in a worker process                      |
+                           -> EncodedBlock -> DatasetWriter
 
 Every line becomes exactly one item, in order, so counts add up by construction and the reject file
-is in line order whatever the batches are.
+is in line order whatever the blocks are.
 """
 
 from collections.abc import Sequence
@@ -81,6 +83,8 @@ class Document:
 
     line: Line
     text: str
+    utf8: bytes
+    """The text as UTF-8."""
     carried: Carried
 
 

@@ -18,10 +18,13 @@ class BackgroundHash:
     """A SHA-256 that is fed in order and computed behind the caller's back.
 
     The thread starts with the first full batch, so that small content costs none.
+
+    Args:
+        before: Digest of content that goes before.
     """
 
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
+    def __init__(self, before: "hashlib._Hash | None" = None) -> None:
+        self._digest = hashlib.sha256() if before is None else before.copy()
         self._parts: list[bytes] = []
         self._size = 0
         self._waiting: deque[Future[None]] = deque()

@@ -22,12 +22,13 @@ from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.background_hash import HashedFile
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _VERSION = 1
@@ -49,6 +50,7 @@ _INDEX_CHUNK = 1 << 20
 """Rows of the index computed and written at a time, so that the offsets never sit in memory."""
 
 TokenArray = npt.NDArray[np.integer[Any]]
+LengthArray = npt.NDArray[np.int32]
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -87,7 +89,8 @@ class IndexedDatasetWriter:
         self._lengths = array("i")
         assert self._lengths.itemsize == 4, "array('i') must be int32"
         self._limits = np.iinfo(self.dtype)
-        self._bin: BinaryIO = bin_path(prefix).open("wb")
+        self._bin = HashedFile(bin_path(prefix))
+        self._idx: HashedFile | None = None
 
     def __len__(self) -> int:
         """Return the number of documents added so far."""
@@ -105,7 +108,7 @@ class IndexedDatasetWriter:
         ids: TokenArray = np.asarray(tokens)
         self.add_documents(ids, [len(ids)])
 
-    def add_documents(self, tokens: TokenArray, lengths: Sequence[int]) -> None:
+    def add_documents(self, tokens: TokenArray, lengths: Sequence[int] | LengthArray) -> None:
         """Append several documents whose tokens lie one after the other.
 
         Args:
@@ -115,31 +118,34 @@ class IndexedDatasetWriter:
         Raises:
             DataFormatError: An id does not fit the dtype.
         """
-        assert sum(lengths) == len(tokens), f"{sum(lengths)} tokens announced, {len(tokens)} given"
-        if len(tokens):
-            low, high = int(tokens.min()), int(tokens.max())
-            if low < self._limits.min or high > self._limits.max:
-                raise DataFormatError(
-                    f"{bin_path(self.prefix)}: token id {low if low < self._limits.min else high} "
-                    f"does not fit {self.dtype}. The vocabulary size that the dtype was chosen for "
-                    "must cover every id: use token_dtype(largest id + 1)."
-                )
-        self._bin.write(tokens.astype(self.dtype).tobytes())
-        self._lengths.extend(lengths)
+        counts = np.asarray(lengths, np.int32)
+        total = int(counts.sum(dtype=np.int64))
+        assert total == len(tokens), f"{total} tokens announced, {len(tokens)} given"
+        self._check_fits(tokens)
+        self._bin.write(tokens.astype(self.dtype, copy=False).tobytes())
+        self._lengths.frombytes(counts.tobytes())
         self.num_tokens += len(tokens)
 
     def finalize(self) -> None:
         """Flush the tokens to disk and write the index."""
         _flush(self._bin)
         self._bin.close()
-        with idx_path(self.prefix).open("wb") as file:
-            for part in self._index_parts():
-                file.write(part)
-            _flush(file)
+        self._idx = HashedFile(idx_path(self.prefix))
+        for part in self._index_parts():
+            self._idx.write(part)
+        _flush(self._idx)
+        self._idx.close()
+
+    def written(self) -> tuple[HashedFile, HashedFile]:
+        """Return the finished PREFIX.bin and PREFIX.idx, which know their sizes and hashes."""
+        assert self._idx is not None, "not finalized yet"
+        return self._bin, self._idx
 
     def close(self) -> None:
         """Close the file without an index, as after an error."""
         self._bin.close()
+        if self._idx is not None:
+            self._idx.close()
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +157,17 @@ class IndexedDatasetWriter:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _check_fits(self, tokens: TokenArray) -> None:
+        if tokens.dtype == self.dtype or not len(tokens):
+            return
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < self._limits.min or high > self._limits.max:
+            raise DataFormatError(
+                f"{bin_path(self.prefix)}: token id {low if low < self._limits.min else high} "
+                f"does not fit {self.dtype}. The vocabulary size that the dtype was chosen for "
+                "must cover every id: use token_dtype(largest id + 1)."
+            )
 
     def _index_parts(self) -> Iterator[bytes]:
         count = len(self._lengths)
@@ -231,6 +248,12 @@ class IndexedDataset:
         start = int(self.offsets[row]) + offset * self.dtype.itemsize
         return np.frombuffer(self._tokens, self.dtype, length, start)
 
+    def span(self, first: int, stop: int) -> TokenArray:
+        """Return the tokens of documents `first` to `stop - 1`, end to end, as a view."""
+        count = int(self.lengths[first:stop].sum(dtype=np.int64))
+        start = int(self.offsets[first]) if count else 0
+        return np.frombuffer(self._tokens, self.dtype, count, start)
+
 
 def _read_header(path: Path) -> tuple[np.dtype[Any], int, int]:
     with path.open("rb") as file:
@@ -259,6 +282,6 @@ def _check_size(path: Path, expected: int) -> None:
         )
 
 
-def _flush(file: BinaryIO) -> None:
+def _flush(file: HashedFile) -> None:
     file.flush()
     os.fsync(file.fileno())

@@ -32,15 +32,36 @@ class FileEntry(_Frozen):
     sha256: str
 
 
+class InputPart(_Frozen):
+    """Which bytes of an input file a shard read: whole lines."""
+
+    start: int
+    stop: int
+    before_sha256: str
+    """Of the content before `start`."""
+
+
+class ShardEntry(_Frozen):
+    """Which of several parts of a dataset this is."""
+
+    index: int
+    """Counted from 0."""
+    count: int
+    inputs_sha256: str
+    """Of the list of all inputs of all shards, with their sizes."""
+
+
 class InputEntry(_Frozen):
     """One input file as it was read."""
 
     path: str
     """As given on the command line; the provenance rows name the same."""
     bytes: int
+    """Size of the file."""
     sha256: str
-    part_offset: int | None = None
-    """First byte of the part that a shard read; None when the whole file was read."""
+    """Of its content; when a part was read, of the content up to the end of the part."""
+    part: InputPart | None = None
+    """What a shard read of the file; None when it was all of it."""
 
 
 class Counts(_Frozen):
@@ -63,9 +84,6 @@ class Counts(_Frozen):
     tokens: int
     trained_tokens: int
     """Tokens that carry loss; for documents all of them."""
-    dropped_characters: int = 0
-    """Characters of the rows for which the tokenizer has no token: it leaves them out, in whole or
-    in part, or writes its unknown token. The provenance says how many each row lost."""
 
 
 class DatasetManifest(_Frozen):
@@ -84,6 +102,10 @@ class DatasetManifest(_Frozen):
     eod_id: int | None = None
     """Token at the end of every document; None when none was appended."""
     settings: dict[str, Any] = Field(default_factory=dict)
+    backend: str = ""
+    """What encoded the text, with its version; the tokens do not depend on it."""
+    shard: ShardEntry | None = None
+    """Which part of a dataset this is; None for a whole one."""
     counts: Counts
     inputs: tuple[InputEntry, ...] = ()
     files: dict[str, FileEntry] = Field(default_factory=dict)

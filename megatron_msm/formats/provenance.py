@@ -4,6 +4,7 @@ Rows are written in groups of a fixed number, so memory stays bounded and the fi
 on the rows alone: a merge of two datasets equals one run over both inputs.
 """
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.background_hash import HashedFile
 
 PROVENANCE_SUFFIX = ".meta.parquet"
 _ROWS_PER_GROUP = 65_536
@@ -68,6 +70,19 @@ COLUMNS = tuple(_SCHEMA.names)
 """The columns that every dataset has."""
 
 
+def provenance_table(rows: Sequence[ProvenanceRow], carry: Sequence[str] = ()) -> pa.Table:
+    """Return rows as a table; the columns named by `carry` come from `extra`."""
+    schema = _schema(carry)
+    if not rows:
+        return schema.empty_table()
+    *columns, extras = zip(*rows, strict=True)
+    columns += [tuple(extra.get(name) for extra in extras) for name in carry]
+    arrays = [
+        pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
 class ProvenanceWriter:
     """Streams provenance rows to a parquet file.
 
@@ -77,37 +92,56 @@ class ProvenanceWriter:
     """
 
     def __init__(self, path: Path, carry: Sequence[str] = ()) -> None:
-        self._carry = tuple(carry)
-        self._schema = pa.schema([*_SCHEMA, *(pa.field(name, pa.string()) for name in carry)])
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
-        self._rows: list[ProvenanceRow] = []
+        self._file = HashedFile(path)
+        self._schema = _schema(carry)
+        self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
+        self._tables: list[pa.Table] = []
+        self._num_rows = 0
 
-    def add(self, row: ProvenanceRow) -> None:
-        """Append one row."""
-        self._rows.append(row)
-        if len(self._rows) == _ROWS_PER_GROUP:
-            self._write_group()
+    def add(self, table: pa.Table) -> None:
+        """Append rows, from `provenance_table` or `read_provenance_tables`."""
+        self._tables.append(table)
+        self._num_rows += table.num_rows
+        if self._num_rows >= _ROWS_PER_GROUP:
+            self._write_groups(_ROWS_PER_GROUP)
 
     def finalize(self) -> None:
         """Write what is left and the footer."""
-        if self._rows:
-            self._write_group()
+        self._write_groups(1)
         self._writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def written(self) -> HashedFile:
+        """Return the finished file, which knows its size and hash."""
+        return self._file
 
     def close(self) -> None:
         """Close after an error."""
         self._writer.close()
+        self._file.close()
 
-    def _write_group(self) -> None:
-        *columns, extras = zip(*self._rows, strict=True)
-        columns += [tuple(extra.get(name) for extra in extras) for name in self._carry]
-        arrays = [
-            pa.array(values, type=field.type)
-            for values, field in zip(columns, self._schema, strict=True)
-        ]
-        table = pa.Table.from_arrays(arrays, schema=self._schema)
-        self._writer.write_table(table, row_group_size=_ROWS_PER_GROUP)
-        self._rows.clear()
+    def _write_groups(self, least: int) -> None:
+        """Write full groups while `least` rows are there; what is left waits for more."""
+        table = pa.concat_tables([self._schema.empty_table(), *self._tables])
+        while table.num_rows >= least:
+            # One chunk a column: the file's bytes must not depend on how the rows arrived.
+            group = table.slice(0, _ROWS_PER_GROUP).combine_chunks()
+            self._writer.write_table(group, row_group_size=_ROWS_PER_GROUP)
+            table = table.slice(_ROWS_PER_GROUP)
+        self._tables, self._num_rows = [table], table.num_rows
+
+
+def read_provenance_tables(path: Path) -> Iterator[pa.Table]:
+    """Yield all rows as tables, a group at a time.
+
+    Raises:
+        DataFormatError: The file is not one that `ProvenanceWriter` wrote.
+    """
+    file = _open(path)
+    for group in range(file.num_row_groups):
+        yield file.read_row_group(group)
 
 
 def read_provenance(path: Path) -> Iterator[ProvenanceRow]:
@@ -116,9 +150,8 @@ def read_provenance(path: Path) -> Iterator[ProvenanceRow]:
     Raises:
         DataFormatError: The file is not one that `ProvenanceWriter` wrote.
     """
-    file = _open(path)
-    for group in range(file.num_row_groups):
-        for record in file.read_row_group(group).to_pylist():
+    for table in read_provenance_tables(path):
+        for record in table.to_pylist():
             yield _row(record)
 
 
@@ -185,6 +218,10 @@ def count_roles(path: Path) -> dict[str | None, int]:
         found = file.read_row_group(group, columns=["role"])["role"].value_counts().to_pylist()
         counts.update({entry["values"]: entry["counts"] for entry in found})
     return dict(counts)
+
+
+def _schema(carry: Sequence[str]) -> pa.Schema:
+    return pa.schema([*_SCHEMA, *(pa.field(name, pa.string()) for name in carry)])
 
 
 def _row(record: dict[str, Any]) -> ProvenanceRow:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import orjson
 
 from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.background_hash import HashedFile
 
 REJECTS_SUFFIX = ".rejects.jsonl"
 _SNIPPET_CHARACTERS = 120
@@ -37,7 +38,7 @@ class RejectWriter:
 
     def __init__(self, path: Path) -> None:
         self.num_rejects = 0
-        self._file = path.open("wb")
+        self._file = HashedFile(path)
 
     def add(self, reject: Reject) -> None:
         """Append one reject."""
@@ -49,6 +50,10 @@ class RejectWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+
+    def written(self) -> HashedFile:
+        """Return the finished file, which knows its size and hash."""
+        return self._file
 
     def close(self) -> None:
         """Close without flushing to disk, as after an error."""

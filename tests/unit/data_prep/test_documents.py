@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from data_prep.fill import _BATCH_ITEMS
+from data_prep import read_lines
 from megatron_msm.errors import CheckpointError, DataFormatError, MsmError
 from megatron_msm.formats.indexed_dataset import IndexedDataset
 from megatron_msm.formats.manifest import manifest_path, read_manifest
@@ -23,7 +23,7 @@ from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
 
 
 def test_rows_are_the_encoded_texts_and_the_eod(tmp_path: Path, chatml_folder: Path) -> None:
-    lines = texts(_BATCH_ITEMS + 5)
+    lines = texts(1_005)
     source = write_lines(tmp_path / "d.jsonl", lines)
     manifest = prepare_docs([source], chatml_folder, tmp_path / "out" / "docs").manifest
     tokenizer = Tokenizer.from_file(str(chatml_folder / "tokenizer.json"))
@@ -98,8 +98,9 @@ def test_too_many_rejects_leave_nothing_but_the_reasons(
 
 
 def test_a_failed_run_knows_a_limited_number_of_rejects(
-    tmp_path: Path, chatml_folder: Path
+    tmp_path: Path, chatml_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(read_lines, "BLOCK_BYTES", 500)
     source = write_lines(tmp_path / "d.jsonl", [b"{"] * 5000)
     with pytest.raises(DataFormatError, match="1000 of the 1000 lines read"):
         prepare_docs([source], chatml_folder, tmp_path / "a")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import fill
+from data_prep import read_lines
 from data_prep.check import check_dataset, require_ok
 from data_prep.merge import merge_datasets
 from megatron_msm.errors import DataFormatError
@@ -29,7 +29,7 @@ def test_merged_docs_equal_one_run_byte_for_byte(
     tmp_path: Path, chatml_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(provenance, "_ROWS_PER_GROUP", 4)
-    monkeypatch.setattr(fill, "_BATCH_ITEMS", 3)
+    monkeypatch.setattr(read_lines, "BLOCK_BYTES", 150)
     sources = [
         write_lines(tmp_path / "1.jsonl", [*texts(5), b"{", b"", {"text": "\0"}]),
         write_lines(tmp_path / "2.jsonl", [b"  ", *texts(6, start=5)]),

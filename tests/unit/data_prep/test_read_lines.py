@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.inputs import check_inputs, expand_inputs
-from data_prep.read_lines import LineReader, hash_input
+from data_prep.read_lines import LineReader
 from data_prep.records import Line
 from megatron_msm.errors import DataFormatError
 
@@ -28,10 +28,10 @@ def test_every_byte_belongs_to_one_line(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.jsonl"
         path.write_bytes(content)
-        sizes: list[int] = []
-        reader = LineReader([path], max_line_bytes=limit, on_bytes=sizes.append)
-        read = list(reader)
-    assert sum(sizes) == len(content)
+        blocks = list(LineReader([path], max_line_bytes=limit).blocks())
+    read = [line for block in blocks for line in block.lines()]
+    assert sum(block.num_bytes for block in blocks) == len(content)
+    assert sum(block.num_lines for block in blocks) == len(read)
     assert [line.number for line in read] == list(range(1, len(read) + 1))
     ends = [*(line.byte_offset for line in read[1:]), len(content)]
     assert not read or read[0].byte_offset == 0
@@ -49,7 +49,7 @@ def test_files_are_hashed_while_they_are_read(tmp_path: Path) -> None:
         path.write_text(f"{number}\n" * 1000)
     reader = LineReader(paths, max_line_bytes=10)
     assert [line.file for line in reader].count(str(paths[1])) == 1000
-    assert reader.entries == [hash_input(path) for path in paths]
+    assert reader.entries == reader.hash_inputs()
 
 
 def test_inputs_that_cannot_be_read(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_compressed_files_give_the_lines_of_the_plain_one(lines: list[bytes], li
             assert as_read(path, max_line_bytes=limit) == plain
             reader = LineReader([path])
             list(reader)
-            assert reader.entries == [hash_input(path)]
+            assert reader.entries == reader.hash_inputs()
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

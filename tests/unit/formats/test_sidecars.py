@@ -11,6 +11,7 @@ from megatron_msm.formats import provenance
 from megatron_msm.formats.provenance import (
     ProvenanceRow,
     ProvenanceWriter,
+    provenance_table,
     read_provenance,
     read_provenance_row,
 )
@@ -38,7 +39,7 @@ def row(number: int) -> ProvenanceRow:
 def write(path: Path, rows: list[ProvenanceRow]) -> None:
     writer = ProvenanceWriter(path)
     for one in rows:
-        writer.add(one)
+        writer.add(provenance_table([one]))
     writer.finalize()
 
 
