@@ -30,9 +30,12 @@ class GroupStepAdamW(torch.optim.Optimizer):
         eps: float,
         weight_decay: float,
         adam_w_mode: bool = True,
+        capturable: bool = False,
     ) -> None:
         if not adam_w_mode:
             raise ValueError("only decoupled weight decay (AdamW) is implemented")
+        if capturable:  # which megatron-core passes from 0.19 on
+            raise ValueError("CUDA graphs of the optimizer step are not implemented")
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
