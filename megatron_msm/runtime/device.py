@@ -25,6 +25,11 @@ class Runtime:
     fp8: Fp8Config | None = None
 
     @property
+    def has_fp8_weights(self) -> bool:
+        """True when the weights that are computed with are kept in FP8."""
+        return self.fp8 is not None and self.fp8.param_gather
+
+    @property
     def is_cuda(self) -> bool:
         """True when kernels run on a GPU."""
         return self.kind == "cuda"

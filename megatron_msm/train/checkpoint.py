@@ -62,7 +62,8 @@ def _model_state(chunk: Any) -> dict[str, Any]:
     return {
         key: value
         for key, value in chunk.sharded_state_dict(metadata=dict(_CONTENT)).items()
-        # Empty but under FP8 with delayed scaling; an imported model has none.
+        # Transformer Engine's scaling history: pickled, so not to be loaded from a file that may
+        # come from anywhere. Empty but under FP8 with delayed scaling, where it starts anew.
         if not key.endswith("_extra_state")
     }
 
@@ -113,7 +114,7 @@ def load_checkpoint(
     optimizer: MegatronOptimizer | None,
     *,
     with_adapters: bool = True,
-) -> None:
+) -> dict[str, dict[str, torch.Tensor]]:
     """Load an iteration folder into this rank's model chunks, and optimizer when given.
 
     Args:
@@ -121,6 +122,10 @@ def load_checkpoint(
         chunks: This rank's model chunks, GPTModels.
         optimizer: Left out when a phase begins.
         with_adapters: False when the model's LoRA adapters are new and the checkpoint has none.
+
+    Returns:
+        The tensors of each chunk as they were read, in the form that the optimizer's
+        `reload_model_params` takes.
 
     Raises:
         CheckpointError: A tensor is missing or has another shape.
@@ -138,10 +143,21 @@ def load_checkpoint(
             loaded = dist_checkpointing.load(wanted, str(folder))
         except (CheckpointException, KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{folder}: cannot be loaded into this model: {error}") from error
+    states = {name: {**loaded[name], **kept[name]} for name in kept}
     for index, chunk in enumerate(chunks):
-        chunk.load_state_dict({**loaded[_chunk_name(index)], **kept[_chunk_name(index)]})
+        _load_chunk(chunk, states[_chunk_name(index)])
     if optimizer is not None:
         optimizer.load_state_dict(loaded["optimizer"])
+    return states
+
+
+def _load_chunk(chunk: Any, state: dict[str, Any]) -> None:
+    """Copy a checkpoint's tensors into a model chunk; every weight must be among them."""
+    result = chunk.load_state_dict(state, strict=False)
+    # Transformer Engine's layers ask for what `_model_state` leaves out.
+    missing = [name for name in result.missing_keys if not name.endswith("_extra_state")]
+    assert not missing, missing
+    assert not result.unexpected_keys, result.unexpected_keys
 
 
 def remove_old_checkpoints(root: Path, phase: PhaseConfig) -> None:

@@ -70,17 +70,15 @@ class Trainer:
             self.plan.shape, run.parallel, self.runtime, self.ranks, run.lora, run.memory
         )
         first_step = 0
-        if saved is None:
-            if run.lora is not None:
-                for chunk in chunks:
-                    initialize_adapters(chunk, run.seed)
-            has_adapters = start.parent.state.adapter is not None
-            load_checkpoint(start.parent.folder, chunks, None, with_adapters=has_adapters)
+        main_weights = self._load_parent(start, chunks) if saved is None else None
         check_trainable(chunks, self.plan.shape, run.lora, self.ranks)
         wrapped = wrap_data_parallel(chunks, self.runtime)
         optimizer = build_optimizer(
             wrapped, config.optimizer, self.runtime, offload=run.memory.optimizer_offload
         )
+        if main_weights is not None:
+            optimizer.reload_model_params(main_weights)
+            del main_weights
         if saved is not None:
             load_checkpoint(saved.folder, chunks, optimizer)
             first_step = saved.state.iteration
@@ -122,6 +120,21 @@ class Trainer:
                         f"after step {step + 1} of {config.name}, which is saved; "
                         "the same command goes on with the next one"
                     )
+
+    def _load_parent(self, start: PhaseStart, chunks: list[Any]) -> dict[str, Any] | None:
+        """Load the weights that a phase starts from.
+
+        Returns:
+            The weights as they were read where the model keeps its own in FP8: the optimizer's main
+            weights would start from rounded ones.
+        """
+        run, parent = self.plan.config, start.parent
+        if run.lora is not None:
+            for chunk in chunks:
+                initialize_adapters(chunk, run.seed)
+        has_adapters = parent.state.adapter is not None
+        read = load_checkpoint(parent.folder, chunks, None, with_adapters=has_adapters)
+        return read if self.runtime.has_fp8_weights else None
 
     def _micro_batches(self, phase: PhasePlan, order: PackOrder, step: int) -> Iterator[MicroBatch]:
         return micro_batches_of_step(

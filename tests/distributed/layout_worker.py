@@ -1,8 +1,9 @@
 """What a rank does in the layout tests; results go to files that the test compares."""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from megatron_msm.config.optimization import OptimizerConfig, ScheduleConfig
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.data.packed_dataset import Pack
-from megatron_msm.formats.checkpoint_folder import HF_FOLDER, read_checkpoint_state
+from megatron_msm.formats.checkpoint_folder import (
+    HF_FOLDER,
+    iteration_folder,
+    read_checkpoint_state,
+)
 from megatron_msm.models.architecture import read_model_shape
 from megatron_msm.models.context import ContextShare
 from tests.distributed.ranks import free_port
@@ -221,34 +226,63 @@ def save_mathematics(cases: list[Case]) -> None:
 
 def _save_mathematics(rank: Rank, case: Case) -> None:
     """Write step 0's logits, its gradient in the place of weights, and weights after some steps."""
-    import json
+    from megatron_msm.train.step import build_optimizer, wrap_data_parallel
 
-    from megatron_msm.train.schedule import learning_rate
-    from megatron_msm.train.step import build_optimizer, train_step, wrap_data_parallel
-
-    layout, out = rank.layout, case.out
+    out = case.out
     logits = logits_of_packs(rank, packs_of_step(0, case.corpus))
     if is_first_replica(rank):
         torch.save(logits, out / f"logits_{rank.ranks.data_rank}.pt")
     _save(rank, _gradients(rank, case.corpus), out / "gradients")
     wrapped = wrap_data_parallel(rank.chunks, rank.runtime)
     optimizer = build_optimizer(wrapped, OPTIMIZER, rank.runtime)
+    results = _train(rank, wrapped, optimizer, case, range(NUM_STEPS))
+    _save(rank, rank.chunks, out / "weights")
+    if rank.ranks.rank == 0:
+        (out / "steps.json").write_text(json.dumps(results))
+
+
+def _train(
+    rank: Rank, wrapped: Any, optimizer: Any, case: Case, steps: Iterable[int]
+) -> list[list[float]]:
+    """Make optimizer steps; return loss, tokens and gradient norm of each."""
+    from megatron_msm.train.schedule import learning_rate
+    from megatron_msm.train.step import train_step
+
     results = []
-    for step in range(NUM_STEPS):
-        packs = packs_of_step(step, case.corpus)
+    for step in steps:
         result = train_step(
             wrapped,
             optimizer,
-            rank.micro_batches(packs),
-            num_microbatches=NUM_PACKS // layout.data,
+            rank.micro_batches(packs_of_step(step, case.corpus)),
+            num_microbatches=NUM_PACKS // rank.layout.data,
             tokens_per_micro_batch=SEQ_LENGTH,
             lr=learning_rate(SCHEDULE, peak=case.lr, step=step, num_steps=NUM_STEPS),
             ranks=rank.ranks,
         )
         results.append([result.loss_nats, result.num_loss_tokens, result.grad_norm])
-    _save(rank, rank.chunks, out / "weights")
-    if rank.ranks.rank == 0:
-        (out / "steps.json").write_text(json.dumps(results))
+    return results
+
+
+def save_after_changing_layout(cases: list[Case]) -> None:
+    """Train a step or two under each case's layout, each from the checkpoint of the one before.
+
+    Weights and optimizer state of the last end in its `out`/weights.
+    """
+    from megatron_msm.train.checkpoint import load_checkpoint
+    from megatron_msm.train.step import build_optimizer, wrap_data_parallel
+
+    parts = np.array_split(np.arange(NUM_STEPS), len(cases))
+    before: Path | None = None
+    for case, steps in zip(cases, parts, strict=True):
+        with joined(case.layout) as (runtime, ranks):
+            rank = load(case.layout, case.checkpoint, runtime, ranks)
+            wrapped = wrap_data_parallel(rank.chunks, runtime)
+            optimizer = build_optimizer(wrapped, OPTIMIZER, runtime)
+            if before is not None:
+                load_checkpoint(before, rank.chunks, optimizer)
+            _train(rank, wrapped, optimizer, case, steps.tolist())
+            _save(rank, rank.chunks, case.out / "weights", optimizer)
+        before = iteration_folder(case.out / "weights", 0)
 
 
 def _gradients(rank: Rank, corpus: npt.NDArray[np.int64]) -> list[Any]:
@@ -292,10 +326,10 @@ def _gradients(rank: Rank, corpus: npt.NDArray[np.int64]) -> list[Any]:
     return second
 
 
-def _save(rank: Rank, chunks: list[Any], root: Path) -> None:
+def _save(rank: Rank, chunks: list[Any], root: Path, optimizer: Any = None) -> None:
     from megatron_msm.train.checkpoint import save_checkpoint
 
     state = read_checkpoint_state(rank.checkpoint).model_copy(update={"files": {}})
     save_checkpoint(
-        root, chunks, None, state, hf_folder=rank.checkpoint / HF_FOLDER, run_yaml="test: true\n"
+        root, chunks, optimizer, state, hf_folder=rank.checkpoint / HF_FOLDER, run_yaml="a: b\n"
     )

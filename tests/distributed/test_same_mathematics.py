@@ -20,7 +20,13 @@ from megatron_msm.data.packed_dataset import Pack
 from megatron_msm.formats.checkpoint_folder import iteration_folder
 from megatron_msm.formats.tokenizer_files import load_tokenizer, read_tokenizer_files
 from tests.distributed import reference
-from tests.distributed.layout_worker import Case, layout_name, packs_of_step, save_mathematics
+from tests.distributed.layout_worker import (
+    Case,
+    layout_name,
+    packs_of_step,
+    save_after_changing_layout,
+    save_mathematics,
+)
 from tests.distributed.ranks import run_on_ranks
 from tests.tiny import write_tiny_llama
 
@@ -217,3 +223,25 @@ def test_logits_gradients_and_weights_after_steps(
         assert found_norm == pytest.approx(norm, rel=RELATIVE)
     export_hf(out / "weights", tmp_path / "weights", dtype="float32")
     check_tensors_agree(tmp_path / "weights", expected.weights)
+
+
+def test_a_run_goes_on_under_other_layouts_as_if_nothing_had_happened(
+    checkpoints: dict[str, Path],
+    corpora: dict[str, npt.NDArray[np.int64]],
+    expected_of: Callable[[str], Expected],
+    tmp_path: Path,
+) -> None:
+    layouts = [
+        L(pipeline=2, virtual_pipeline=2),
+        L(tensor=2, sequence=True),
+        L(context=2),
+        L(pipeline=2, layers_per_stage=(3, 1)),
+        L(data=2),
+    ]
+    cases = [
+        Case(it, checkpoints["tied"], tmp_path / layout_name(it), corpora["tied"], 1e-3)
+        for it in layouts
+    ]
+    run_on_ranks(save_after_changing_layout, 2, cases)
+    export_hf(cases[-1].out / "weights", tmp_path / "exported", dtype="float32")
+    check_tensors_agree(tmp_path / "exported", expected_of("tied").weights)

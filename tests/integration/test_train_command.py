@@ -159,3 +159,23 @@ def test_continuing_with_other_settings_is_refused(finished: Path) -> None:
     assert "iter_0000006" in done.stderr
     assert "lr: was 0.001, now 0.002" in done.stderr
     assert "another `out`" in done.stderr
+
+
+def test_context_parallel_ranks_show_the_loss_of_one_rank(run_folder: Path) -> None:
+    shared = ["parallel.data=1", "phases.sft.duration.steps=1"]
+    aligned = [f"phases.{phase}.data.packing.align=4" for phase in ("midtrain", "sft")]
+    losses = []
+    for out, layout in (("context", ["parallel.context=2"]), ("single", [])):
+        done = msm("train", "run.yaml", f"out={out}", *shared, *aligned, *layout, cwd=run_folder)
+        assert done.returncode == 0, done.stderr
+        rows = [orjson.loads(line) for line in (run_folder / out / "metrics.jsonl").open()]
+        losses.append([float(row["loss/lm_nats"]) for row in rows])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_an_illegal_layout_ends_before_any_rank_starts(run_folder: Path) -> None:
+    done = msm("train", "run.yaml", "parallel.tensor=2", "parallel.data=1", cwd=run_folder)
+    assert done.returncode == 2
+    assert "parallel.tensor: 2 does not divide the model's 3 key/value heads" in done.stderr
+    assert "Nearest legal layouts on 2 ranks: parallel.data=2" in done.stderr
+    assert not (run_folder / "train").exists()
