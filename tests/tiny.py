@@ -37,6 +37,72 @@ def write_tiny_llama(
     return folder
 
 
+# What tells each architecture from the others, switched on; sizes that TP 2 and PP 2 can split.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {
+        "tie_word_embeddings": True,
+        # A stretch that shows in short documents: some wavelengths stay, some are interpolated.
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    },
+    "mistral": {
+        "sliding_window": 64,
+        "head_dim": 12,
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+    },
+    "qwen2": {"tie_word_embeddings": True, "use_sliding_window": False, "sliding_window": 8},
+    "qwen3": {"head_dim": 24},
+    "qwen3_moe": {
+        "head_dim": 24,
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 20,
+        "norm_topk_prob": True,
+    },
+}
+
+
+def write_tiny_model(
+    folder: Path, model_type: str, *, dtype: str = "float32", seed: int = 0, **changes: Any
+) -> Path:
+    """Write a random model of `ARCHITECTURES` in which no weight is a trivial zero or one."""
+    import torch
+    import transformers
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    transformers.utils.logging.disable_progress_bar()
+    write_tokenizer(folder)
+    vocab_size = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": vocab_size + 3,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.1,
+    }
+    config: Any = AutoConfig.for_model(
+        model_type, **{**sizes, **ARCHITECTURES[model_type], **changes}
+    )
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:  # norms start at one, biases at zero
+                parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    model.to(getattr(torch, dtype)).save_pretrained(folder)
+    return folder
+
+
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write one JSON object a line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -116,7 +116,7 @@ def export_hf(
         progress.start("writing tensors", total_bytes)
         copies = {original: copy for copy, original in tied_copies(shape).items()}
         for tensor in mapped:
-            parts = tensor.split(megatron.read(tensor.key))
+            parts = tensor.split(megatron.read_mapped(tensor))
             for name, part in zip(tensor.hf_names, parts, strict=True):
                 for target in (name, copies.get(name)):
                     if target is not None and target in layouts:

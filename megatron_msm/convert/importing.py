@@ -1,5 +1,6 @@
 """Hugging Face folder -> Megatron checkpoint, one tensor at a time."""
 
+import functools
 import logging
 import shutil
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ def import_hf(
         progress.start("writing tensors", total_bytes)
         write_torch_dist(
             tmp,
-            [_tensor_to_write(tensor, weights, progress) for tensor in mapped],
+            _tensors_to_write(mapped, weights, progress),
             content=CONTENT_METADATA,
         )
         copy_files(hf_folder, carried, tmp / HF_FOLDER)
@@ -113,16 +114,33 @@ def _check_target(out: Path, *, force: bool) -> None:
         raise CheckpointError(f"{out}: holds checkpoints of a training run. Choose another folder.")
 
 
-def _tensor_to_write(tensor: MappedTensor, weights: HfWeights, progress: Progress) -> TensorToWrite:
-    dtypes = [weights.tensors[name].dtype for name in tensor.hf_names]
+def _tensors_to_write(
+    mapped: Sequence[MappedTensor], weights: HfWeights, progress: Progress
+) -> list[TensorToWrite]:
+    # Parts of different dtypes are promoted to one that holds all exactly; so are experts, which
+    # are shards of one tensor.
+    dtypes: dict[str, torch.dtype] = {}
+    for tensor in mapped:
+        found = [weights.tensors[name].dtype for name in tensor.hf_names]
+        known = [dtypes[tensor.key]] if tensor.key in dtypes else []
+        dtypes[tensor.key] = reduce(torch.promote_types, known + found)
 
-    def load() -> torch.Tensor:
+    def load(tensor: MappedTensor) -> torch.Tensor:
         fused = tensor.fuse([weights.read(name) for name in tensor.hf_names])
         progress.advance(fused.nbytes)
-        return fused
+        return fused.to(dtypes[tensor.key]).reshape(tensor.lengths)
 
-    # Parts of different dtypes are promoted to one that holds both exactly.
-    return TensorToWrite(tensor.key, reduce(torch.promote_types, dtypes), tensor.size, load)
+    return [
+        TensorToWrite(
+            key=tensor.key,
+            dtype=dtypes[tensor.key],
+            global_size=tensor.global_size,
+            offsets=tensor.offsets,
+            lengths=tensor.lengths,
+            load=functools.partial(load, tensor),
+        )
+        for tensor in mapped
+    ]
 
 
 def _tensor_list(weights: HfWeights, left_out: Sequence[str]) -> dict[str, dict[str, object]]:

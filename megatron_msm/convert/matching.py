@@ -80,7 +80,7 @@ def check_megatron_tensors(
     for tensor in mapped:
         found = checkpoint.tensors[tensor.key].size
         if not tensor.fits(found):
-            _check_size(checkpoint.folder, tensor.key, found, tensor.size)
+            _check_size(checkpoint.folder, tensor.key, found, tensor.global_size)
 
 
 def _listed(title: str, names: Sequence[str]) -> str:

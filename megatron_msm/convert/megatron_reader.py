@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from megatron_msm.errors import CheckpointError
+from megatron_msm.models.tensor_table import MappedTensor, Size
 from megatron_msm.runtime.safe_metadata import read_metadata
 
 if TYPE_CHECKING:
@@ -58,27 +59,46 @@ class MegatronCheckpoint:
             if isinstance(entry, TensorStorageMetadata)
         }
 
-    def read(self, key: str) -> torch.Tensor:
-        """Read one global tensor, put together from however many shards it was written in.
+    def read_mapped(self, tensor: MappedTensor) -> torch.Tensor:
+        """Read one tensor of a model's table, put together from the shards it was written in.
+
+        Returns:
+            A tensor of size `tensor.size`; rows that pad the vocabulary are left out.
 
         Raises:
             CheckpointError: A shard is missing or damaged.
         """
+        region = self._read_region(tensor.key, tensor.offsets, tensor.lengths)
+        return region.reshape(tensor.size)
+
+    def read(self, key: str) -> torch.Tensor:
+        """Read one whole tensor as it is stored.
+
+        Raises:
+            CheckpointError: A shard is missing or damaged.
+        """
+        size = self.tensors[key].size
+        return self._read_region(key, (0,) * len(size), size)
+
+    def _read_region(self, key: str, offsets: Size, lengths: Size) -> torch.Tensor:
         info = self.tensors[key]
-        if len(info.chunks) == 1 and tuple(info.chunks[0].sizes) == info.size:
-            return self._read_chunk(key, info, info.chunks[0])
-        tensor = torch.empty(info.size, dtype=info.dtype)
+        region: torch.Tensor | None = None
         covered = 0
         for chunk in info.chunks:
-            place = tuple(
-                slice(offset, offset + size)
-                for offset, size in zip(chunk.offsets, chunk.sizes, strict=True)
-            )
-            tensor[place] = self._read_chunk(key, info, chunk)
-            covered += torch.Size(chunk.sizes).numel()
-        if covered != tensor.numel():
-            raise self._damaged(key, f"its shards hold {covered} of {tensor.numel()} values")
-        return tensor
+            overlap = _overlap(chunk, offsets, lengths)
+            if overlap is None:
+                continue
+            part = self._read_chunk(key, info, chunk)[overlap.in_chunk]
+            if tuple(part.shape) == lengths:
+                return part
+            if region is None:
+                region = torch.empty(lengths, dtype=info.dtype)
+            region[overlap.in_region] = part
+            covered += part.numel()
+        wanted = torch.Size(lengths).numel()
+        if region is None or covered != wanted:
+            raise self._damaged(key, f"its shards hold {covered} of {wanted} values")
+        return region
 
     def _read_chunk(
         self, key: str, info: MegatronTensorInfo, chunk: ChunkStorageMetadata
@@ -109,6 +129,27 @@ class MegatronCheckpoint:
             f"{self.folder}: tensor {key!r} cannot be read ({reason}). "
             "The checkpoint is damaged; use another iteration."
         )
+
+
+@dataclass(frozen=True)
+class _Overlap:
+    """Where a shard and a wanted region share values."""
+
+    in_chunk: tuple[slice, ...]
+    in_region: tuple[slice, ...]
+
+
+def _overlap(chunk: ChunkStorageMetadata, offsets: Size, lengths: Size) -> _Overlap | None:
+    in_chunk, in_region = [], []
+    for begin, size, offset, length in zip(
+        chunk.offsets, chunk.sizes, offsets, lengths, strict=True
+    ):
+        first, last = max(begin, offset), min(begin + size, offset + length)
+        if first >= last:
+            return None
+        in_chunk.append(slice(first - begin, last - begin))
+        in_region.append(slice(first - offset, last - offset))
+    return _Overlap(tuple(in_chunk), tuple(in_region))
 
 
 class _FileWindow(io.RawIOBase):

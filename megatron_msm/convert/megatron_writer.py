@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
+from megatron_msm.models.tensor_table import Size
 from megatron_msm.runtime.safe_metadata import METADATA_FILE
 
 # A new file is begun when one has grown past this: small enough to copy and hash side by side.
@@ -33,11 +34,14 @@ MAX_FILE_BYTES = 4 * 2**30
 
 @dataclass(frozen=True)
 class TensorToWrite:
-    """A global tensor of the checkpoint that is made when it is written."""
+    """A tensor of the checkpoint, or one shard of it, that is made when it is written."""
 
     key: str
     dtype: torch.dtype
-    size: tuple[int, ...]
+    global_size: Size
+    offsets: Size
+    """Where in the global tensor the shard begins."""
+    lengths: Size
     load: Callable[[], torch.Tensor]
 
 
@@ -67,11 +71,11 @@ def write_torch_dist(
     serialization.py `save` (the content metadata is part of the common state).
     """
     storage = {
-        MetadataIndex(tensor.key, _start(tensor)): place
+        MetadataIndex(tensor.key, torch.Size(tensor.offsets)): place
         for tensor, place in _write_files(folder, tensors)
     }
     metadata = Metadata(
-        state_dict_metadata={tensor.key: _describe(tensor) for tensor in tensors},
+        state_dict_metadata=dict(_describe(tensors)),
         storage_data=storage,
         storage_meta=StorageMeta(),
         version=CURRENT_DCP_VERSION,
@@ -101,21 +105,25 @@ def _write_files(
 def _append(file: BinaryIO, planned: TensorToWrite) -> None:
     tensor = planned.load()
     assert tensor.dtype == planned.dtype, f"{planned.key}: {tensor.dtype}"
-    assert tuple(tensor.shape) == planned.size, f"{planned.key}: {tuple(tensor.shape)}"
+    assert tuple(tensor.shape) == planned.lengths, f"{planned.key}: {tuple(tensor.shape)}"
     # torch.save writes the whole storage, of which a view is only a part.
     if tensor.untyped_storage().nbytes() != tensor.nbytes or not tensor.is_contiguous():
         tensor = tensor.clone(memory_format=torch.contiguous_format)
     torch.save(tensor, file)
 
 
-def _start(tensor: TensorToWrite) -> torch.Size:
-    return torch.Size([0] * len(tensor.size))
-
-
-def _describe(tensor: TensorToWrite) -> TensorStorageMetadata:
-    size = torch.Size(tensor.size)
-    return TensorStorageMetadata(
-        properties=TensorProperties(dtype=tensor.dtype),
-        size=size,
-        chunks=[ChunkStorageMetadata(offsets=_start(tensor), sizes=size)],
-    )
+def _describe(tensors: Sequence[TensorToWrite]) -> dict[str, TensorStorageMetadata]:
+    described: dict[str, TensorStorageMetadata] = {}
+    for tensor in tensors:
+        chunk = ChunkStorageMetadata(
+            offsets=torch.Size(tensor.offsets), sizes=torch.Size(tensor.lengths)
+        )
+        if tensor.key in described:
+            described[tensor.key].chunks.append(chunk)
+            continue
+        described[tensor.key] = TensorStorageMetadata(
+            properties=TensorProperties(dtype=tensor.dtype),
+            size=torch.Size(tensor.global_size),
+            chunks=[chunk],
+        )
+    return described

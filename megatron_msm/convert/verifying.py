@@ -80,17 +80,17 @@ def verify(
     check_hf_weights(hf_folder, weights, shape, mapped)
     megatron = MegatronCheckpoint(folder)
     check_megatron_tensors(megatron, shape, mapped)
-    progress.start("comparing", sum(megatron.tensors[tensor.key].num_bytes for tensor in mapped))
+    progress.start("comparing", sum(info.num_bytes for info in weights.tensors.values()))
     differences = []
     num_tensors = 0
     for tensor in mapped:
-        parts = tensor.split(megatron.read(tensor.key))
+        parts = tensor.split(megatron.read_mapped(tensor))
         for name, part in zip(tensor.hf_names, parts, strict=True):
             num_tensors += 1
             original = weights.read(name)
+            progress.advance(original.nbytes)
             if not same_bits(original, part):
                 differences.append(_difference(name, original, part))
-        progress.advance(megatron.tensors[tensor.key].num_bytes)
     return VerifyReport(
         num_tensors=num_tensors,
         differences=tuple(sorted(differences, key=lambda found: -found.max_abs)),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from megatron_msm.config.lora import LoraConfig, LoraTarget
-from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.shape import ModelShape
 
 LORA_A = "lora_a"
 LORA_B = "lora_b"

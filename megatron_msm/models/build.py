@@ -10,12 +10,13 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.models.architecture import ModelShape
 from megatron_msm.models.layer_spec import block_spec
 from megatron_msm.models.layout import check_layout, layers_of_stages, padded_vocab_size
 from megatron_msm.models.lora import freeze_base
 from megatron_msm.models.output_loss import ChunkedLossModel
 from megatron_msm.models.recompute import recompute_settings
+from megatron_msm.models.rope import stretched_frequencies
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.runtime.device import HAS_FUSED_WEIGHT_GRADIENT, Runtime
 from megatron_msm.runtime.fp8 import megatron_precision
 from megatron_msm.runtime.process_groups import ParallelRanks
@@ -40,7 +41,9 @@ def transformer_config(
         activation_func=torch.nn.functional.silu,
         gated_linear_unit=True,
         add_bias_linear=False,
-        add_qkv_bias=False,
+        add_qkv_bias=shape.qkv_bias,
+        qk_layernorm=shape.qk_norm,
+        **_expert_settings(shape, runtime),
         hidden_dropout=0.0,
         attention_dropout=0.0,
         tensor_model_parallel_size=parallel.tensor,
@@ -94,6 +97,24 @@ def _stages(shape: ModelShape, parallel: ParallelConfig) -> list[list[str]] | No
     return [["embedding", *stages[0]], *stages[1:-1], [*stages[-1], "loss"]]
 
 
+def _expert_settings(shape: ModelShape, runtime: Runtime) -> dict[str, Any]:
+    """Return megatron-core's settings of a mixture of experts, none for a dense model."""
+    if shape.experts is None:
+        return {}
+    return {
+        "num_moe_experts": shape.experts.num_experts,
+        "moe_ffn_hidden_size": shape.experts.ffn_hidden_size,
+        "moe_router_topk": shape.experts.experts_per_token,
+        # The softmax over the chosen experts' logits is the normalised one over all.
+        "moe_router_pre_softmax": not shape.experts.normalize_weights,
+        "moe_router_dtype": "fp32",
+        # As transformers trains it by default: no auxiliary loss, no token dropped.
+        "moe_router_load_balancing_type": "none",
+        "moe_grouped_gemm": runtime.is_cuda,
+        "moe_token_dispatcher_type": "alltoall" if runtime.is_cuda else "allgather",
+    }
+
+
 def _leave_undefined(weight: torch.Tensor) -> None:
     """Initialise nothing."""
 
@@ -141,7 +162,7 @@ def _build_chunk(
     num_layers = layers_of_stages(shape.num_layers, parallel)[stage]
     model = _model_class(shape, memory)(
         config=config,
-        transformer_layer_spec=block_spec(runtime, lora, num_layers=num_layers),
+        transformer_layer_spec=block_spec(shape, runtime, lora, num_layers=num_layers),
         vocab_size=padded,
         max_sequence_length=shape.max_position_embeddings,
         pre_process=ranks.is_first_stage and chunk == 0,
@@ -152,6 +173,8 @@ def _build_chunk(
         pg_collection=ranks.groups,
         vp_stage=chunk if parallel.virtual_pipeline > 1 else None,
     )
+    if shape.rope_scaling is not None:
+        model.rotary_pos_emb.inv_freq = stretched_frequencies(shape, shape.rope_scaling)
     # On a GPU the layers are made there, in their types, FP8 weights among them.
     if not runtime.is_cuda:
         model.to(dtype=runtime.params_dtype)

@@ -19,15 +19,15 @@ Source: Megatron-Bridge 067f987, training/utils/flop_utils.py `transformer_flops
 
 from dataclasses import dataclass
 
-from megatron_msm.models.architecture import ModelShape
 from megatron_msm.models.gpus import Gpu, MatmulPrecision
+from megatron_msm.models.shape import ModelShape
 
 
 def linear_flops_per_token(shape: ModelShape, *, lora: bool = False) -> float:
     """Return forward and backward FLOPs of the linear layers and the LM head."""
     query = shape.num_attention_heads * shape.head_dim
     key = shape.num_query_groups * shape.head_dim
-    layer = shape.hidden_size * (2 * query + 2 * key + 3 * shape.ffn_hidden_size)
+    layer = shape.hidden_size * (2 * query + 2 * key + 3 * shape.active_ffn_hidden_size)
     weights = shape.num_layers * layer + shape.hidden_size * shape.vocab_size
     return (4.0 if lora else 6.0) * weights
 

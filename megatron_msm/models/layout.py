@@ -11,9 +11,9 @@ from dataclasses import replace
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.precision import Fp8Config
 from megatron_msm.errors import ConfigError
-from megatron_msm.models.architecture import ModelShape
 from megatron_msm.models.batch_shape import BatchShape
 from megatron_msm.models.fp8_sizes import fp8_violations
+from megatron_msm.models.shape import ModelShape
 
 # Rows of the embedding are padded to a multiple of this times the tensor parallel size, as
 # Megatron-LM does (--make-vocab-size-divisible-by), so that matrix sizes suit the kernels.
@@ -78,7 +78,7 @@ def _model_violations(shape: ModelShape, parallel: ParallelConfig) -> Iterator[s
     for size, name in (
         (shape.num_attention_heads, "attention heads"),
         (shape.num_query_groups, "key/value heads"),
-        (shape.ffn_hidden_size, "MLP columns"),
+        *(() if shape.experts else ((shape.ffn_hidden_size, "MLP columns"),)),
     ):
         if size % parallel.tensor:
             yield (
@@ -86,8 +86,26 @@ def _model_violations(shape: ModelShape, parallel: ParallelConfig) -> Iterator[s
                 f"(remainder {size % parallel.tensor})."
             )
     yield from _stage_violations(shape, parallel)
-    if parallel.expert > 1:
-        yield f"parallel.expert: {parallel.expert}, but the model has no experts; leave it at 1."
+    yield from _expert_violations(shape, parallel)
+
+
+def _expert_violations(shape: ModelShape, parallel: ParallelConfig) -> Iterator[str]:
+    if shape.experts is None:
+        if parallel.expert > 1:
+            yield f"parallel.expert: {parallel.expert}, but the model has no experts; use 1."
+        return
+    if shape.experts.num_experts % parallel.expert:
+        yield (
+            f"parallel.expert: {parallel.expert} does not divide the model's "
+            f"{shape.experts.num_experts} experts "
+            f"(remainder {shape.experts.num_experts % parallel.expert})."
+        )
+    # Source: megatron-core 0.16.1, transformer/moe/moe_layer.py:379.
+    if parallel.tensor > 1 and not parallel.sequence:
+        yield (
+            f"parallel.sequence: false, but a model with experts needs it with tensor "
+            f"{parallel.tensor}; set parallel.sequence=true."
+        )
 
 
 def _stage_violations(shape: ModelShape, parallel: ParallelConfig) -> Iterator[str]:
@@ -183,7 +201,9 @@ def _with_alignment(batch: BatchShape, num_ranks: int) -> BatchShape:
 
 
 def _model_sizes(shape: ModelShape, num_ranks: int) -> Iterator[tuple[int, int, int]]:
-    heads = math.gcd(shape.num_attention_heads, shape.num_query_groups, shape.ffn_hidden_size)
+    heads = math.gcd(shape.num_attention_heads, shape.num_query_groups)
+    if shape.experts is None:
+        heads = math.gcd(heads, shape.ffn_hidden_size)
     for tensor in _divisors(math.gcd(num_ranks, heads)):
         for pipeline in _divisors(num_ranks // tensor):
             if pipeline <= shape.num_layers:

@@ -7,33 +7,41 @@ made of, and how they are fused. `expand` fills in the layers and sizes of one m
     rule:   decoder.layers.{layer}.mlp.linear_fc1.weight <- gate_proj (ffn, hidden), up_proj (...)
     mapped: decoder.layers.3.mlp.linear_fc1.weight (3072, 576) <- model.layers.3.mlp.gate_proj...
 
-To add an architecture: write its table in a file of its own (llama.py is the pattern) and name it
-in `registry.py`. Biases and QK norms are more rules; only a new way of fusing needs code here.
+Experts lie in one Megatron tensor, expert first. Each expert is a `MappedTensor` of its own, a
+piece of that tensor, so that no more than one expert is ever held.
 
-Dimensions: V vocabulary, H hidden, Q heads x head size, K key/value heads x head size, F ffn.
+An architecture is one file (llama.py is the pattern) that is named in `registry.py`; only a new way
+of fusing needs code here. No torch at import: a login node reads shapes of models through this.
+
+Dimensions: V vocabulary, H hidden, Q heads x head size, K key/value heads x head size, D head size,
+F ffn, E experts, X ffn of one expert.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
+from megatron_msm.models.shape import ModelShape
 
-from megatron_msm.models.architecture import ModelShape
+if TYPE_CHECKING:
+    import torch
 
 Size = tuple[int, ...]
 
 
 class Fusion(Protocol):
-    """How the Hugging Face tensors of a rule become one Megatron tensor. Bits are only moved."""
+    """How the Hugging Face tensors of a rule become one Megatron tensor. Bits are only moved.
 
-    def fuse(self, parts: Sequence[torch.Tensor], shape: ModelShape) -> torch.Tensor:
+    Works on rows: weights, biases, and the B matrices of adapters are fused alike.
+    """
+
+    def fuse(self, parts: Sequence["torch.Tensor"], shape: ModelShape) -> "torch.Tensor":
         """Return the Megatron tensor made of `parts`."""
         ...
 
     def split(
-        self, fused: torch.Tensor, sizes: Sequence[Size], shape: ModelShape
-    ) -> list[torch.Tensor]:
+        self, fused: "torch.Tensor", sizes: Sequence[Size], shape: ModelShape
+    ) -> list["torch.Tensor"]:
         """Return the parts again, with the given sizes. They may be views of `fused`."""
         ...
 
@@ -42,14 +50,14 @@ class Fusion(Protocol):
 class AsItIs:
     """One tensor, unchanged."""
 
-    def fuse(self, parts: Sequence[torch.Tensor], shape: ModelShape) -> torch.Tensor:
+    def fuse(self, parts: Sequence["torch.Tensor"], shape: ModelShape) -> "torch.Tensor":
         """Return the only part."""
         (part,) = parts
         return part
 
     def split(
-        self, fused: torch.Tensor, sizes: Sequence[Size], shape: ModelShape
-    ) -> list[torch.Tensor]:
+        self, fused: "torch.Tensor", sizes: Sequence[Size], shape: ModelShape
+    ) -> list["torch.Tensor"]:
         """Return the tensor without the rows that pad the vocabulary."""
         (size,) = sizes
         return [fused[: size[0]]]
@@ -63,15 +71,15 @@ class StackedRows:
     half is activated) and `apply_swiglu_sharded_factory` (the global tensor is [w; v]).
     """
 
-    def fuse(self, parts: Sequence[torch.Tensor], shape: ModelShape) -> torch.Tensor:
+    def fuse(self, parts: Sequence["torch.Tensor"], shape: ModelShape) -> "torch.Tensor":
         """Concatenate along rows; parts of different dtypes are promoted."""
-        return torch.cat(list(parts))
+        return _concatenate(parts, dim=0)
 
     def split(
-        self, fused: torch.Tensor, sizes: Sequence[Size], shape: ModelShape
-    ) -> list[torch.Tensor]:
+        self, fused: "torch.Tensor", sizes: Sequence[Size], shape: ModelShape
+    ) -> list["torch.Tensor"]:
         """Return views of the rows of each part."""
-        return list(torch.split(fused, [size[0] for size in sizes]))
+        return list(fused.split([size[0] for size in sizes]))
 
 
 @dataclass(frozen=True)
@@ -85,27 +93,27 @@ class QkvByGroup:
     `SelfAttention.get_query_key_value_tensors`.
     """
 
-    def fuse(self, parts: Sequence[torch.Tensor], shape: ModelShape) -> torch.Tensor:
+    def fuse(self, parts: Sequence["torch.Tensor"], shape: ModelShape) -> "torch.Tensor":
         """Interleave q (Q, ...), k (K, ...) and v (K, ...) to (Q + 2K, ...)."""
         groups = shape.num_query_groups
         grouped = [part.reshape(groups, -1, shape.head_dim, *part.shape[1:]) for part in parts]
-        return torch.cat(grouped, dim=1).reshape(-1, *parts[0].shape[1:])
+        return _concatenate(grouped, dim=1).reshape(-1, *parts[0].shape[1:])
 
     def split(
-        self, fused: torch.Tensor, sizes: Sequence[Size], shape: ModelShape
-    ) -> list[torch.Tensor]:
+        self, fused: "torch.Tensor", sizes: Sequence[Size], shape: ModelShape
+    ) -> list["torch.Tensor"]:
         """Take (Q + 2K, ...) apart into q, k and v."""
         heads_per_group = shape.num_attention_heads // shape.num_query_groups
         grouped = fused.reshape(
             shape.num_query_groups, heads_per_group + 2, shape.head_dim, *fused.shape[1:]
         )
-        parts = torch.split(grouped, [heads_per_group, 1, 1], dim=1)
+        parts = grouped.split([heads_per_group, 1, 1], dim=1)
         return [part.reshape(size) for part, size in zip(parts, sizes, strict=True)]
 
 
 @dataclass(frozen=True)
 class HfTensor:
-    """A Hugging Face tensor: its name, `{layer}` left open, and its dimensions as letters."""
+    """A Hugging Face tensor: its name, `{layer}` and `{expert}` left open, and its dimensions."""
 
     name: str
     dims: str
@@ -121,6 +129,11 @@ class TensorRule:
     fusion: Fusion = AsItIs()
     only_untied: bool = False
     """True when a model with tied embeddings does not have it."""
+
+    @property
+    def is_per_expert(self) -> bool:
+        """Whether the Megatron tensor holds one of these for each expert."""
+        return "{expert}" in self.hf[0].name
 
 
 @dataclass(frozen=True)
@@ -142,7 +155,8 @@ class ModelTable:
         layered = [rule for rule in rules if "{layer}" in rule.megatron]
         mapped = [MappedTensor.of(rule, shape, layer=0) for rule in whole]
         for layer in range(shape.num_layers):
-            mapped += [MappedTensor.of(rule, shape, layer=layer) for rule in layered]
+            for rule in layered:
+                mapped += _of_layer(rule, shape, layer)
         return tuple(mapped)
 
     def buffer_names(self, shape: ModelShape) -> frozenset[str]:
@@ -156,47 +170,72 @@ class ModelTable:
 
 @dataclass(frozen=True)
 class MappedTensor:
-    """One Megatron tensor of one model, with names and sizes filled in."""
+    """One Megatron tensor of one model, or one expert of it, with names and sizes filled in."""
 
     key: str
     """Key in the Megatron checkpoint."""
     size: Size
-    """Size in the Megatron checkpoint, without padding of the vocabulary."""
+    """Size in the Megatron checkpoint, without padding of the vocabulary; of one expert."""
     hf_names: tuple[str, ...]
     hf_sizes: tuple[Size, ...]
     fusion: Fusion
     shape: ModelShape
     may_be_padded: bool
     """True when a training checkpoint may hold more rows (vocabulary padding) than `size`."""
+    expert: int | None = None
+    """Which expert of the Megatron tensor this is; None for a whole tensor."""
 
     @classmethod
-    def of(cls, rule: TensorRule, shape: ModelShape, *, layer: int) -> "MappedTensor":
-        """Fill in one layer of a rule."""
+    def of(
+        cls, rule: TensorRule, shape: ModelShape, *, layer: int, expert: int | None = None
+    ) -> "MappedTensor":
+        """Fill in one layer of a rule, and one expert."""
         hf_sizes = tuple(_size_of(tensor.dims, shape) for tensor in rule.hf)
         return cls(
             key=rule.megatron.format(layer=layer),
             size=(sum(size[0] for size in hf_sizes), *hf_sizes[0][1:]),
-            hf_names=tuple(tensor.name.format(layer=layer) for tensor in rule.hf),
+            hf_names=tuple(tensor.name.format(layer=layer, expert=expert) for tensor in rule.hf),
             hf_sizes=hf_sizes,
             fusion=rule.fusion,
             shape=shape,
             may_be_padded=rule.hf[0].dims.startswith("V"),
+            expert=expert,
         )
 
-    def fuse(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    @property
+    def global_size(self) -> Size:
+        """Size of the whole Megatron tensor, all experts included."""
+        if self.expert is None:
+            return self.size
+        assert self.shape.experts is not None
+        return (self.shape.experts.num_experts, *self.size)
+
+    @property
+    def offsets(self) -> Size:
+        """Where in the whole Megatron tensor this one begins."""
+        return (
+            (0,) * len(self.size) if self.expert is None else (self.expert, *(0 for _ in self.size))
+        )
+
+    @property
+    def lengths(self) -> Size:
+        """How far it reaches from `offsets`."""
+        return self.size if self.expert is None else (1, *self.size)
+
+    def fuse(self, parts: Sequence["torch.Tensor"]) -> "torch.Tensor":
         """Return the Megatron tensor; `parts` are in the order of `hf_names`."""
         return self.fusion.fuse(parts, self.shape)
 
-    def split(self, fused: torch.Tensor) -> list[torch.Tensor]:
+    def split(self, fused: "torch.Tensor") -> list["torch.Tensor"]:
         """Return the Hugging Face tensors, in the order of `hf_names`."""
         return self.fusion.split(fused, self.hf_sizes, self.shape)
 
     def fits(self, size: Sequence[int]) -> bool:
-        """Return whether a checkpoint's tensor of this size is this one, padded or not."""
-        found = tuple(size)
+        """Return whether a checkpoint's tensor of this size is the whole one, padded or not."""
+        found, wanted = tuple(size), self.global_size
         if not self.may_be_padded:
-            return found == self.size
-        return len(found) > 0 and found[0] >= self.size[0] and found[1:] == self.size[1:]
+            return found == wanted
+        return len(found) > 0 and found[0] >= wanted[0] and found[1:] == wanted[1:]
 
 
 def hf_tensors(mapped: Sequence[MappedTensor]) -> Iterator[tuple[str, Size]]:
@@ -205,12 +244,31 @@ def hf_tensors(mapped: Sequence[MappedTensor]) -> Iterator[tuple[str, Size]]:
         yield from zip(tensor.hf_names, tensor.hf_sizes, strict=True)
 
 
+def _of_layer(rule: TensorRule, shape: ModelShape, layer: int) -> list[MappedTensor]:
+    if not rule.is_per_expert:
+        return [MappedTensor.of(rule, shape, layer=layer)]
+    assert shape.experts is not None
+    return [
+        MappedTensor.of(rule, shape, layer=layer, expert=expert)
+        for expert in range(shape.experts.num_experts)
+    ]
+
+
+def _concatenate(tensors: Sequence["torch.Tensor"], *, dim: int) -> "torch.Tensor":
+    import torch
+
+    return torch.cat(list(tensors), dim=dim)
+
+
 def _size_of(dims: str, shape: ModelShape) -> Size:
     sizes = {
         "V": shape.vocab_size,
         "H": shape.hidden_size,
-        "Q": shape.num_attention_heads * shape.head_dim,
-        "K": shape.num_query_groups * shape.head_dim,
+        "Q": shape.query_size,
+        "K": shape.key_size,
+        "D": shape.head_dim,
         "F": shape.ffn_hidden_size,
     }
+    if shape.experts is not None:
+        sizes |= {"E": shape.experts.num_experts, "X": shape.experts.ffn_hidden_size}
     return tuple(sizes[dim] for dim in dims)

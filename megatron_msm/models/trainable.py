@@ -8,7 +8,7 @@ from megatron.core.tensor_parallel.layers import param_is_not_tensor_parallel_du
 
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.models.adapter_sizes import num_adapter_parameters
-from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.runtime.process_groups import ParallelRanks
 
 

@@ -109,6 +109,7 @@ def install() -> None:
         return
     from megatron.core.optimizer import clip_grads
     from megatron.core.tensor_parallel import random as megatron_random
+    from megatron.core.transformer.moe import moe_utils
 
     cuda: Any = torch.cuda
     # layers.py:261 and :552, mappings.py:91, param_and_grad_buffer.py:783: buffers and gradients.
@@ -130,6 +131,10 @@ def install() -> None:
     cuda.manual_seed = torch.manual_seed
     megatron_random._set_cuda_rng_state = _set_rng_state
     clip_grads.l2_norm_impl = _l2_norm
+    # moe_utils.py:1192 asks whether Transformer Engine's GEMM is there, by a name that its failed
+    # import (:34) has left undefined.
+    if not hasattr(moe_utils, "te_general_gemm"):
+        moe_utils.te_general_gemm = None
     mode = _CudaNamesMeanCpu()
     mode.__enter__()  # type: ignore[no-untyped-call]
     _installed.append(mode)

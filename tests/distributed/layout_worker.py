@@ -43,6 +43,7 @@ def layout_name(layout: ParallelConfig) -> str:
         "pp": (layout.pipeline, f"layers{uneven}" if uneven else ""),
         "vpp": (layout.virtual_pipeline, ""),
         "cp": (layout.context, ""),
+        "ep": (layout.expert, ""),
         "dp": (layout.data, ""),
     }
     return "-".join(f"{n}{size}{more}" for n, (size, more) in parts.items() if size > 1) or "single"

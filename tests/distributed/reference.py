@@ -66,3 +66,20 @@ def train(model: Any, corpus: npt.NDArray[np.int64], *, peak: float) -> list[tup
         optimizer.step()
         results.append((loss.item(), norm.item()))
     return results
+
+
+def saved_tensors(model: Any, folder: Path, *, gradients: bool = False) -> dict[str, torch.Tensor]:
+    """Return the weights, or their gradients, under the names that transformers saves them by.
+
+    Those differ from the names in memory where transformers keeps experts in one tensor.
+    """
+    from safetensors.torch import load_file
+
+    if gradients:
+        for parameter in model.parameters():
+            parameter.data = (
+                torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            )
+    model.save_pretrained(folder)
+    tensors: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
+    return tensors

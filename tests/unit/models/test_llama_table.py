@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from megatron_msm.models.architecture import ModelShape
 from megatron_msm.models.llama import LLAMA
-from megatron_msm.models.registry import TABLES, table_for
+from megatron_msm.models.registry import ARCHITECTURES, table_for
 from megatron_msm.models.tensor_table import MappedTensor, QkvByGroup, hf_tensors
 
 
@@ -36,7 +36,7 @@ def shape_of(
 
 
 def mapped_by_key(shape: ModelShape) -> dict[str, MappedTensor]:
-    return {tensor.key: tensor for tensor in LLAMA.expand(shape)}
+    return {tensor.key: tensor for tensor in LLAMA.table.expand(shape)}
 
 
 def test_qkv_rows_are_interleaved_by_group() -> None:
@@ -89,7 +89,7 @@ def test_split_undoes_fuse(
         layers=1,
         tied=tied,
     )
-    for tensor in LLAMA.expand(shape):
+    for tensor in LLAMA.table.expand(shape):
         parts = [torch.randn(size).bfloat16() for size in tensor.hf_sizes]
         fused = tensor.fuse(parts)
         assert tuple(fused.shape) == tensor.size
@@ -132,7 +132,7 @@ def test_padded_vocabulary_rows_are_dropped_and_only_there() -> None:
 
 
 def test_names_cover_a_model_once() -> None:
-    untied, tied = LLAMA.expand(shape_of()), LLAMA.expand(shape_of(tied=True))
+    untied, tied = LLAMA.table.expand(shape_of()), LLAMA.table.expand(shape_of(tied=True))
     assert {tensor.key for tensor in untied} - {tensor.key for tensor in tied} == {
         "output_layer.weight"
     }
@@ -141,9 +141,9 @@ def test_names_cover_a_model_once() -> None:
     assert "{" not in "".join(names) + "".join(tensor.key for tensor in untied)
 
 
-def test_every_registered_architecture_expands() -> None:
-    assert table_for(shape_of()) is TABLES["llama"]
-    assert TABLES["llama"].buffer_names(shape_of()) == {
+def test_buffers_of_old_files_are_known() -> None:
+    assert table_for(shape_of()) is ARCHITECTURES["llama"].table
+    assert table_for(shape_of()).buffer_names(shape_of()) == {
         "model.rotary_emb.inv_freq",
         "model.layers.0.self_attn.rotary_emb.inv_freq",
         "model.layers.1.self_attn.rotary_emb.inv_freq",

@@ -1,0 +1,108 @@
+"""The shape of a model: what decides which weights exist and what they compute. No torch.
+
+The trainer builds a megatron-core GPTModel from it, the conversion its table of tensors.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from megatron_msm.formats.files import sha256_of_json
+
+
+class RopeScaling(BaseModel):
+    """How the frequencies of rotary embeddings were stretched for longer sequences."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+    low_freq_factor: float = 1.0
+    """llama3: wavelengths above `original_max_position_embeddings` / this are stretched fully."""
+    high_freq_factor: float = 4.0
+    """llama3: wavelengths below `original_max_position_embeddings` / this stay."""
+    original_max_position_embeddings: int = 8192
+    """llama3: positions of the model before it was stretched."""
+
+
+class ExpertShape(BaseModel):
+    """The mixture of experts that takes the place of the MLP in every layer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_experts: int
+    experts_per_token: int
+    ffn_hidden_size: int
+    """Of one expert."""
+    normalize_weights: bool
+    """Whether the weights of a token's chosen experts add up to one."""
+
+
+class ModelShape(BaseModel):
+    """Sizes and switches of a decoder-only transformer with RMSNorm, RoPE and a gated MLP."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_type: str
+    num_layers: int
+    hidden_size: int
+    ffn_hidden_size: int
+    """Of the dense MLP; without meaning when there are experts."""
+    num_attention_heads: int
+    num_query_groups: int
+    """Number of key/value heads."""
+    head_dim: int
+    vocab_size: int
+    """Rows of the embedding, without any padding."""
+    max_position_embeddings: int
+    """Longest document that is computed exactly; a sliding window ends it earlier."""
+    norm_epsilon: float
+    rope_theta: float
+    tie_word_embeddings: bool
+    rope_scaling: RopeScaling | None = None
+    qkv_bias: bool = False
+    """Query, key and value projections have a bias."""
+    qk_norm: bool = False
+    """Queries and keys are normalised in each head before they are rotated."""
+    experts: ExpertShape | None = None
+    """None for a dense model."""
+
+    @property
+    def query_size(self) -> int:
+        """Width of all queries."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def key_size(self) -> int:
+        """Width of all keys, and of all values."""
+        return self.num_query_groups * self.head_dim
+
+    @property
+    def active_ffn_hidden_size(self) -> int:
+        """MLP columns that one token passes through."""
+        if self.experts is None:
+            return self.ffn_hidden_size
+        return self.experts.experts_per_token * self.experts.ffn_hidden_size
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the whole model, tied embeddings counted once."""
+        layer = 2 * self.hidden_size * (self.query_size + self.key_size + 1) + self._mlp_parameters
+        if self.qkv_bias:
+            layer += self.query_size + 2 * self.key_size
+        if self.qk_norm:
+            layer += 2 * self.head_dim
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        return self.num_layers * layer + embeddings + self.hidden_size
+
+    @property
+    def _mlp_parameters(self) -> int:
+        if self.experts is None:
+            return 3 * self.hidden_size * self.ffn_hidden_size
+        router_and_experts = 1 + 3 * self.experts.ffn_hidden_size
+        return self.experts.num_experts * self.hidden_size * router_and_experts
+
+    @property
+    def sha256(self) -> str:
+        """Hash that is equal for models whose weights can be exchanged."""
+        return sha256_of_json(self.model_dump(exclude_defaults=True))

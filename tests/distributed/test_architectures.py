@@ -1,0 +1,93 @@
+"""Every architecture computes what its Hugging Face class computes, in float32, in any layout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.convert.exporting import export_hf
+from megatron_msm.convert.importing import import_hf
+from megatron_msm.formats.checkpoint_folder import iteration_folder
+from tests.distributed import reference
+from tests.distributed.layout_worker import Case, layout_name, packs_of_step, save_mathematics
+from tests.distributed.ranks import run_on_ranks
+from tests.distributed.test_same_mathematics import check_tensors_agree, relative_difference
+from tests.tiny import ARCHITECTURES, write_tiny_model
+
+CORPUS = np.random.default_rng(3).integers(0, 300, 4096)
+LR = 1e-3
+RELATIVE = 1e-4
+# The same with the one switch of Qwen3-MoE that changes the arithmetic of the router.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in ARCHITECTURES},
+    "qwen3_moe_unnormalised": ("qwen3_moe", {"norm_topk_prob": False}),
+}
+L = ParallelConfig
+DENSE = [name for name in MODELS if "moe" not in name]
+MOE = [name for name in MODELS if "moe" in name]
+CASES = [
+    *((L(tensor=2), name) for name in DENSE),
+    *((L(pipeline=2), name) for name in MODELS),
+    *((L(tensor=2, sequence=True), name) for name in (*MOE, "qwen3")),
+    *((L(data=2, expert=2), name) for name in MOE),
+]
+
+
+@pytest.fixture(scope="module")
+def hf_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("hf")
+    return {
+        name: write_tiny_model(root / name, model_type, **changes)
+        for name, (model_type, changes) in MODELS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(
+    hf_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[ParallelConfig, str], Path]:
+    """What two ranks wrote for each case, all in one set of processes."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, folder in hf_folders.items():
+        import_hf(folder, root / name)
+    cases = {}
+    for layout, name in CASES:
+        out = root / f"{layout_name(layout)}-{name}"
+        out.mkdir()
+        cases[layout, name] = Case(layout, iteration_folder(root / name, 0), out, CORPUS, lr=LR)
+    run_on_ranks(save_mathematics, 2, list(cases.values()))
+    return {key: case.out for key, case in cases.items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_gradients_and_weights_are_those_of_transformers(
+    name: str,
+    hf_folders: dict[str, Path],
+    runs: dict[tuple[ParallelConfig, str], Path],
+    tmp_path: Path,
+) -> None:
+    model = reference.load_model(hf_folders[name])
+    packs = packs_of_step(0, CORPUS)
+    logits = [reference.logits_of_pack(model, pack).detach() for pack in packs]
+    reference.global_loss(model, packs).backward()
+    gradients = reference.saved_tensors(model, tmp_path / "g", gradients=True)
+    model = reference.load_model(hf_folders[name])
+    steps = reference.train(model, CORPUS, peak=LR)
+    weights = reference.saved_tensors(model, tmp_path / "w")
+    for layout in [layout for layout, case in runs if case == name]:
+        out = runs[layout, name]
+        found_logits = torch.load(out / "logits_0.pt", weights_only=True)
+        for found, wanted in zip(found_logits, logits[:: layout.data], strict=True):
+            assert relative_difference(found[:, : wanted.shape[1]], wanted) < RELATIVE
+        found_steps = json.loads((out / "steps.json").read_text())
+        for (loss, norm), (found_loss, _, found_norm) in zip(steps, found_steps, strict=True):
+            assert found_loss == pytest.approx(loss, rel=RELATIVE)
+            assert found_norm == pytest.approx(norm, rel=RELATIVE)
+        for kind, wanted_tensors in (("gradients", gradients), ("weights", weights)):
+            exported = tmp_path / f"{layout_name(layout)}-{kind}"
+            export_hf(out / kind, exported, dtype="float32")
+            check_tensors_agree(exported, wanted_tensors)
