@@ -134,6 +134,10 @@ class BinWeights:
             memory_format=torch.contiguous_format
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Go to another process without the tensors of the open file."""
+        return {**self.__dict__, "_opened": None}
+
     def _open(self, file: Path) -> dict[str, torch.Tensor]:
         if self._opened is None or self._opened[0] != file:
             self._opened = (file, _load_bin(file))

@@ -1,9 +1,10 @@
 """Hugging Face folder -> Megatron checkpoint, one tensor at a time."""
 
-import functools
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
@@ -11,8 +12,15 @@ import torch
 
 from megatron_msm.convert.hf_files import TENSORS_FILE, copy_files, small_files
 from megatron_msm.convert.hf_weights import HfWeights, open_hf_weights
+from megatron_msm.convert.jobs import run_jobs
 from megatron_msm.convert.matching import check_hf_weights
-from megatron_msm.convert.megatron_writer import TensorToWrite, write_torch_dist
+from megatron_msm.convert.megatron_writer import (
+    TensorToWrite,
+    WrittenFile,
+    split_into_files,
+    write_file,
+    write_metadata,
+)
 from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import (
@@ -36,8 +44,27 @@ logger = logging.getLogger(__name__)
 CONTENT_METADATA = {"non_homogeneous_layers": True}
 
 
+@dataclass(frozen=True)
+class _FileJob:
+    """One file of tensors to write."""
+
+    weights: HfWeights
+    target: Path
+    number: int
+    tensors: Sequence[TensorToWrite]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.num_bytes for tensor in self.tensors)
+
+
 def import_hf(
-    hf_folder: Path, out: Path, *, force: bool = False, progress: Progress | None = None
+    hf_folder: Path,
+    out: Path,
+    *,
+    force: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
 ) -> CheckpointState:
     """Write the model in `hf_folder` as iteration 0 of the checkpoint folder `out`.
 
@@ -47,6 +74,7 @@ def import_hf(
         hf_folder: config.json, tokenizer, and safetensors (or `.bin`) weights.
         out: Created when missing. Nothing is visible in it before everything is written.
         force: Replace an import that is already there.
+        workers: Processes that share the files; the result is the same for any number.
         progress: Told how many bytes are done.
 
     Raises:
@@ -62,16 +90,22 @@ def import_hf(
     if left_out:
         logger.warning("%s: left out %d buffers computed from the config", hf_folder, len(left_out))
     carried = small_files(hf_folder)
-    total_bytes = sum(info.num_bytes for info in weights.tensors.values())
+    files = split_into_files(_tensors_to_write(mapped, weights))
     _check_target(out, force=force)
+    total_bytes = sum(tensor.num_bytes for tensors in files for tensor in tensors)
     check_disk_space(out, total_bytes)
-    with checkpoint_written_aside(out, 0) as tmp:
+    with checkpoint_written_aside(out, 0) as tmp, ThreadPoolExecutor(1) as thread:
+        hashes = thread.submit(_hash_files, weights.files)
         progress.start("writing tensors", total_bytes)
-        write_torch_dist(
-            tmp,
-            _tensors_to_write(mapped, weights, progress),
-            content=CONTENT_METADATA,
+        jobs = [_FileJob(weights, tmp, number, tensors) for number, tensors in enumerate(files)]
+        written = run_jobs(
+            _write_job,
+            jobs,
+            workers=workers,
+            num_bytes=lambda job: job.num_bytes,
+            progress=progress,
         )
+        write_metadata(tmp, list(zip(files, written, strict=True)), content=CONTENT_METADATA)
         copy_files(hf_folder, carried, tmp / HF_FOLDER)
         write_json_atomic(tmp / HF_FOLDER / TENSORS_FILE, _tensor_list(weights, left_out))
         state = CheckpointState(
@@ -82,10 +116,11 @@ def import_hf(
             model_sha256=shape.sha256,
             tokenizer_sha256=tokenizer.tokenizer_sha256,
             chat_template_sha256=tokenizer.chat_template_sha256,
-            lineage=(_lineage_entry(hf_folder, weights, left_out, progress),),
+            lineage=(_lineage_entry(hf_folder, hashes.result(), left_out),),
             versions=installed_versions(),
         )
-        return publish_checkpoint(tmp, out, state)
+        known = {file.name: file.record for file in written}
+        return publish_checkpoint(tmp, out, state, known_files=known)
 
 
 def check_disk_space(out: Path, num_bytes: int) -> None:
@@ -114,9 +149,7 @@ def _check_target(out: Path, *, force: bool) -> None:
         raise CheckpointError(f"{out}: holds checkpoints of a training run. Choose another folder.")
 
 
-def _tensors_to_write(
-    mapped: Sequence[MappedTensor], weights: HfWeights, progress: Progress
-) -> list[TensorToWrite]:
+def _tensors_to_write(mapped: Sequence[MappedTensor], weights: HfWeights) -> list[TensorToWrite]:
     # Parts of different dtypes are promoted to one that holds all exactly; so are experts, which
     # are shards of one tensor.
     dtypes: dict[str, torch.dtype] = {}
@@ -124,23 +157,17 @@ def _tensors_to_write(
         found = [weights.tensors[name].dtype for name in tensor.hf_names]
         known = [dtypes[tensor.key]] if tensor.key in dtypes else []
         dtypes[tensor.key] = reduce(torch.promote_types, known + found)
+    return [TensorToWrite(tensor, dtypes[tensor.key]) for tensor in mapped]
 
-    def load(tensor: MappedTensor) -> torch.Tensor:
-        fused = tensor.fuse([weights.read(name) for name in tensor.hf_names])
-        progress.advance(fused.nbytes)
-        return fused.to(dtypes[tensor.key]).reshape(tensor.lengths)
 
-    return [
-        TensorToWrite(
-            key=tensor.key,
-            dtype=dtypes[tensor.key],
-            global_size=tensor.global_size,
-            offsets=tensor.offsets,
-            lengths=tensor.lengths,
-            load=functools.partial(load, tensor),
-        )
-        for tensor in mapped
-    ]
+def _write_job(job: _FileJob, progress: Progress) -> WrittenFile:
+    def load(planned: TensorToWrite) -> torch.Tensor:
+        mapped = planned.mapped
+        fused = mapped.fuse([job.weights.read(name) for name in mapped.hf_names])
+        progress.advance(planned.num_bytes)
+        return fused.to(planned.dtype).reshape(mapped.lengths)
+
+    return write_file(job.target, job.number, job.tensors, load)
 
 
 def _tensor_list(weights: HfWeights, left_out: Sequence[str]) -> dict[str, dict[str, object]]:
@@ -152,21 +179,20 @@ def _tensor_list(weights: HfWeights, left_out: Sequence[str]) -> dict[str, dict[
     }
 
 
+def _hash_files(files: Sequence[Path]) -> dict[str, str]:
+    return {file.name: sha256_of_file(file) for file in files}
+
+
 def _lineage_entry(
-    hf_folder: Path, weights: HfWeights, left_out: Sequence[str], progress: Progress
+    hf_folder: Path, hashes: Mapping[str, str], left_out: Sequence[str]
 ) -> LineageEntry:
-    progress.start("hashing the source", sum(file.stat().st_size for file in weights.files))
-    hashes = {}
-    for file in weights.files:
-        hashes[file.name] = sha256_of_file(file)
-        progress.advance(file.stat().st_size)
     config = sha256_of_file(hf_folder / "config.json")
     return LineageEntry(
         stage="import",
-        identity=sha256_of_json([hashes, config]),
+        identity=sha256_of_json([dict(hashes), config]),
         details={
             "source": hf_folder.resolve().name,
-            "weights_sha256": hashes,
+            "weights_sha256": dict(hashes),
             "config_sha256": config,
             "left_out_buffers": list(left_out),
         },

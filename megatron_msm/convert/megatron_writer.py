@@ -1,4 +1,4 @@
-"""Writing a torch_dist checkpoint tensor by tensor, in one process, without a model.
+"""Writing a torch_dist checkpoint tensor by tensor, file by file, without a model.
 
 The result is what `megatron.core.dist_checkpointing.save` writes for a model on one rank, so its
 `load` reads it under any layout. Memory stays near the largest tensor: each is made when its turn
@@ -7,12 +7,13 @@ every tensor of a file until the file is closed (torch 2.13, filesystem.py, `ten
 `_write_files_from_queue`), and gives every checkpoint a random id, so that equal ones would differ.
 """
 
+import contextlib
 import json
 import pickle
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, _StorageInfo
@@ -25,24 +26,37 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from megatron_msm.models.tensor_table import Size
+from megatron_msm.convert.hashing_file import HashingFile, hashing_file
+from megatron_msm.formats.checkpoint_folder import FileRecord
+from megatron_msm.models.tensor_table import MappedTensor
 from megatron_msm.runtime.safe_metadata import METADATA_FILE
 
-# A new file is begun when one has grown past this: small enough to copy and hash side by side.
-MAX_FILE_BYTES = 4 * 2**30
+# A new file is begun when one has grown past this: small enough for several processes to share the
+# work, large enough that a model has few files.
+MAX_FILE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
 class TensorToWrite:
-    """A tensor of the checkpoint, or one shard of it, that is made when it is written."""
+    """A tensor of the checkpoint, or one expert of it."""
 
-    key: str
+    mapped: MappedTensor
     dtype: torch.dtype
-    global_size: Size
-    offsets: Size
-    """Where in the global tensor the shard begins."""
-    lengths: Size
-    load: Callable[[], torch.Tensor]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its data."""
+        return torch.Size(self.mapped.size).numel() * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file of tensors."""
+
+    name: str
+    places: tuple[_StorageInfo, ...]
+    """Where each tensor is, in the order of writing."""
+    record: FileRecord
 
 
 @dataclass(frozen=True)
@@ -55,27 +69,70 @@ class _CheckpointingConfig:
     common_backend_version: int = 1
 
 
-def write_torch_dist(
-    folder: Path, tensors: Sequence[TensorToWrite], *, content: Mapping[str, Any]
-) -> None:
-    """Write `*.distcp`, `.metadata`, `common.pt` and `metadata.json` into an existing folder.
+def split_into_files(tensors: Sequence[TensorToWrite]) -> list[list[TensorToWrite]]:
+    """Deal tensors to files, in order."""
+    files: list[list[TensorToWrite]] = []
+    filled = MAX_FILE_BYTES
+    for tensor in tensors:
+        if filled >= MAX_FILE_BYTES:
+            files.append([])
+            filled = 0
+        files[-1].append(tensor)
+        filled += tensor.num_bytes
+    return files
+
+
+def write_file(
+    folder: Path,
+    number: int,
+    tensors: Sequence[TensorToWrite],
+    load: Callable[[TensorToWrite], torch.Tensor],
+) -> WrittenFile:
+    """Write one `.distcp` file.
 
     Args:
         folder: Flushing it to disk is left to whoever publishes it.
+        number: Of the file.
         tensors: In the order of writing.
-        content: megatron-core's content metadata: what kind of state dict this is.
+        load: Makes a tensor when its turn comes.
 
     Source: torch 2.13, distributed/checkpoint/filesystem.py `_write_item` (one `torch.save` after
-    the other, found by offset and length), `FileSystemWriter.finish`; megatron-core
-    0.16.1, dist_checkpointing/core.py `save_config`, strategies/common.py `save_common`,
-    serialization.py `save` (the content metadata is part of the common state).
+    the other, found by offset and length).
+    """
+    name = f"__0_{number}.distcp"
+    places = []
+    with hashing_file(folder / name) as file, _without_checksums():
+        for tensor in tensors:
+            offset = file.num_bytes
+            _append(file, tensor, load(tensor))
+            places.append(_StorageInfo(name, offset, file.num_bytes - offset))
+    return WrittenFile(name, tuple(places), file.record())
+
+
+def write_metadata(
+    folder: Path,
+    files: Sequence[tuple[Sequence[TensorToWrite], WrittenFile]],
+    *,
+    content: Mapping[str, Any],
+) -> None:
+    """Write `.metadata`, `common.pt` and `metadata.json` beside the files of tensors.
+
+    Args:
+        folder: Of the files.
+        files: What was planned for each file, and where it is.
+        content: megatron-core's content metadata: what kind of state dict this is.
+
+    Source: torch 2.13, distributed/checkpoint/filesystem.py `FileSystemWriter.finish`;
+    megatron-core 0.16.1, dist_checkpointing/core.py `save_config`, strategies/common.py
+    `save_common`, serialization.py `save` (the content metadata is part of the common state).
     """
     storage = {
-        MetadataIndex(tensor.key, torch.Size(tensor.offsets)): place
-        for tensor, place in _write_files(folder, tensors)
+        MetadataIndex(tensor.mapped.key, torch.Size(tensor.mapped.offsets)): place
+        for tensors, written in files
+        for tensor, place in zip(tensors, written.places, strict=True)
     }
     metadata = Metadata(
-        state_dict_metadata=dict(_describe(tensors)),
+        state_dict_metadata=dict(_describe([t for tensors, _ in files for t in tensors])),
         storage_data=storage,
         storage_meta=StorageMeta(),
         version=CURRENT_DCP_VERSION,
@@ -85,45 +142,42 @@ def write_torch_dist(
     (folder / "metadata.json").write_text(json.dumps(asdict(_CheckpointingConfig())))
 
 
-def _write_files(
-    folder: Path, tensors: Sequence[TensorToWrite]
-) -> Iterable[tuple[TensorToWrite, _StorageInfo]]:
-    """Write all tensors in order and yield where each one is."""
-    waiting = list(reversed(tensors))
-    num_files = 0
-    while waiting:
-        name = f"__0_{num_files}.distcp"
-        with (folder / name).open("wb") as file:
-            while waiting and file.tell() < MAX_FILE_BYTES:
-                tensor = waiting.pop()
-                offset = file.tell()
-                _append(file, tensor)
-                yield tensor, _StorageInfo(name, offset, file.tell() - offset)
-        num_files += 1
+@contextlib.contextmanager
+def _without_checksums() -> Iterator[None]:
+    """Leave out the zip format's CRC-32: nothing reads it, and it takes longer than writing.
+
+    torch.load does not check it; the checkpoint's own list has the SHA-256 of every file.
+    """
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
-def _append(file: BinaryIO, planned: TensorToWrite) -> None:
-    tensor = planned.load()
-    assert tensor.dtype == planned.dtype, f"{planned.key}: {tensor.dtype}"
-    assert tuple(tensor.shape) == planned.lengths, f"{planned.key}: {tuple(tensor.shape)}"
+def _append(file: HashingFile, planned: TensorToWrite, tensor: torch.Tensor) -> None:
+    mapped = planned.mapped
+    assert tensor.dtype == planned.dtype, f"{mapped.key}: {tensor.dtype}"
+    assert tuple(tensor.shape) == mapped.lengths, f"{mapped.key}: {tuple(tensor.shape)}"
     # torch.save writes the whole storage, of which a view is only a part.
     if tensor.untyped_storage().nbytes() != tensor.nbytes or not tensor.is_contiguous():
         tensor = tensor.clone(memory_format=torch.contiguous_format)
-    torch.save(tensor, file)
+    torch.save(tensor, file)  # type: ignore[arg-type]  # write and flush are all that it uses
 
 
 def _describe(tensors: Sequence[TensorToWrite]) -> dict[str, TensorStorageMetadata]:
     described: dict[str, TensorStorageMetadata] = {}
     for tensor in tensors:
         chunk = ChunkStorageMetadata(
-            offsets=torch.Size(tensor.offsets), sizes=torch.Size(tensor.lengths)
+            offsets=torch.Size(tensor.mapped.offsets), sizes=torch.Size(tensor.mapped.lengths)
         )
-        if tensor.key in described:
-            described[tensor.key].chunks.append(chunk)
+        if tensor.mapped.key in described:
+            described[tensor.mapped.key].chunks.append(chunk)
             continue
-        described[tensor.key] = TensorStorageMetadata(
+        described[tensor.mapped.key] = TensorStorageMetadata(
             properties=TensorProperties(dtype=tensor.dtype),
-            size=torch.Size(tensor.global_size),
+            size=torch.Size(tensor.mapped.global_size),
             chunks=[chunk],
         )
     return described

@@ -13,7 +13,7 @@ This module knows files, not tensors: it imports no torch.
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,13 +122,25 @@ def checkpoint_written_aside(root: Path, iteration: int) -> Iterator[Path]:
         raise
 
 
-def publish_checkpoint(tmp: Path, root: Path, state: CheckpointState) -> CheckpointState:
+def publish_checkpoint(
+    tmp: Path,
+    root: Path,
+    state: CheckpointState,
+    *,
+    known_files: Mapping[str, FileRecord] | None = None,
+) -> CheckpointState:
     """Hash and list every file, write the state, rename into place, then move `latest`.
+
+    Args:
+        tmp: The folder with everything but the state.
+        root: The checkpoint folder.
+        state: Its file list is filled in.
+        known_files: Files that were hashed while they were written.
 
     Returns:
         The state with its file list, as written.
     """
-    state = state.model_copy(update={"files": _file_records(tmp)})
+    state = state.model_copy(update={"files": _file_records(tmp, known_files or {})})
     write_json_atomic(tmp / STATE_FILE, state.model_dump(mode="json"))
     publish_folder(tmp, iteration_folder(root, state.iteration))
     write_text_atomic(root / LATEST_FILE, f"{state.iteration}\n")
@@ -213,11 +225,11 @@ def verify_checkpoint_hashes(folder: Path, state: CheckpointState) -> None:
             )
 
 
-def _file_records(folder: Path) -> dict[str, FileRecord]:
-    return {
-        str(path.relative_to(folder)): FileRecord(
-            bytes=path.stat().st_size, sha256=sha256_of_file(path)
-        )
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+def _file_records(folder: Path, known: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
+    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {name: known.get(name) or file_record(folder / name) for name in names}
+
+
+def file_record(path: Path) -> FileRecord:
+    """Return size and hash of a file."""
+    return FileRecord(bytes=path.stat().st_size, sha256=sha256_of_file(path))
