@@ -21,7 +21,11 @@ Checkpoint = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Processes that share the files. Each takes as much memory.")
+]
 _DIFFERENCES_SHOWN = 10
+_PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 @app.command("import")
@@ -29,6 +33,7 @@ def import_command(
     hf_dir: HfDir,
     out: Annotated[Path, typer.Argument(help="Checkpoint folder to create.", show_default=False)],
     force: Annotated[bool, typer.Option(help="Replace an import that is already there.")] = False,
+    workers: Workers = 1,
     as_json: Json = False,
 ) -> None:
     """Write HF_DIR's model as a Megatron checkpoint that loads under any parallel layout."""
@@ -37,7 +42,7 @@ def import_command(
 
     started = time.monotonic()
     with progress_bar() as progress:
-        state = import_hf(hf_dir, out, force=force, progress=progress)
+        state = import_hf(hf_dir, out, force=force, workers=workers, progress=progress)
     num_bytes = sum(r.bytes for name, r in state.files.items() if name.endswith(".distcp"))
     result = {
         "checkpoint": str(out),
@@ -60,6 +65,10 @@ def export_command(
         typer.Option(help="Convert every tensor: bfloat16, float32, float16. Default: as it was."),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
+    check: Annotated[
+        bool, typer.Option(help="Read every tensor back and compare it with the checkpoint's.")
+    ] = True,
+    workers: Workers = 1,
     as_json: Json = False,
 ) -> None:
     """Write CHECKPOINT as a complete Hugging Face folder: weights, tokenizer, template, config."""
@@ -74,6 +83,8 @@ def export_command(
             max_shard_size=max_shard_size,
             dtype=dtype,
             force=force,
+            check=check,
+            workers=workers,
             progress=progress,
         )
     weights = [r.bytes for name, r in manifest.files.items() if name.endswith(".safetensors")]
@@ -126,9 +137,13 @@ def _cost(started: float, num_bytes: int) -> dict[str, float]:
         "bytes": num_bytes,
         "seconds": round(seconds, 2),
         "mb_per_s": round(num_bytes / 1e6 / seconds, 1),
-        # ru_maxrss is in KiB on Linux
-        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        # Of the largest process; ru_maxrss is in KiB on Linux.
+        "peak_rss_mib": round(max(_max_rss_kib(who) for who in _PROCESSES) / 1024),
     }
+
+
+def _max_rss_kib(who: int) -> int:
+    return resource.getrusage(who).ru_maxrss
 
 
 def _in_words(result: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Megatron checkpoint -> Hugging Face folder, one tensor at a time."""
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,35 +10,42 @@ import orjson
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from megatron_msm.convert.comparing import same_bits
 from megatron_msm.convert.hf_files import EXPORT_FILE, TENSORS_FILE
+from megatron_msm.convert.hf_weights import SafetensorsWeights
 from megatron_msm.convert.importing import check_disk_space
+from megatron_msm.convert.jobs import run_jobs
 from megatron_msm.convert.matching import check_megatron_tensors, tied_copies
 from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.convert.model_card import BASE_CARD_FILE, CARD_FILE, model_card
 from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.convert.safetensors_writer import (
-    ShardedSafetensorsWriter,
+    SafetensorsFile,
     TensorLayout,
     parse_size,
+    shard_name,
     split_into_shards,
+    write_index,
 )
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.checkpoint_folder import (
     HF_FOLDER,
+    RUN_FILE,
     CheckpointState,
     FileRecord,
     LineageEntry,
+    file_record,
+    file_records,
     read_checkpoint_state,
     resolve_checkpoint,
     verify_checkpoint_hashes,
 )
-from megatron_msm.formats.files import folder_written_aside, sha256_of_file, write_json_atomic
+from megatron_msm.formats.files import folder_written_aside, write_json_atomic
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from megatron_msm.models.architecture import ModelShape, read_model_shape
 from megatron_msm.models.registry import table_for
 from megatron_msm.models.tensor_table import MappedTensor, hf_tensors
 from megatron_msm.runtime.versions import installed_versions
-
-logger = logging.getLogger(__name__)
 
 DTYPES = {
     "float32": torch.float32,
@@ -69,6 +77,25 @@ class ExportManifest(BaseModel):
     """Every other file of the folder."""
 
 
+@dataclass(frozen=True)
+class _ShardJob:
+    """One weight file to write."""
+
+    checkpoint: MegatronCheckpoint
+    file: Path
+    layouts: Mapping[str, TensorLayout]
+    sources: Sequence[MappedTensor]
+    """What its tensors are taken from."""
+    copies: Mapping[str, str]
+    """Second names of tied tensors: {original: copy}."""
+    check: bool
+
+    @property
+    def num_bytes(self) -> int:
+        size = sum(layout.num_bytes for layout in self.layouts.values())
+        return 2 * size if self.check else size
+
+
 def export_hf(
     checkpoint: Path,
     out: Path,
@@ -76,12 +103,15 @@ def export_hf(
     max_shard_size: str = "5GB",
     dtype: str | None = None,
     force: bool = False,
+    check: bool = True,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> ExportManifest:
     """Write a checkpoint as a complete Hugging Face folder.
 
     Every tensor has the name, order and dtype of the folder that was imported; the small files are
-    its bytes. Optimizer state and rows that pad the vocabulary are left out.
+    its bytes, but for the model card of a trained model. Optimizer state and rows that pad the
+    vocabulary are left out.
 
     Args:
         checkpoint: A checkpoint folder (its newest iteration is taken) or an iteration folder.
@@ -90,11 +120,13 @@ def export_hf(
         dtype: Convert every tensor to it (`bfloat16`, `float32`, `float16`), and say so in
             config.json.
         force: Replace an earlier export.
+        check: Read every tensor back and compare it with the checkpoint's, bit for bit.
+        workers: Processes that share the weight files; the result is the same for any number.
         progress: Told how many bytes are done.
 
     Raises:
         CheckpointError: The checkpoint is damaged or does not match its own model and tokenizer, or
-            `out` is taken.
+            `out` is taken, has no space, or does not hold what was written.
         ConfigError: An option is wrong.
     """
     progress = progress or NoProgress()
@@ -108,24 +140,85 @@ def export_hf(
     mapped = table_for(shape).expand(shape)
     check_megatron_tensors(megatron, shape, mapped)
     layouts = _layouts(folder / HF_FOLDER / TENSORS_FILE, shape, mapped, dtype)
-    total_bytes = sum(layout.num_bytes for layout in layouts.values())
-    check_disk_space(out, total_bytes)
+    check_disk_space(out, sum(layout.num_bytes for layout in layouts.values()))
+    shards = split_into_shards(layouts.values(), shard_bytes)
     with folder_written_aside(out) as tmp:
+        jobs = _shard_jobs(megatron, tmp, shards, mapped, tied_copies(shape), check=check)
+        progress.start("writing tensors", sum(job.num_bytes for job in jobs))
+        records = run_jobs(
+            _write_shard,
+            jobs,
+            workers=workers,
+            num_bytes=lambda job: job.num_bytes,
+            progress=progress,
+        )
+        write_index(tmp, shards)
         _copy_small_files(folder, state, tmp, dtype)
-        writer = ShardedSafetensorsWriter(tmp, split_into_shards(layouts.values(), shard_bytes))
-        progress.start("writing tensors", total_bytes)
-        copies = {original: copy for copy, original in tied_copies(shape).items()}
-        for tensor in mapped:
-            parts = tensor.split(megatron.read_mapped(tensor))
-            for name, part in zip(tensor.hf_names, parts, strict=True):
-                for target in (name, copies.get(name)):
-                    if target is not None and target in layouts:
-                        writer.write(target, _cast(part, layouts[target]))
-                        progress.advance(layouts[target].num_bytes)
-        writer.check_complete()
-        manifest = _manifest(state, dtype, _file_records(tmp, progress))
+        known = {job.file.name: record for job, record in zip(jobs, records, strict=True)}
+        manifest = _manifest(state, dtype, file_records(tmp, known))
         write_json_atomic(tmp / EXPORT_FILE, manifest.model_dump(mode="json"))
     return manifest
+
+
+def _shard_jobs(
+    checkpoint: MegatronCheckpoint,
+    target: Path,
+    shards: Sequence[Sequence[TensorLayout]],
+    mapped: Sequence[MappedTensor],
+    copies: Mapping[str, str],
+    *,
+    check: bool,
+) -> list[_ShardJob]:
+    """Plan every weight file; a fused tensor whose parts lie in two is read for both."""
+    source_of = {name: tensor for tensor in mapped for name in tensor.hf_names}
+    source_of |= {copy: source_of[original] for copy, original in copies.items()}
+    return [
+        _ShardJob(
+            checkpoint=checkpoint,
+            file=target / shard_name(index, len(shards)),
+            layouts={layout.name: layout for layout in shard},
+            # A dict keeps the first of each, in order.
+            sources=list({id(source_of[t.name]): source_of[t.name] for t in shard}.values()),
+            copies={original: copy for copy, original in copies.items()},
+            check=check,
+        )
+        for index, shard in enumerate(shards)
+    ]
+
+
+def _write_shard(job: _ShardJob, progress: Progress) -> FileRecord:
+    with SafetensorsFile(job.file, list(job.layouts.values())) as file:
+        for name, tensor in _tensors_of(job):
+            file.write(name, tensor)
+            progress.advance(tensor.nbytes)
+    with ThreadPoolExecutor(1, thread_name_prefix="sha256") as thread:
+        record = thread.submit(file_record, job.file)
+        if job.check:
+            _check_shard(job, progress)
+        return record.result()
+
+
+def _tensors_of(job: _ShardJob) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield name and content of every tensor of the file, in the order of the checkpoint."""
+    for source in job.sources:
+        parts = source.split(job.checkpoint.read_mapped(source))
+        for name, part in zip(source.hf_names, parts, strict=True):
+            for target in (name, job.copies.get(name)):
+                if target is not None and target in job.layouts:
+                    yield target, _cast(part, job.layouts[target])
+
+
+def _check_shard(job: _ShardJob, progress: Progress) -> None:
+    """Read the file as an importer would, and compare it with the checkpoint."""
+    written = SafetensorsWeights([job.file])
+    assert written.tensors.keys() == job.layouts.keys()
+    for name, tensor in _tensors_of(job):
+        if not same_bits(written.read(name), tensor):
+            raise CheckpointError(
+                f"{job.file.name}: tensor {name!r}, read back, is not what was written. "
+                "The disk or the memory is faulty; export to another disk."
+            )
+        progress.advance(tensor.nbytes)
 
 
 def _dtype_name(text: str) -> str:
@@ -219,19 +312,20 @@ def _copy_small_files(
             content = orjson.dumps(config | {field: dtype}, option=orjson.OPT_INDENT_2) + b"\n"
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
         (target / relative).write_bytes(content)
+    if len(state.lineage) > 1:
+        _write_card(folder, state, target)
 
 
-def _file_records(folder: Path, progress: Progress) -> dict[str, FileRecord]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    progress.start("hashing the export", sum(path.stat().st_size for path in files))
-    records = {}
-    for path in files:
-        num_bytes = path.stat().st_size
-        records[str(path.relative_to(folder))] = FileRecord(
-            bytes=num_bytes, sha256=sha256_of_file(path)
-        )
-        progress.advance(num_bytes)
-    return records
+def _write_card(folder: Path, state: CheckpointState, target: Path) -> None:
+    """Write the trained model's card, and keep the base's and the run's settings beside it."""
+    card, base_card, run = (target / CARD_FILE, target / BASE_CARD_FILE, folder / RUN_FILE)
+    base_text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else None
+    if card.exists() and not base_card.exists():
+        card.rename(base_card)
+    run_yaml = run.read_text(encoding="utf-8") if run.exists() else None
+    card.write_text(model_card(state, base_text, run_yaml), encoding="utf-8")
+    if run_yaml is not None:
+        (target / RUN_FILE).write_text(run_yaml, encoding="utf-8")
 
 
 def _manifest(

@@ -4,8 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
+from megatron_msm.convert.comparing import same_bits
 from megatron_msm.convert.hf_weights import HfWeights
 from megatron_msm.convert.megatron_reader import MegatronCheckpoint
 from megatron_msm.errors import CheckpointError
@@ -108,11 +107,3 @@ def _check_tied_copy(weights: HfWeights, copy: str, original: str) -> None:
             "says tie_word_embeddings, with which it would be ignored. Set it to false, or "
             f"remove {copy!r}."
         )
-
-
-def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Return whether two tensors have the same dtype, size and bits (NaN equals itself)."""
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    as_int = {2: torch.int16, 4: torch.int32, 8: torch.int64}[one.dtype.itemsize]
-    return torch.equal(one.contiguous().view(as_int), other.contiguous().view(as_int))

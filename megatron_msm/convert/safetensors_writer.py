@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import orjson
 import torch
@@ -68,71 +69,77 @@ def split_into_shards(
     return shards
 
 
-class ShardedSafetensorsWriter:
-    """One `model.safetensors`, or numbered shards and their index."""
+class SafetensorsFile:
+    """A new file whose tensors are put into their places in any order."""
 
-    def __init__(self, folder: Path, shards: Sequence[Sequence[TensorLayout]]) -> None:
-        """Write every file's header and set its final size.
+    def __init__(self, path: Path, tensors: Sequence[TensorLayout]) -> None:
+        """Write the header and set the final size.
 
         Args:
-            folder: An existing folder.
-            shards: Tensors of each file, in order.
+            path: Of the file.
+            tensors: In the order in which they lie in it.
         """
-        self._folder = folder
-        self._places: dict[str, tuple[Path, int, TensorLayout]] = {}
-        self._weight_map: dict[str, str] = {}
-        self._waiting: set[str] = set()
-        for number, shard in enumerate(shards, start=1):
-            file = folder / _shard_name(number, len(shards))
-            self._write_header(file, shard)
-        if len(shards) > 1:
-            self._write_index()
+        self.path = path
+        self._waiting = {tensor.name: tensor for tensor in tensors}
+        header = _header(tensors)
+        self._places: dict[str, int] = {}
+        end = len(header)
+        for tensor in tensors:
+            self._places[tensor.name] = end
+            end += tensor.num_bytes
+        self._file = path.open("wb")
+        self._file.write(header)
+        self._file.truncate(end)
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Put one tensor's data into its place. Each tensor is written exactly once."""
-        file, offset, layout = self._places[name]
+        layout = self._waiting.pop(name)
         assert tensor.dtype == layout.dtype, f"{name}: {tensor.dtype}"
         assert tuple(tensor.shape) == layout.size, f"{name}: {tuple(tensor.shape)}"
-        self._waiting.remove(name)
-        data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        with file.open("r+b") as stream:
-            stream.seek(offset)
-            stream.write(data)
+        self._file.seek(self._places[name])
+        self._file.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
-    def check_complete(self) -> None:
-        """Assert that no tensor was left out: a hole in the file would read as zeros."""
-        assert not self._waiting, f"not written: {sorted(self._waiting)[:8]}"
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
 
-    def _write_header(self, file: Path, shard: Sequence[TensorLayout]) -> None:
-        header: dict[str, Mapping[str, object]] = {"__metadata__": {"format": "pt"}}
-        end = 0
-        for tensor in shard:
-            begin, end = end, end + tensor.num_bytes
-            header[tensor.name] = {
-                "dtype": DTYPE_NAMES[tensor.dtype],
-                "shape": tensor.size,
-                "data_offsets": (begin, end),
-            }
-        encoded = orjson.dumps(header)
-        encoded += b" " * (-len(encoded) % 8)
-        data_start = 8 + len(encoded)
-        with file.open("wb") as stream:
-            stream.write(struct.pack("<Q", len(encoded)) + encoded)
-            stream.truncate(data_start + end)
-        begin = data_start
-        for tensor in shard:
-            self._places[tensor.name] = (file, begin, tensor)
-            self._weight_map[tensor.name] = file.name
-            self._waiting.add(tensor.name)
-            begin += tensor.num_bytes
-
-    def _write_index(self) -> None:
-        total = sum(layout.num_bytes for _, _, layout in self._places.values())
-        index = {"metadata": {"total_size": total}, "weight_map": self._weight_map}
-        write_json_atomic(self._folder / "model.safetensors.index.json", index)
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        """Close; without an error assert that nothing is left: a hole would read as zeros."""
+        self._file.close()
+        assert error is not None or not self._waiting, f"not written: {list(self._waiting)[:8]}"
 
 
-def _shard_name(number: int, num_shards: int) -> str:
+def write_index(folder: Path, shards: Sequence[Sequence[TensorLayout]]) -> None:
+    """Write model.safetensors.index.json: where each tensor is. One shard needs none."""
+    if len(shards) == 1:
+        return
+    weight_map = {
+        tensor.name: shard_name(number, len(shards))
+        for number, shard in enumerate(shards)
+        for tensor in shard
+    }
+    total = sum(tensor.num_bytes for shard in shards for tensor in shard)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    write_json_atomic(folder / "model.safetensors.index.json", index)
+
+
+def shard_name(index: int, num_shards: int) -> str:
+    """Return the name of a file, `index` counted from zero."""
     if num_shards == 1:
         return "model.safetensors"
-    return f"model-{number:05d}-of-{num_shards:05d}.safetensors"
+    return f"model-{index + 1:05d}-of-{num_shards:05d}.safetensors"
+
+
+def _header(tensors: Sequence[TensorLayout]) -> bytes:
+    header: dict[str, Mapping[str, object]] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for tensor in tensors:
+        begin, end = end, end + tensor.num_bytes
+        header[tensor.name] = {
+            "dtype": DTYPE_NAMES[tensor.dtype],
+            "shape": tensor.size,
+            "data_offsets": (begin, end),
+        }
+    encoded = orjson.dumps(header)
+    encoded += b" " * (-len(encoded) % 8)
+    return struct.pack("<Q", len(encoded)) + encoded

@@ -4,32 +4,17 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from megatron_msm.convert.comparing import TensorDifference, difference, same_bits
 from megatron_msm.convert.exporting import export_hf
 from megatron_msm.convert.hf_weights import open_hf_weights
 from megatron_msm.convert.logits import largest_logit_difference
-from megatron_msm.convert.matching import check_hf_weights, check_megatron_tensors, same_bits
+from megatron_msm.convert.matching import check_hf_weights, check_megatron_tensors
 from megatron_msm.convert.megatron_reader import MegatronCheckpoint
 from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
 from megatron_msm.models.architecture import read_model_shape
 from megatron_msm.models.registry import table_for
-
-# Values compared at once; bounds the memory that a comparison takes beside the two tensors.
-_BLOCK = 2**22
-
-
-@dataclass(frozen=True)
-class TensorDifference:
-    """A tensor whose bits are not the same on both sides."""
-
-    name: str
-    hf_dtype: str
-    megatron_dtype: str
-    max_abs: float
-    """Largest absolute difference; infinite where one side has NaN and the other has not."""
 
 
 @dataclass(frozen=True)
@@ -90,27 +75,11 @@ def verify(
             original = weights.read(name)
             progress.advance(original.nbytes)
             if not same_bits(original, part):
-                differences.append(_difference(name, original, part))
+                differences.append(difference(name, original, part))
     return VerifyReport(
         num_tensors=num_tensors,
         differences=tuple(sorted(differences, key=lambda found: -found.max_abs)),
         max_abs_logit_difference=_logit_difference(hf_folder, folder) if logits else None,
-    )
-
-
-def _difference(name: str, original: torch.Tensor, found: torch.Tensor) -> TensorDifference:
-    largest = 0.0
-    one_N, other_N = original.reshape(-1), found.reshape(-1)
-    for start in range(0, one_N.numel(), _BLOCK):
-        one, other = one_N[start : start + _BLOCK], other_N[start : start + _BLOCK]
-        gaps = (one.double() - other.double()).abs()
-        gaps[(one == other) | (one.isnan() & other.isnan())] = 0.0  # inf - inf is NaN
-        largest = max(largest, float(gaps.nan_to_num(nan=torch.inf).max()))
-    return TensorDifference(
-        name=name,
-        hf_dtype=str(original.dtype).removeprefix("torch."),
-        megatron_dtype=str(found.dtype).removeprefix("torch."),
-        max_abs=largest,
     )
 
 

@@ -140,7 +140,7 @@ def publish_checkpoint(
     Returns:
         The state with its file list, as written.
     """
-    state = state.model_copy(update={"files": _file_records(tmp, known_files or {})})
+    state = state.model_copy(update={"files": file_records(tmp, known_files or {})})
     write_json_atomic(tmp / STATE_FILE, state.model_dump(mode="json"))
     publish_folder(tmp, iteration_folder(root, state.iteration))
     write_text_atomic(root / LATEST_FILE, f"{state.iteration}\n")
@@ -225,7 +225,8 @@ def verify_checkpoint_hashes(folder: Path, state: CheckpointState) -> None:
             )
 
 
-def _file_records(folder: Path, known: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
+def file_records(folder: Path, known: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
+    """Return size and hash of every file of a folder; `known` ones are not read again."""
     names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
     return {name: known.get(name) or file_record(folder / name) for name in names}
 

@@ -100,6 +100,15 @@ def _expert_violations(shape: ModelShape, parallel: ParallelConfig) -> Iterator[
             f"{shape.experts.num_experts} experts "
             f"(remainder {shape.experts.num_experts % parallel.expert})."
         )
+    # Each tensor parallel rank has whole experts and some of the tokens. Their gradients are added
+    # up only when experts are dealt to ranks (megatron-core 0.16.1, tensor_parallel/layers.py:
+    # `allreduce` of an expert's weights): without it they would be wrong, not slow.
+    if parallel.tensor > 1 and parallel.expert == 1:
+        yield (
+            f"parallel.expert: 1, but a model with experts needs them dealt to ranks with tensor "
+            f"{parallel.tensor}; set parallel.expert to a divisor of both its "
+            f"{shape.experts.num_experts} experts and the {parallel.expert_pool} ranks of a stage."
+        )
     # Source: megatron-core 0.16.1, transformer/moe/moe_layer.py:379.
     if parallel.tensor > 1 and not parallel.sequence:
         yield (

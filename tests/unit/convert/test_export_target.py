@@ -5,7 +5,7 @@ import pytest
 from megatron_msm.convert import exporting
 from megatron_msm.convert.exporting import export_hf
 from megatron_msm.convert.hf_files import EXPORT_FILE
-from megatron_msm.convert.safetensors_writer import ShardedSafetensorsWriter
+from megatron_msm.convert.safetensors_writer import SafetensorsFile
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.models.architecture import read_model_shape
 
@@ -14,9 +14,9 @@ def test_an_interrupted_export_is_not_visible(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     num_written = 0
-    write = ShardedSafetensorsWriter.write
+    write = SafetensorsFile.write
 
-    def stop_in_the_middle(self: ShardedSafetensorsWriter, *args: object) -> None:
+    def stop_in_the_middle(self: SafetensorsFile, *args: object) -> None:
         nonlocal num_written
         num_written += 1
         if num_written == 9:
@@ -26,7 +26,7 @@ def test_an_interrupted_export_is_not_visible(
     export_hf(checkpoint, tmp_path / "back")
     before = (tmp_path / "back" / EXPORT_FILE).read_bytes()
     with monkeypatch.context() as patched:
-        patched.setattr(ShardedSafetensorsWriter, "write", stop_in_the_middle)
+        patched.setattr(SafetensorsFile, "write", stop_in_the_middle)
         with pytest.raises(KeyboardInterrupt):
             export_hf(checkpoint, tmp_path / "new")
         num_written = 0

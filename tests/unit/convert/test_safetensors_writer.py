@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from megatron_msm.convert.safetensors_writer import (
-    ShardedSafetensorsWriter,
+    SafetensorsFile,
     TensorLayout,
     parse_size,
     split_into_shards,
@@ -42,18 +42,18 @@ def test_tensors_arrive_in_any_order(tmp_path: Path) -> None:
         "view": torch.randn(4, 6)[:, ::2],
     }
     layouts = [TensorLayout(name, t.dtype, tuple(t.shape)) for name, t in tensors.items()]
-    writer = ShardedSafetensorsWriter(tmp_path, [layouts[:2], layouts[2:]])
-    for name in reversed(tensors):
-        writer.write(name, tensors[name])
-    writer.check_complete()
-    found: dict[str, torch.Tensor] = {}
-    for number in (1, 2):
-        found |= load_file(tmp_path / f"model-{number:05d}-of-00002.safetensors")
+    with SafetensorsFile(tmp_path / "model.safetensors", layouts) as file:
+        for name in reversed(tensors):
+            file.write(name, tensors[name])
+    found = load_file(tmp_path / "model.safetensors")
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
 
 
 def test_a_tensor_left_out_is_noticed(tmp_path: Path) -> None:
-    writer = ShardedSafetensorsWriter(tmp_path, [[TensorLayout("a", torch.float32, (2,))]])
-    with pytest.raises(AssertionError, match="not written"):
-        writer.check_complete()
+    layout = TensorLayout("a", torch.float32, (2,))
+    with (
+        pytest.raises(AssertionError, match="not written"),
+        SafetensorsFile(tmp_path / "model.safetensors", [layout]),
+    ):
+        pass

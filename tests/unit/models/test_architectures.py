@@ -7,11 +7,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.convert.exporting import export_hf
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.convert.verifying import verify
-from megatron_msm.errors import CheckpointError
+from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.models.architecture import read_model_shape, shape_from_hf_config
+from megatron_msm.models.layout import check_layout
 from megatron_msm.models.registry import ARCHITECTURES, table_for
 from megatron_msm.models.rope import stretched_frequencies
 from megatron_msm.models.tensor_table import hf_tensors
@@ -201,3 +203,19 @@ def test_a_model_saved_by_transformers_comes_back_bit_for_bit(
         total = sum(opened.get_tensor(name).numel() for name in opened.keys())  # noqa: SIM118
     assert read_model_shape(folder).num_parameters == total
     assert verify(folder, tmp_path / "megatron").is_same_model
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ({"expert": 3, "data": 3}, "3 does not divide the model's 128 experts"),
+        ({"tensor": 2, "expert": 2}, "parallel.sequence: false"),
+        ({"tensor": 2, "sequence": True}, "parallel.expert: 1"),
+    ],
+)
+def test_layouts_that_experts_do_not_fit(layout: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_layout(shape_of("Qwen3-30B-A3B"), ParallelConfig(**layout))
+    check_layout(
+        shape_of("Qwen3-30B-A3B"), ParallelConfig(tensor=2, sequence=True, expert=4, data=2)
+    )
