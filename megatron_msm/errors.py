@@ -30,6 +30,10 @@ class CheckpointError(MsmError):
     exit_status = 2
 
 
+class CheckpointWriteError(MsmError):
+    """A checkpoint could not be written, for instance because the disk is full."""
+
+
 class MissingExtraError(ConfigError):
     """An optional feature was asked for and its packages are not installed."""
 

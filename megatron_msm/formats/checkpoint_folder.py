@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.files import (
+    TMP_PREFIX,
     publish_folder,
     sha256_of_file,
     sha256_of_json,
@@ -210,13 +211,23 @@ def read_checkpoint_state(folder: Path) -> CheckpointState:
     return state
 
 
-def verify_checkpoint_hashes(folder: Path, state: CheckpointState) -> None:
+def verify_checkpoint_hashes(
+    folder: Path, state: CheckpointState, *, part: int = 0, num_parts: int = 1
+) -> None:
     """Read every file and compare its SHA-256 with the recorded one.
+
+    Args:
+        folder: The iteration folder.
+        state: Its state.
+        part: Which share of the files to read, when several processes divide them.
+        num_parts: How many shares there are.
 
     Raises:
         CheckpointError: A file's content changed since it was written.
     """
-    for name, record in state.files.items():
+    # By size, so that the large files are divided evenly.
+    records = sorted(state.files.items(), key=lambda item: (item[1].bytes, item[0]))
+    for name, record in records[part::num_parts]:
         found = sha256_of_file(folder / name)
         if found != record.sha256:
             raise CheckpointError(
@@ -234,3 +245,39 @@ def file_records(folder: Path, known: Mapping[str, FileRecord]) -> dict[str, Fil
 def file_record(path: Path) -> FileRecord:
     """Return size and hash of a file."""
     return FileRecord(bytes=path.stat().st_size, sha256=sha256_of_file(path))
+
+
+def iteration_folders(root: Path) -> list[Path]:
+    """Return a phase's iteration folders, oldest first (by number, not by name)."""
+    return sorted(root.glob("iter_*"), key=_iteration_of)
+
+
+def _iteration_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("iter_"))
+
+
+def remove_old_iterations(
+    root: Path, *, newest: int, interval: int, keep_last: int, keep_every: int | None
+) -> None:
+    """Remove what is older than `newest` and not to be kept.
+
+    Kept are the last `keep_last` multiples of `interval` and all multiples of `keep_every`. What is
+    newer than `newest` is damaged, and replaced when its step is made again.
+    """
+    older = [folder for folder in iteration_folders(root) if _iteration_of(folder) < newest]
+    regular = [folder for folder in older if _iteration_of(folder) % interval == 0]
+    # The newest one counts too when it is a regular one.
+    num_older = keep_last - (newest % interval == 0)
+    kept = set(regular[len(regular) - num_older :] if num_older else [])
+    for folder in older:
+        for_good = keep_every is not None and _iteration_of(folder) % keep_every == 0
+        if folder not in kept and not for_good:
+            gone = tmp_path(folder)
+            folder.rename(gone)  # at once: a part of a checkpoint must not look like one
+            shutil.rmtree(gone)
+
+
+def remove_unfinished(root: Path) -> None:
+    """Remove what a run that was killed had begun to write or to remove."""
+    for folder in root.glob(f"{TMP_PREFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)

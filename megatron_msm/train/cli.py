@@ -47,9 +47,8 @@ def train(
     if start is None:
         typer.echo(f"finished   {config.out / config.phases[-1].name}: nothing left to train")
         return
-    if start.saved is not None:
-        done = start.saved.state.iteration
-        typer.echo(f"resuming   {start.phase.config.name} after step {done}")
+    if start.is_resumed:
+        typer.echo(f"resuming   {start.phase.config.name} after step {start.first_step}")
     if stop is None:
         return
     if is_started_by_others:

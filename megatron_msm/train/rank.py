@@ -44,7 +44,8 @@ def run_rank(config: RunConfig, stop: StopSignal) -> None:
         format=f"%(asctime)s rank {rank} %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
     )
-    logging.getLogger("megatron.core").setLevel(logging.ERROR)
+    # What it logs as an error it also raises.
+    logging.getLogger("megatron.core").setLevel(logging.CRITICAL)
     try:
         _train(config, stop)
     except PreemptedError as error:

@@ -1,16 +1,20 @@
 """Where a run stands: which phase comes next, and from which checkpoint. No torch.
 
-A checkpoint says in its lineage what made it. A phase continues only a checkpoint that the same
-configuration, data and parent weights made.
+The newest checkpoint that is whole says it, whatever became of older ones. A checkpoint has in its
+lineage what made it; a run continues only what the same configuration, data and parent weights
+made.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from megatron_msm.errors import ConfigError
+from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.checkpoint_folder import (
     CheckpointState,
     LineageEntry,
+    iteration_folders,
     read_checkpoint_state,
 )
 from megatron_msm.formats.files import sha256_of_json
@@ -30,54 +34,82 @@ class PhaseStart:
     """The first phase that is not finished."""
 
     phase: PhasePlan
-    parent: SavedCheckpoint
-    """What the phase starts from: the phase before, or the base model."""
-    saved: SavedCheckpoint | None
-    """Its own newest checkpoint, to resume from."""
+    origin: SavedCheckpoint
+    """What to load: the phase's own newest checkpoint, or what the phase starts from."""
+    is_resumed: bool
+    """The origin is the phase's own."""
+    passed_over: tuple[str, ...] = ()
+    """Newer checkpoints that are damaged, with the damage."""
+
+    @property
+    def first_step(self) -> int:
+        """Optimizer steps of the phase that are done."""
+        return self.origin.state.iteration if self.is_resumed else 0
+
+    @property
+    def lineage(self) -> tuple[LineageEntry, ...]:
+        """The history of the phase's checkpoints."""
+        state = self.origin.state
+        if self.is_resumed:
+            return state.lineage
+        return (*state.lineage, lineage_entry(self.phase, state.identity))
 
 
-def next_phase(plan: RunPlan) -> PhaseStart | None:
+def next_phase(plan: RunPlan, damaged: Collection[Path] = ()) -> PhaseStart | None:
     """Return where to go on, or None when every phase is finished.
+
+    Args:
+        plan: The run.
+        damaged: Checkpoints that turned out to be damaged; the one before them is taken.
 
     Raises:
         ConfigError: A phase's checkpoint was made with another configuration, data or parent.
-        CheckpointError: A checkpoint is incomplete or damaged.
     """
-    parent = SavedCheckpoint(plan.base_folder, plan.base_state)
-    for phase in plan.phases:
-        saved = newest_checkpoint(plan.config.out / phase.config.name)
-        if saved is not None:
-            _check_same_run(saved, phase, parent.state)
-        if saved is None or not saved.state.phase_complete:
-            return PhaseStart(phase, parent, saved)
-        parent = saved
+    passed_over: list[str] = []
+    for index in reversed(range(len(plan.phases))):
+        phase = plan.phases[index]
+        saved = _newest_whole(plan.config.out / phase.config.name, damaged, passed_over)
+        if saved is None:
+            continue
+        _check_same_run(saved, plan, index)
+        if not saved.state.phase_complete:
+            return PhaseStart(phase, saved, True, tuple(passed_over))
+        if index + 1 == len(plan.phases):
+            return None
+        return PhaseStart(plan.phases[index + 1], saved, False, tuple(passed_over))
+    base = SavedCheckpoint(plan.base_folder, plan.base_state)
+    return PhaseStart(plan.phases[0], base, False, tuple(passed_over))
+
+
+def _newest_whole(
+    root: Path, damaged: Collection[Path], passed_over: list[str]
+) -> SavedCheckpoint | None:
+    for folder in reversed(iteration_folders(root)):
+        if folder in damaged:
+            continue
+        try:
+            return SavedCheckpoint(folder, read_checkpoint_state(folder))
+        except CheckpointError as error:
+            passed_over.append(str(error))
     return None
 
 
-def iteration_folders(root: Path) -> list[Path]:
-    """Return a phase's iteration folders, oldest first (by number, not by name)."""
-    return sorted(root.glob("iter_*"), key=lambda folder: int(folder.name.removeprefix("iter_")))
+def lineage_entry(phase: PhasePlan, parent: str) -> LineageEntry:
+    """Describe the phase as a stage of its checkpoints' history.
 
-
-def newest_checkpoint(root: Path) -> SavedCheckpoint | None:
-    """Return the newest iteration of a phase, or None when it has not saved yet."""
-    folders = iteration_folders(root)
-    if not folders:
-        return None
-    return SavedCheckpoint(folders[-1], read_checkpoint_state(folders[-1]))
-
-
-def lineage_entry(phase: PhasePlan, parent: CheckpointState) -> LineageEntry:
-    """Describe the phase as a stage of its checkpoints' history."""
+    Args:
+        phase: The phase.
+        parent: Identity of the checkpoint that it starts from.
+    """
     data = {
         str(prefix): manifest.sha256
         for prefix, manifest in zip(phase.dataset.prefixes, phase.dataset.manifests, strict=True)
     }
     return LineageEntry(
         stage=phase.config.name,
-        identity=sha256_of_json([parent.identity, phase.config_sha256]),
+        identity=sha256_of_json([parent, phase.config_sha256]),
         details={
-            "parent": parent.identity,
+            "parent": parent,
             "config_sha256": phase.config_sha256,
             "data": data,
             "drawn": {
@@ -93,17 +125,33 @@ def lineage_entry(phase: PhasePlan, parent: CheckpointState) -> LineageEntry:
     )
 
 
-def _check_same_run(saved: SavedCheckpoint, phase: PhasePlan, parent: CheckpointState) -> None:
-    expected = lineage_entry(phase, parent)
-    found = saved.state.lineage[-1]
+def _check_same_run(saved: SavedCheckpoint, plan: RunPlan, index: int) -> None:
+    """Compare the checkpoint's history, stage by stage, with what the plan would make."""
+    base = plan.base_state
+    found = saved.state.lineage[len(base.lineage) :]
+    phases = plan.phases[: index + 1]
+    differing: list[str] = []
+    if [entry.stage for entry in found] != [phase.config.name for phase in phases]:
+        differing.append(f"stages: were {[entry.stage for entry in found]}")
+    else:
+        for position, (entry, phase) in enumerate(zip(found, phases, strict=True)):
+            # The weights that a later phase started from are not known without their checkpoint;
+            # that they are this run's follows from the entries before.
+            parent = base.identity if position == 0 else str(entry.details.get("parent"))
+            differing += _differences(entry, lineage_entry(phase, parent))
+    if differing:
+        raise ConfigError(
+            f"{saved.folder}: was trained with another configuration, data or parent checkpoint "
+            f"({'; '.join(differing)}). Restore the run file, or choose another `out` folder."
+        )
+
+
+def _differences(found: LineageEntry, expected: LineageEntry) -> list[str]:
     if found.identity == expected.identity:
-        return
-    differing = [
-        f"{key}: was {found.details.get(key)}, now {value}"
-        for key, value in expected.details.items()
+        return []
+    details: dict[str, Any] = expected.details
+    return [
+        f"{expected.stage} {key}: was {found.details.get(key)}, now {value}"
+        for key, value in details.items()
         if found.details.get(key) != value
     ]
-    raise ConfigError(
-        f"{saved.folder}: was trained with another configuration, data or parent checkpoint "
-        f"({'; '.join(differing)}). Restore the run file, or choose another `out` folder."
-    )

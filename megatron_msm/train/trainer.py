@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from megatron.core.optimizer import MegatronOptimizer
-
 from megatron_msm.config.load import dump_config
 from megatron_msm.data.batch import MicroBatch, micro_batches_of_step
 from megatron_msm.data.order import PackOrder
 from megatron_msm.errors import PreemptedError
-from megatron_msm.formats.checkpoint_folder import RUN_FILE
+from megatron_msm.formats.checkpoint_folder import RUN_FILE, CheckpointState
 from megatron_msm.formats.files import write_text_atomic
 from megatron_msm.models.build import build_model
 from megatron_msm.models.context import ContextShare
@@ -26,15 +24,14 @@ from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.runtime.versions import installed_versions
 from megatron_msm.train.adapter import adapter_record
-from megatron_msm.train.checkpoint import (
-    load_checkpoint,
-    remove_old_checkpoints,
-    save_checkpoint,
-)
+from megatron_msm.train.checkpoint import load_checkpoint
 from megatron_msm.train.metrics import MetricsWriter, StepMetrics
+from megatron_msm.train.origin import verified_start
 from megatron_msm.train.preflight import PhasePlan, RunPlan
 from megatron_msm.train.progress import ProgressBar
-from megatron_msm.train.resume import PhaseStart, lineage_entry, next_phase
+from megatron_msm.train.replicas import check_replicas
+from megatron_msm.train.resume import PhaseStart
+from megatron_msm.train.saving import CheckpointSaver
 from megatron_msm.train.schedule import learning_rate
 from megatron_msm.train.step import StepResult, build_optimizer, train_step, wrap_data_parallel
 from megatron_msm.train.stop import StopSignal, agree_to_stop
@@ -59,18 +56,17 @@ class Trainer:
         if self.is_writer:
             self.out.mkdir(parents=True, exist_ok=True)
             write_text_atomic(self.out / RUN_FILE, self.run_yaml)
-        while (start := next_phase(self.plan)) is not None:
+        while (start := verified_start(self.plan)) is not None:
             self._train_phase(start)
 
     def _train_phase(self, start: PhaseStart) -> None:
-        phase, saved = start.phase, start.saved
+        phase, first_step = start.phase, start.first_step
         config = phase.config
         run = self.plan.config
         chunks = build_model(
             self.plan.shape, run.parallel, self.runtime, self.ranks, run.lora, run.memory
         )
-        first_step = 0
-        main_weights = self._load_parent(start, chunks) if saved is None else None
+        main_weights = None if start.is_resumed else self._load_parent(start, chunks)
         check_trainable(chunks, self.plan.shape, run.lora, self.ranks)
         wrapped = wrap_data_parallel(chunks, self.runtime)
         optimizer = build_optimizer(
@@ -79,9 +75,15 @@ class Trainer:
         if main_weights is not None:
             optimizer.reload_model_params(main_weights)
             del main_weights
-        if saved is not None:
-            load_checkpoint(saved.folder, chunks, optimizer)
-            first_step = saved.state.iteration
+        if start.is_resumed:
+            load_checkpoint(start.origin.folder, chunks, optimizer)
+        check_replicas(chunks, self.ranks)
+        saver = CheckpointSaver(
+            self.out / config.name,
+            config.checkpoint,
+            hf_folder=self.plan.hf_folder,
+            run_yaml=self.run_yaml,
+        )
         order = phase.order
         if agree_to_stop(self._stop, self.runtime.device):
             raise PreemptedError(f"before step {first_step + 1} of {config.name}: nothing to save")
@@ -114,7 +116,14 @@ class Trainer:
                     if metrics is not None:
                         metrics.flush_to_disk()
                     bar.note("saving")
-                    self._save(start, step + 1, chunks, None if is_last else optimizer)
+                    saver.save(
+                        chunks,
+                        None if is_last else optimizer,
+                        self._state(start, step + 1),
+                        wait=is_last or must_stop,
+                    )
+                else:
+                    saver.poll()
                 if must_stop:
                     raise PreemptedError(
                         f"after step {step + 1} of {config.name}, which is saved; "
@@ -128,7 +137,7 @@ class Trainer:
             The weights as they were read where the model keeps its own in FP8: the optimizer's main
             weights would start from rounded ones.
         """
-        run, parent = self.plan.config, start.parent
+        run, parent = self.plan.config, start.origin
         if run.lora is not None:
             for chunk in chunks:
                 initialize_adapters(chunk, run.seed)
@@ -149,16 +158,10 @@ class Trainer:
             device=self.runtime.device,
         )
 
-    def _save(
-        self,
-        start: PhaseStart,
-        num_done: int,
-        chunks: list[Any],
-        optimizer: MegatronOptimizer | None,
-    ) -> None:
-        phase, parent = start.phase, start.parent.state
-        root = self.out / phase.config.name
-        state = parent.model_copy(
+    def _state(self, start: PhaseStart, num_done: int) -> CheckpointState:
+        """Return what a checkpoint after `num_done` steps records."""
+        phase = start.phase
+        return start.origin.state.model_copy(
             update={
                 "iteration": num_done,
                 "phase": phase.config.name,
@@ -166,21 +169,11 @@ class Trainer:
                 "consumed_packs": min(num_done * phase.config.global_batch_size, phase.total_packs),
                 "config_sha256": phase.config_sha256,
                 "adapter": adapter_record(self.plan.config.lora),
-                "lineage": (*parent.lineage, lineage_entry(phase, parent)),
+                "lineage": start.lineage,
                 "versions": installed_versions(),
                 "files": {},
             }
         )
-        save_checkpoint(
-            root,
-            chunks,
-            optimizer,
-            state,
-            hf_folder=self.plan.hf_folder,
-            run_yaml=self.run_yaml,
-        )
-        if self.is_writer:
-            remove_old_checkpoints(root, phase.config)
 
 
 def _metrics_writer(is_writer: bool, out: Path, phase: str, first_step: int) -> Any:

@@ -328,7 +328,7 @@ def _gradients(rank: Rank, corpus: npt.NDArray[np.int64]) -> list[Any]:
 
 
 def _save(rank: Rank, chunks: list[Any], root: Path, optimizer: Any = None) -> None:
-    from megatron_msm.train.checkpoint import save_checkpoint
+    from megatron_msm.train.saving import save_checkpoint
 
     state = read_checkpoint_state(rank.checkpoint).model_copy(update={"files": {}})
     save_checkpoint(

@@ -115,7 +115,7 @@ def _check_what_moved(
 def _save(case: LoraCase, chunks: list[Any], name: str) -> None:
     from megatron_msm.formats.checkpoint_folder import HF_FOLDER, read_checkpoint_state
     from megatron_msm.train.adapter import adapter_record
-    from megatron_msm.train.checkpoint import save_checkpoint
+    from megatron_msm.train.saving import save_checkpoint
 
     state = read_checkpoint_state(case.checkpoint)
     state = state.model_copy(update={"files": {}, "adapter": adapter_record(LORA)})
