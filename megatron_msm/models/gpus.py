@@ -1,6 +1,7 @@
 """GPUs that runs are planned for and measured on: memory, peak rates, links. No torch.
 
-Rates are the vendor's for dense matrices; data sheets print twice as much, with sparsity.
+Rates are the vendor's for dense matrices; data sheets print twice as much, with sparsity. fp32 is
+without TF32, as torch computes it by default.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Literal
 
 from megatron_msm.errors import ConfigError
 
-MatmulPrecision = Literal["bf16", "fp8"]
+MatmulPrecision = Literal["fp32", "bf16", "fp8"]
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,21 @@ class Gpu:
 
 GPUS: Mapping[str, Gpu] = {
     # Source: NVIDIA A100 data sheet (312 bf16, 600 GB/s NVLink both ways); DGX A100: 200 Gbit/s.
-    "a100": Gpu("A100 SXM 80GB", 79.2, {"bf16": 312.0}, 2039.0, 300.0, 25.0),
+    "a100": Gpu("A100 SXM 80GB", 79.2, {"fp32": 19.5, "bf16": 312.0}, 2039.0, 300.0, 25.0),
     # Source: NVIDIA H100 data sheet (SXM: 1,979 bf16 and 3,958 fp8 with sparsity, 900 GB/s NVLink
     # both ways); DGX H100: 400 Gbit/s.
-    "h100": Gpu("H100 SXM 80GB", 79.6, {"bf16": 989.4, "fp8": 1978.9}, 3350.0, 450.0, 50.0),
+    "h100": Gpu(
+        "H100 SXM 80GB", 79.6, {"fp32": 67.0, "bf16": 989.4, "fp8": 1978.9}, 3350.0, 450.0, 50.0
+    ),
     # Source: NVIDIA H200 data sheet; the same compute as the H100.
-    "h200": Gpu("H200 SXM 141GB", 140.4, {"bf16": 989.4, "fp8": 1978.9}, 4800.0, 450.0, 50.0),
+    "h200": Gpu(
+        "H200 SXM 141GB", 140.4, {"fp32": 67.0, "bf16": 989.4, "fp8": 1978.9}, 4800.0, 450.0, 50.0
+    ),
     # Source: NVIDIA HGX B200 data sheet (for 8: 36 PFLOP/s bf16 and 72 fp8, with sparsity; 1.8 TB/s
     # NVLink both ways); DGX B200: 400 Gbit/s.
-    "b200": Gpu("B200 SXM 180GB", 178.4, {"bf16": 2250.0, "fp8": 4500.0}, 8000.0, 900.0, 50.0),
+    "b200": Gpu(
+        "B200 SXM 180GB", 178.4, {"fp32": 75.0, "bf16": 2250.0, "fp8": 4500.0}, 8000.0, 900.0, 50.0
+    ),
 }
 
 

@@ -1,0 +1,113 @@
+"""Bytes of activations that a rank keeps for the backward pass. No torch. An estimate.
+
+Counted as in Korthikanti et al. 2022 (arXiv 2205.05198, section 4), for the layers that are trained
+here: RMSNorm, grouped-query attention by a flash kernel (no matrix of scores), SwiGLU, no dropout.
+For each position of a layer, of hidden size h, query width q, key/value width k and MLP width f,
+over t tensor parallel ranks, the layer keeps:
+
+    inputs of both norms, and their outputs             4 h         / t with sequence parallelism
+    queries, keys, values, the attention's output       2 q + 2 k   / t
+    both outputs of the first MLP matrix, their product 3 f         / t
+
+With LoRA the same: each adapter's gradient needs the input of its projection.
+"""
+
+from megatron_msm.config.memory import MemoryConfig
+from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.layout import layers_of_stages
+from megatron_msm.plan.weights import stages_of_rank
+
+
+def layer_bytes_per_position(
+    shape: ModelShape, parallel: ParallelConfig, memory: MemoryConfig, *, dtype_bytes: int
+) -> float:
+    """Return the bytes that one layer keeps for each position of this rank's sequences."""
+    width = _kept_by_norms(shape, parallel, memory) + _kept_inside(shape, parallel, memory)
+    return width * dtype_bytes
+
+
+def _kept_by_norms(shape: ModelShape, parallel: ParallelConfig, memory: MemoryConfig) -> float:
+    split = parallel.tensor if parallel.sequence else 1
+    if memory.recompute == "full":
+        return shape.hidden_size / split / memory.recompute_layers
+    recomputes_norms = memory.recompute == "selective" and "layernorm" in memory.recompute_modules
+    return (2 if recomputes_norms else 4) * shape.hidden_size / split
+
+
+def _kept_inside(shape: ModelShape, parallel: ParallelConfig, memory: MemoryConfig) -> float:
+    if memory.recompute == "full":
+        return 0.0
+    query = shape.num_attention_heads * shape.head_dim
+    key = shape.num_query_groups * shape.head_dim
+    recomputes_mlp = memory.recompute == "selective" and "mlp" in memory.recompute_modules
+    mlp = 0 if recomputes_mlp else 3 * shape.ffn_hidden_size
+    return (2 * query + 2 * key + mlp) / parallel.tensor
+
+
+def layers_in_flight(
+    shape: ModelShape, parallel: ParallelConfig, pipeline_rank: int, num_microbatches: int
+) -> float:
+    """Return layers x micro batches whose activations a pipeline rank keeps at its fullest.
+
+    Source: megatron-core 0.16.1, pipeline_parallel/schedules.py, `get_pp_rank_microbatches`: the
+    warm-up has p - r - 1 micro batches, or with v chunks 2 (p - r - 1) + (v - 1) p chunk passes;
+    one more is in work.
+    """
+    dealt = layers_of_stages(shape.num_layers, parallel)
+    mine = [dealt[stage] for stage in stages_of_rank(parallel, pipeline_rank)]
+    behind = parallel.pipeline - pipeline_rank - 1
+    chunks = parallel.virtual_pipeline
+    passes = behind if chunks == 1 else 2 * behind + (chunks - 1) * parallel.pipeline
+    passes = min(passes + 1, num_microbatches * chunks)
+    return passes * sum(mine) / len(mine)
+
+
+def activation_bytes(
+    shape: ModelShape,
+    parallel: ParallelConfig,
+    memory: MemoryConfig,
+    pipeline_rank: int,
+    *,
+    positions: int,
+    num_microbatches: int,
+    dtype_bytes: int,
+) -> float:
+    """Return the activations of a pipeline rank at its fullest.
+
+    Args:
+        shape: The model.
+        parallel: The layout.
+        memory: What is computed again.
+        pipeline_rank: Which rank of the pipeline.
+        positions: Of a micro batch on this rank: micro batch size x sequence length / context.
+        num_microbatches: Of one optimizer step and data parallel rank.
+        dtype_bytes: Of activations.
+    """
+    kept = layer_bytes_per_position(shape, parallel, memory, dtype_bytes=dtype_bytes)
+    total = kept * layers_in_flight(shape, parallel, pipeline_rank, num_microbatches)
+    if memory.recompute == "full":
+        # The layers that are just being computed again keep all of theirs for a moment.
+        whole = layer_bytes_per_position(shape, parallel, MemoryConfig(), dtype_bytes=dtype_bytes)
+        total += whole * memory.recompute_layers
+    return total * positions
+
+
+def logits_bytes(
+    shape: ModelShape,
+    parallel: ParallelConfig,
+    memory: MemoryConfig,
+    *,
+    positions: int,
+    dtype_bytes: int,
+    is_trained: bool,
+) -> float:
+    """Return what the loss needs on the last stage (see models/output_loss.py).
+
+    For each token and vocabulary entry: logits and their gradient in the model's dtype, and
+    probabilities in float32. The gradient of the output weight is added up in float32.
+    """
+    rows = shape.vocab_size / parallel.tensor
+    tokens = min(positions, memory.loss_chunk_tokens or positions)
+    weight_gradient = rows * shape.hidden_size * (4 + dtype_bytes) if is_trained else 0.0
+    return tokens * rows * (2 * dtype_bytes + 4) + weight_gradient

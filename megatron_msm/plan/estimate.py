@@ -1,0 +1,187 @@
+"""What a run will need on a number of GPUs: memory, layouts by time, GPU hours. No torch, no GPU.
+
+Weights, gradients and optimizer state are counted; activations and times are estimates (see
+activations.py and speed.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from megatron_msm.config.memory import MemoryConfig
+from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.config.run import RunConfig
+from megatron_msm.errors import ConfigError
+from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.batch_shape import BatchShape, batch_shape
+from megatron_msm.models.gpus import Gpu, MatmulPrecision
+from megatron_msm.models.layout import legal_layouts
+from megatron_msm.plan.memory import RESERVE_BYTES, MemoryModel, Precision, RankMemory
+from megatron_msm.plan.speed import SpeedModel, StepTime
+
+RECOMPUTE_CHOICES: Mapping[str, MemoryConfig] = {
+    "none": MemoryConfig(),
+    "selective: layernorm": MemoryConfig(recompute="selective", recompute_modules=("layernorm",)),
+    "selective: layernorm, mlp": MemoryConfig(
+        recompute="selective", recompute_modules=("layernorm", "mlp")
+    ),
+    "full": MemoryConfig(recompute="full"),
+}
+
+
+@dataclass(frozen=True)
+class LayoutEstimate:
+    """One layout: its fullest rank over all phases, and a step of each phase."""
+
+    parallel: ParallelConfig
+    memory: RankMemory
+    fits: bool
+    steps: Mapping[str, StepTime]
+    """By phase."""
+
+    def seconds(self, num_steps: Mapping[str, int]) -> float:
+        """Return the time of that many steps of each phase."""
+        return sum(self.steps[name].total * steps for name, steps in num_steps.items())
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What a run needs."""
+
+    gpu: Gpu
+    num_gpus: int
+    own: LayoutEstimate | None
+    """The run file's own layout; None when it is for another number of GPUs."""
+    layouts: Sequence[LayoutEstimate]
+    """Legal layouts that fit, the fastest first: of those that differ in chunks, uneven stages or
+    sequence parallelism only, the fastest."""
+    recompute: Mapping[str, float]
+    """Activation bytes of the chosen layout for each way to recompute."""
+    num_steps: Mapping[str, int | None]
+    """Optimizer steps of each phase; None where its datasets are not there to count."""
+    tokens_per_step: Mapping[str, int]
+    """Positions of an optimizer step."""
+
+    @property
+    def chosen(self) -> LayoutEstimate | None:
+        """The run's own layout, else the fastest that fits."""
+        return self.own or next(iter(self.layouts), None)
+
+    @property
+    def seconds(self) -> float | None:
+        """All phases under the chosen layout; None while a phase's steps are not known."""
+        if self.chosen is None or None in self.num_steps.values():
+            return None
+        return self.chosen.seconds({name: steps or 0 for name, steps in self.num_steps.items()})
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """GPUs times hours."""
+        return None if self.seconds is None else self.num_gpus * self.seconds / 3600
+
+
+def estimate_run(
+    config: RunConfig,
+    shape: ModelShape,
+    num_steps: Mapping[str, int | None],
+    *,
+    num_gpus: int,
+    gpu: Gpu,
+) -> RunEstimate:
+    """Estimate a run on `num_gpus` GPUs of one kind.
+
+    Args:
+        config: The run; its own layout is estimated when it is for as many GPUs.
+        shape: The model.
+        num_steps: Optimizer steps of each phase, None where not known.
+        num_gpus: Of the whole run.
+        gpu: The kind.
+
+    Raises:
+        ConfigError: The GPU has no FP8, and the run asks for it.
+    """
+    planner = _Planner(config, shape, gpu)
+    batches = [batch_shape(phase) for phase in config.phases]
+    weights = {batch.name: num_steps[batch.name] or 1 for batch in batches}
+    found = [
+        planner.layout(parallel, batches)
+        for parallel in legal_layouts(shape, num_gpus, batches, config.runtime.fp8)
+    ]
+    fitting = _best_of_each_split(
+        sorted(
+            (layout for layout in found if layout.fits),
+            key=lambda it: (it.seconds(weights), it.memory.total),
+        )
+    )
+    is_own = config.parallel.world_size == num_gpus
+    own = planner.layout(config.parallel, batches) if is_own else None
+    shown = own or next(iter(fitting), None)
+    return RunEstimate(
+        gpu=gpu,
+        num_gpus=num_gpus,
+        own=own,
+        layouts=fitting,
+        recompute=planner.recompute(shown.parallel, batches) if shown else {},
+        num_steps=num_steps,
+        tokens_per_step={b.name: b.global_batch_size * b.seq_length for b in batches},
+    )
+
+
+def _best_of_each_split(layouts: Sequence[LayoutEstimate]) -> list[LayoutEstimate]:
+    """Keep the first of the layouts with the same sizes of tensor, pipeline, context and data."""
+    best: dict[tuple[int, ...], LayoutEstimate] = {}
+    for layout in layouts:
+        it = layout.parallel
+        best.setdefault((it.tensor, it.pipeline, it.context, it.data), layout)
+    return list(best.values())
+
+
+@dataclass(frozen=True)
+class _Planner:
+    config: RunConfig
+    shape: ModelShape
+    gpu: Gpu
+
+    @property
+    def _precision(self) -> Precision:
+        return Precision(2 if self.config.runtime.dtype == "bf16" else 4)
+
+    @property
+    def _matmul(self) -> MatmulPrecision:
+        found: MatmulPrecision = "fp8" if self.config.runtime.fp8 else self.config.runtime.dtype
+        if found not in self.gpu.peak_tflops:
+            raise ConfigError(
+                f"runtime.fp8: the {self.gpu.name} has no FP8. Leave the section out, or plan for "
+                "h100, h200 or b200."
+            )
+        return found
+
+    def _memory(self, memory: MemoryConfig) -> MemoryModel:
+        return MemoryModel(self.shape, self.config.lora, memory, self._precision)
+
+    def layout(self, parallel: ParallelConfig, batches: Sequence[BatchShape]) -> LayoutEstimate:
+        """Estimate one layout."""
+        memory, speed = self.config.memory, self._speed()
+        ranks = [self._memory(memory).fullest_rank(parallel, batch) for batch in batches]
+        fullest = max(ranks, key=lambda rank: rank.total)
+        room = self.gpu.memory_gib * 2**30 - RESERVE_BYTES
+        steps = {batch.name: speed.step_time(parallel, batch) for batch in batches}
+        return LayoutEstimate(parallel, fullest, fullest.total <= room, steps)
+
+    def _speed(self) -> SpeedModel:
+        return SpeedModel(
+            self.shape,
+            self.config.lora,
+            self.config.memory,
+            self._precision,
+            self._matmul,
+            self.gpu,
+        )
+
+    def recompute(
+        self, parallel: ParallelConfig, batches: Sequence[BatchShape]
+    ) -> dict[str, float]:
+        """Return the activations of the fullest rank for each way to recompute."""
+        return {
+            name: max(self._memory(memory).fullest_rank(parallel, b).activations for b in batches)
+            for name, memory in RECOMPUTE_CHOICES.items()
+        }

@@ -1,0 +1,103 @@
+"""Memory of the fullest rank, by part. No torch. Parameters exact, activations an estimate.
+
+Bytes of a weight (megatron-core docs, dist_optimizer): the weight in its dtype; for those that are
+trained, a float32 gradient, and over the data parallel ranks together float32 moments (8) and, when
+the weights are not float32, a float32 main copy (4).
+"""
+
+from dataclasses import dataclass
+
+from megatron_msm.config.lora import LoraConfig
+from megatron_msm.config.memory import MemoryConfig
+from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.batch_shape import BatchShape
+from megatron_msm.plan.activations import activation_bytes, logits_bytes
+from megatron_msm.plan.weights import weights_of_rank
+
+RESERVE_BYTES = 3 * 2**30
+"""Room for what is not estimated: the CUDA context, NCCL's and cuBLAS's buffers, fragments."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Bytes of the numbers that a run keeps."""
+
+    dtype_bytes: int
+    """Weights and activations: 2 for bf16, 4 for fp32."""
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Both moments, and main weights where the weights are not float32."""
+        return 8 if self.dtype_bytes == 4 else 12
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """Bytes of one rank at its fullest."""
+
+    pipeline_rank: int
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+
+    @property
+    def total(self) -> float:
+        """All parts; without the reserve."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """What decides a run's memory, but for the layout."""
+
+    shape: ModelShape
+    lora: LoraConfig | None
+    memory: MemoryConfig
+    precision: Precision
+
+    def of_rank(
+        self, parallel: ParallelConfig, batch: BatchShape, pipeline_rank: int
+    ) -> RankMemory:
+        """Return the memory of one pipeline rank."""
+        weights = weights_of_rank(self.shape, parallel, self.lora, pipeline_rank)
+        sharded_over = parallel.data * parallel.context
+        positions = batch.micro_batch_size * batch.seq_length // parallel.context
+        is_last = pipeline_rank == parallel.pipeline - 1
+        logits = logits_bytes(
+            self.shape,
+            parallel,
+            self.memory,
+            positions=positions,
+            dtype_bytes=self.precision.dtype_bytes,
+            is_trained=self.lora is None,
+        )
+        optimizer = self.precision.optimizer_bytes * (1 - self.memory.optimizer_offload)
+        return RankMemory(
+            pipeline_rank=pipeline_rank,
+            weights=self.precision.dtype_bytes * weights.total,
+            gradients=4 * weights.trainable,
+            optimizer=optimizer * weights.trainable / sharded_over,
+            activations=activation_bytes(
+                self.shape,
+                parallel,
+                self.memory,
+                pipeline_rank,
+                positions=positions,
+                num_microbatches=num_microbatches(parallel, batch),
+                dtype_bytes=self.precision.dtype_bytes,
+            ),
+            logits=logits if is_last else 0.0,
+        )
+
+    def fullest_rank(self, parallel: ParallelConfig, batch: BatchShape) -> RankMemory:
+        """Return the memory of the rank that needs most."""
+        ranks = (self.of_rank(parallel, batch, rank) for rank in range(parallel.pipeline))
+        return max(ranks, key=lambda rank: rank.total)
+
+
+def num_microbatches(parallel: ParallelConfig, batch: BatchShape) -> int:
+    """Return the micro batches of one optimizer step and data parallel rank."""
+    return batch.global_batch_size // (batch.micro_batch_size * parallel.data)

@@ -1,0 +1,88 @@
+"""A run's estimate as text and as data."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from megatron_msm.plan.estimate import LayoutEstimate, RunEstimate
+from megatron_msm.plan.memory import RankMemory
+
+_GIB = 2**30
+_PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
+
+
+def as_text(estimate: RunEstimate, *, num_layouts: int) -> Iterator[str]:
+    """Yield the lines that a user reads."""
+    yield (
+        f"{estimate.num_gpus} x {estimate.gpu.name}, {estimate.gpu.memory_gib:.0f} GiB each. "
+        "Weights, gradients and optimizer are counted; activations and times are estimates."
+    )
+    chosen = estimate.chosen
+    if chosen is None:
+        yield (
+            "No legal layout fits. Use more GPUs, memory.recompute=full, a smaller "
+            "micro_batch_size, or `lora`."
+        )
+        return
+    whose = "the run file's layout" if estimate.own else "the fastest layout that fits"
+    yield f"\n{whose}: {chosen.parallel.summary}"
+    yield from _memory_lines(estimate, chosen)
+    yield from _time_lines(estimate, chosen)
+    yield f"\nlegal layouts that fit, fastest first ({len(estimate.layouts)} in all):"
+    for layout in estimate.layouts[:num_layouts]:
+        seconds = ", ".join(f"{name} {step.total:.2f} s" for name, step in layout.steps.items())
+        yield f"  {layout.memory.total / _GIB:5.1f} GiB  {seconds}  {layout.parallel.overrides}"
+
+
+def _memory_lines(estimate: RunEstimate, chosen: LayoutEstimate) -> Iterator[str]:
+    memory = chosen.memory
+    verdict = "fits" if chosen.fits else "DOES NOT FIT"
+    parts = ", ".join(f"{name} {getattr(memory, name) / _GIB:.1f}" for name in _PARTS)
+    yield (
+        f"  memory of the fullest rank (pipeline rank {memory.pipeline_rank}): "
+        f"{memory.total / _GIB:.1f} GiB: {parts}; {verdict} with 3 GiB kept free"
+    )
+    choices = "; ".join(f"{name} {b / _GIB:.1f}" for name, b in estimate.recompute.items())
+    yield f"  activations by recompute setting, GiB: {choices}"
+
+
+def _time_lines(estimate: RunEstimate, chosen: LayoutEstimate) -> Iterator[str]:
+    for name, step in chosen.steps.items():
+        steps = estimate.num_steps[name]
+        rate = estimate.tokens_per_step[name] / step.total / estimate.num_gpus
+        length = (
+            "steps not known, its datasets are not there" if steps is None else f"{steps} steps"
+        )
+        yield f"  {name}: {step.total:.2f} s a step, {rate:,.0f} tokens/s and GPU, {length}"
+    if estimate.seconds is not None:
+        yield f"  in all {estimate.seconds / 3600:.2f} hours, {estimate.gpu_hours:.1f} GPU hours"
+
+
+def as_data(estimate: RunEstimate) -> dict[str, Any]:
+    """Return the estimate for `--json`; memory in bytes, times in seconds."""
+    return {
+        "gpu": estimate.gpu.name,
+        "num_gpus": estimate.num_gpus,
+        "chosen": estimate.chosen and _layout(estimate.chosen),
+        "is_own_layout": estimate.own is not None,
+        "activations_by_recompute": dict(estimate.recompute),
+        "num_steps": dict(estimate.num_steps),
+        "tokens_per_step": dict(estimate.tokens_per_step),
+        "seconds": estimate.seconds,
+        "gpu_hours": estimate.gpu_hours,
+        "layouts": [_layout(layout) for layout in estimate.layouts],
+    }
+
+
+def _layout(layout: LayoutEstimate) -> dict[str, Any]:
+    return {
+        "parallel": layout.parallel.model_dump(mode="json"),
+        "fits": layout.fits,
+        "memory": _memory(layout.memory),
+        "step_seconds": {
+            name: {**vars(step), "total": step.total} for name, step in layout.steps.items()
+        },
+    }
+
+
+def _memory(memory: RankMemory) -> dict[str, float]:
+    return {**vars(memory), "total": memory.total}

@@ -1,0 +1,174 @@
+"""Seconds of an optimizer step. No torch. An estimate, held to published figures by a test.
+
+    compute       FLOPs (models/flops.py) at the share of the peak that Megatron reaches on H100
+    recompute     the layers' forward pass again, or the recomputed part of it
+    tensor        two all-reduces a layer and pass, of the positions' hidden states; not hidden
+    context       keys and values of the other ranks; what half of attention's time does not hide
+    pipeline      (p - 1) / (v m) of the above, for p stages, v chunks and m micro batches; the wait
+                  for the stage with most layers; messages between stages
+    data          gradients reduced and weights gathered; what the last backward pass does not hide
+    optimizer     its state read and written once
+
+Sources: Narayanan et al. 2021 (arXiv 2104.04473, sections 2.2 and 3.2) for bubble and traffic. The
+shares of the peak are fitted to published rows of H100s: NVIDIA's DGXC 25.04 and, for LoRA, those
+of NeMo AutoModel; other GPUs are assumed to reach the same shares.
+"""
+
+from dataclasses import dataclass
+
+from megatron_msm.config.lora import LoraConfig
+from megatron_msm.config.memory import MemoryConfig
+from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.models.adapter_sizes import num_adapter_parameters
+from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.batch_shape import BatchShape
+from megatron_msm.models.flops import attention_flops_per_token, linear_flops_per_token
+from megatron_msm.models.gpus import Gpu, MatmulPrecision
+from megatron_msm.models.layout import layers_of_stages
+from megatron_msm.plan.memory import Precision, num_microbatches
+from megatron_msm.plan.weights import weights_of_rank
+
+# Shares of the dense peak. Attention stays in bf16 under FP8.
+LINEAR_SHARE: dict[MatmulPrecision, float] = {"bf16": 0.62, "fp8": 0.46, "fp32": 0.7}
+ATTENTION_SHARE = 0.4
+LORA_SHARE = 0.77
+"""Of the linear layers' rate that remains with thin adapter matrices beside each of them."""
+LINK_SHARE = 0.75
+"""Of a link's rate, reached by large collectives."""
+GPUS_PER_NODE = 8
+LATENCY_S = 2e-5
+"""Of one collective or message."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one optimizer step, by part."""
+
+    compute: float
+    recompute: float
+    tensor: float
+    context: float
+    pipeline: float
+    data: float
+    optimizer: float
+
+    @property
+    def total(self) -> float:
+        """All parts, which follow each other."""
+        passes = self.compute + self.recompute + self.tensor + self.context + self.pipeline
+        return passes + self.data + self.optimizer
+
+
+@dataclass(frozen=True)
+class SpeedModel:
+    """What decides a step's time, but for the layout."""
+
+    shape: ModelShape
+    lora: LoraConfig | None
+    memory: MemoryConfig
+    precision: Precision
+    matmul: MatmulPrecision
+    gpu: Gpu
+
+    def step_time(self, parallel: ParallelConfig, batch: BatchShape) -> StepTime:
+        """Return the estimate for one layout."""
+        tokens = batch.global_batch_size * batch.seq_length
+        linear, attention = self._compute(tokens / parallel.world_size, batch.seq_length)
+        recompute = self._recompute(linear, attention)
+        tensor = self._tensor(parallel, batch)
+        context = max(0.0, self._context(parallel, batch) - attention / 2)
+        work = linear + attention + recompute + tensor + context
+        rounds = num_microbatches(parallel, batch)
+        weights = weights_of_rank(self.shape, parallel, self.lora, 0)
+        return StepTime(
+            compute=linear + attention,
+            recompute=recompute,
+            tensor=tensor,
+            context=context,
+            pipeline=self._pipeline(parallel, batch, work),
+            data=self._data(parallel, weights.trainable, hidden_by=work / rounds / 2),
+            optimizer=self._optimizer(parallel, weights.trainable),
+        )
+
+    def _compute(self, tokens: float, seq_length: int) -> tuple[float, float]:
+        """Return the seconds of linear layers and of attention, for tokens of one rank."""
+        linear = linear_flops_per_token(self.shape, lora=self.lora is not None)
+        share = LINEAR_SHARE[self.matmul]
+        if self.lora is not None:
+            linear += 6.0 * num_adapter_parameters(self.shape, self.lora)
+            share *= LORA_SHARE
+        attention = attention_flops_per_token(self.shape, seq_length)
+        dense = self.gpu.peak_tflops["fp32" if self.matmul == "fp32" else "bf16"] * 1e12
+        peak = self.gpu.peak_tflops[self.matmul] * 1e12
+        return (
+            tokens * linear / (peak * share),
+            tokens * attention / (dense * ATTENTION_SHARE),
+        )
+
+    def _recompute(self, linear: float, attention: float) -> float:
+        """Return the seconds of the forward passes that are made again."""
+        forward = (linear / (2 if self.lora is not None else 3), attention / 3)
+        if self.memory.recompute == "full":
+            return sum(forward)
+        if self.memory.recompute == "none":
+            return 0.0
+        modules = self.memory.recompute_modules
+        heads = self.shape.num_attention_heads + self.shape.num_query_groups
+        mlp = 3 * self.shape.ffn_hidden_size
+        mlp_share = mlp / (mlp + 2 * heads * self.shape.head_dim)
+        again = mlp_share * forward[0] if "mlp" in modules else 0.0
+        return again + (forward[1] if "core_attn" in modules else 0.0)
+
+    def _bandwidth(self, ranks: int) -> float:
+        """Return bytes per second between `ranks` neighbours."""
+        inside = ranks <= GPUS_PER_NODE
+        rate = self.gpu.nvlink_gb_per_s if inside else self.gpu.network_gb_per_s
+        return rate * 1e9 * LINK_SHARE
+
+    def _tensor(self, parallel: ParallelConfig, batch: BatchShape) -> float:
+        if parallel.tensor == 1:
+            return 0.0
+        positions = batch.global_batch_size * batch.seq_length / parallel.data / parallel.context
+        layers = self.shape.num_layers / parallel.pipeline
+        once = positions * self.shape.hidden_size * self.precision.dtype_bytes
+        moved = 4 * layers * once * 2 * (parallel.tensor - 1) / parallel.tensor
+        waits = 4 * layers * num_microbatches(parallel, batch) * LATENCY_S
+        return moved / self._bandwidth(parallel.tensor) + waits
+
+    def _context(self, parallel: ParallelConfig, batch: BatchShape) -> float:
+        if parallel.context == 1:
+            return 0.0
+        positions = batch.global_batch_size * batch.seq_length / parallel.data / parallel.context
+        keys = 2 * self.shape.num_query_groups * self.shape.head_dim / parallel.tensor
+        layers = self.shape.num_layers / parallel.pipeline
+        # Forward: keys and values; backward: these and their gradients.
+        moved = 3 * positions * keys * self.precision.dtype_bytes * layers * (parallel.context - 1)
+        exchanges = 2 * layers * num_microbatches(parallel, batch) * (parallel.context - 1)
+        bandwidth = self._bandwidth(parallel.tensor * parallel.context)
+        return moved / bandwidth + exchanges * LATENCY_S
+
+    def _pipeline(self, parallel: ParallelConfig, batch: BatchShape, work: float) -> float:
+        if parallel.pipeline == 1:
+            return 0.0
+        rounds, chunks = num_microbatches(parallel, batch), parallel.virtual_pipeline
+        bubble = work * (parallel.pipeline - 1) / (chunks * rounds)
+        dealt = layers_of_stages(self.shape.num_layers, parallel)
+        waiting = work * (max(dealt) * len(dealt) / sum(dealt) - 1)
+        split = parallel.tensor if parallel.sequence else 1
+        message = batch.positions(parallel) * self.shape.hidden_size * self.precision.dtype_bytes
+        between = self._bandwidth(parallel.tensor * parallel.context * parallel.pipeline)
+        messages = 2 * chunks * rounds * (message / split / between + LATENCY_S)
+        return bubble + waiting + messages
+
+    def _data(self, parallel: ParallelConfig, trainable: int, *, hidden_by: float) -> float:
+        copies = parallel.data * parallel.context
+        if copies == 1:
+            return 0.0
+        moved = trainable * (4 + self.precision.dtype_bytes) * (copies - 1) / copies
+        seconds = moved / self._bandwidth(parallel.tensor * copies)
+        return max(0.0, seconds - hidden_by)
+
+    def _optimizer(self, parallel: ParallelConfig, trainable: int) -> float:
+        mine = trainable / (parallel.data * parallel.context)
+        moved = mine * (2 * self.precision.optimizer_bytes + 4 + self.precision.dtype_bytes)
+        return moved / (self.gpu.memory_gb_per_s * 1e9 * LINK_SHARE)

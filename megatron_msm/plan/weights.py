@@ -1,0 +1,70 @@
+"""How many weights a rank holds. No torch."""
+
+from dataclasses import dataclass
+
+from megatron_msm.config.lora import LoraConfig
+from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.models.adapter_sizes import projections
+from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.layout import layers_of_stages, padded_vocab_size
+
+
+@dataclass(frozen=True)
+class RankWeights:
+    """Weights of one rank, counted."""
+
+    total: int
+    """All that it holds, adapters included."""
+    trainable: int
+    """Those of them that are trained."""
+
+
+def layer_weights(shape: ModelShape, tensor: int) -> int:
+    """Return the weights of one layer on one of `tensor` ranks; norms are on each of them."""
+    matrices = sum(one.inputs * sum(one.outputs) for one in projections(shape).values())
+    return matrices // tensor + 2 * shape.hidden_size
+
+
+def layer_adapter_weights(shape: ModelShape, lora: LoraConfig, tensor: int) -> int:
+    """Return the adapter weights of one layer on one of `tensor` ranks.
+
+    Of A and B the one whose width the ranks share is split, the other is on each of them.
+    """
+    known = projections(shape)
+    total = 0
+    for target in lora.targets:
+        inputs, outputs = known[target].inputs, known[target].outputs
+        a, b = len(outputs) * inputs, sum(outputs)
+        is_row = target in ("linear_proj", "linear_fc2")
+        total += lora.rank * ((a // tensor + b) if is_row else (a + b // tensor))
+    return total
+
+
+def stages_of_rank(parallel: ParallelConfig, pipeline_rank: int) -> range:
+    """Return the stages of a pipeline rank: every `pipeline`-th one."""
+    return range(pipeline_rank, parallel.num_stages, parallel.pipeline)
+
+
+def layers_of_rank(shape: ModelShape, parallel: ParallelConfig, pipeline_rank: int) -> int:
+    """Return how many layers a pipeline rank holds."""
+    dealt = layers_of_stages(shape.num_layers, parallel)
+    return sum(dealt[stage] for stage in stages_of_rank(parallel, pipeline_rank))
+
+
+def weights_of_rank(
+    shape: ModelShape, parallel: ParallelConfig, lora: LoraConfig | None, pipeline_rank: int
+) -> RankWeights:
+    """Count the weights of a pipeline rank, of any tensor parallel rank in it."""
+    layers = layers_of_rank(shape, parallel, pipeline_rank)
+    is_first, is_last = pipeline_rank == 0, pipeline_rank == parallel.pipeline - 1
+    table = padded_vocab_size(shape.vocab_size, parallel.tensor) // parallel.tensor
+    table *= shape.hidden_size
+    base = layers * layer_weights(shape, parallel.tensor)
+    base += table if is_first else 0
+    # A last stage that is not the first has a copy of tied embeddings, too.
+    base += table if is_last and not (is_first and shape.tie_word_embeddings) else 0
+    base += shape.hidden_size if is_last else 0
+    if lora is None:
+        return RankWeights(base, base)
+    adapters = layers * layer_adapter_weights(shape, lora, parallel.tensor)
+    return RankWeights(base + adapters, adapters)

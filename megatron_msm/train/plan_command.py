@@ -1,0 +1,45 @@
+"""`msm plan`: what a run will need, without a GPU."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def plan(
+    run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run's configuration.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[key=value]...", help="Changes, such as memory.recompute=full."),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", min=1, help="GPUs. Default: the ranks of the run's layout."),
+    ] = None,
+    gpu: Annotated[str, typer.Option("--gpu", help="a100, h100, h200 or b200.")] = "h100",
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", help="Hugging Face folder to read sizes from, instead of the checkpoint."
+        ),
+    ] = None,
+    layouts: Annotated[int, typer.Option("--layouts", min=1, help="Layouts to list.")] = 10,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON on stdout.")
+    ] = False,
+) -> None:
+    """Estimate memory per rank, legal layouts by speed, time and GPU hours of RUN.yaml."""
+    import json
+
+    from megatron_msm.config.load import load_config
+    from megatron_msm.config.run import RunConfig
+    from megatron_msm.plan.show import as_data, as_text
+    from megatron_msm.train.planning import estimate
+
+    config = load_config(run_file, RunConfig, overrides or ())
+    found = estimate(config, gpu=gpu, num_gpus=gpus, model=model)
+    if as_json:
+        typer.echo(json.dumps(as_data(found)))
+        return
+    for line in as_text(found, num_layouts=layouts):
+        typer.echo(line)

@@ -1,0 +1,67 @@
+"""The estimate of a run file on GPUs that need not be there. No torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from megatron_msm.config.run import PhaseConfig, RunConfig
+from megatron_msm.data.blend import build_blend
+from megatron_msm.formats.checkpoint_folder import HF_FOLDER, resolve_checkpoint
+from megatron_msm.formats.manifest import dataset_file
+from megatron_msm.models.architecture import ModelShape, read_model_shape
+from megatron_msm.models.gpus import gpu_named
+from megatron_msm.plan.estimate import RunEstimate, estimate_run
+
+_INDEX_SUFFIX = ".idx"
+
+
+def estimate(
+    config: RunConfig, *, gpu: str, num_gpus: int | None = None, model: Path | None = None
+) -> RunEstimate:
+    """Estimate memory, time and GPU hours of a run.
+
+    Args:
+        config: The run.
+        gpu: `h100`, `h200`, `a100` or `b200`.
+        num_gpus: Left out: as many as the run's layout has ranks.
+        model: A Hugging Face folder (its config.json) in the place of `model.checkpoint`.
+
+    Raises:
+        ConfigError: The GPU is not known, or cannot run the precision.
+        CheckpointError: There is no model to read the sizes from.
+        DataFormatError: A dataset is there and broken.
+    """
+    return estimate_run(
+        config,
+        _shape(config, model),
+        _num_steps(config),
+        num_gpus=num_gpus or config.parallel.world_size,
+        gpu=gpu_named(gpu),
+    )
+
+
+def _shape(config: RunConfig, model: Path | None) -> ModelShape:
+    return read_model_shape(model or resolve_checkpoint(config.model.checkpoint) / HF_FOLDER)
+
+
+def _num_steps(config: RunConfig) -> Mapping[str, int | None]:
+    return {
+        phase.name: _steps_of_phase(phase, seed=config.seed + index)
+        for index, phase in enumerate(config.phases)
+    }
+
+
+def _steps_of_phase(phase: PhaseConfig, *, seed: int) -> int | None:
+    """Return the optimizer steps, None when they depend on a dataset that is not there yet."""
+    if phase.duration.steps is not None:
+        return phase.duration.steps
+    prefixes = [source.prefix for source in phase.data.all_sources]
+    if not all(dataset_file(prefix, _INDEX_SUFFIX).exists() for prefix in prefixes):
+        return None
+    blend = build_blend(
+        phase.data,
+        phase.duration,
+        seq_length=phase.seq_length,
+        global_batch_size=phase.global_batch_size,
+        seed=seed,
+    )
+    return blend.num_steps
