@@ -64,9 +64,9 @@ def msm(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
     )
 
 
-def prepare_run(folder: Path, *, num_documents: int = 40) -> Path:
-    """Make everything that `msm train run.yaml` needs inside `folder`."""
-    hf_folder = write_tiny_llama(folder / "hf")
+def prepare_run(folder: Path, *, num_documents: int = 40, **sizes: Any) -> Path:
+    """Make everything that `msm train run.yaml` needs inside `folder`; sizes are the model's."""
+    hf_folder = write_tiny_llama(folder / "hf", **sizes)
     import_hf(hf_folder, folder / "base")
     write_jsonl(folder / "docs.jsonl", tiny_documents(num_documents))
     write_jsonl(folder / "chats.jsonl", tiny_chats(30))
