@@ -5,7 +5,7 @@ derived (data parallel size, steps, accumulation) is computed, never written dow
 """
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -37,11 +37,40 @@ class PhaseConfig(Section):
     micro_batch_size: PositiveInt = 1
     """Packed sequences that a rank computes at once."""
     global_batch_size: PositiveInt
-    """Packed sequences of one optimizer step over all data parallel ranks."""
+    """Packed sequences of one optimizer step over all data parallel ranks. Each rank's share is
+    computed in as many micro batches as it takes. Left out when `global_batch_tokens` says it."""
+    global_batch_tokens: PositiveInt | None = None
+    """The same in positions: a multiple of `seq_length`."""
     duration: DurationConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sequences_from_tokens(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "global_batch_size" in content:
+            return content
+        tokens, length = content.get("global_batch_tokens"), content.get("seq_length")
+        if isinstance(tokens, int) and isinstance(length, int) and 0 < length <= tokens:
+            return {**content, "global_batch_size": tokens // length}
+        return content
+
+    @model_validator(mode="after")
+    def _batch_is_whole(self) -> Self:
+        tokens = self.global_batch_tokens
+        if tokens is not None and tokens != self.tokens_per_step:
+            raise ValueError(
+                f"global_batch_tokens {tokens} is not {self.global_batch_size} sequences of "
+                f"{self.seq_length} positions = {self.tokens_per_step}; give a multiple of "
+                "seq_length, and leave global_batch_size out"
+            )
+        return self
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Positions of one optimizer step, padding included."""
+        return self.global_batch_size * self.seq_length
 
 
 class RunConfig(Section):

@@ -8,8 +8,8 @@
                          for its weight is visited once
 
 Nothing of a source is drawn twice before all of it was drawn: passes follow one another, also
-across the epochs of the phase. With a duration in steps, shares and passes go on as long as needed;
-counts of rows or tokens say how much there is, and more steps than that are refused.
+across the epochs of the phase. With a duration in steps or tokens, shares and passes go on as long
+as needed; counts of rows or tokens say how much there is, and more steps than that are refused.
 """
 
 import dataclasses
@@ -54,7 +54,8 @@ def build_blend(
         open_source(config.prefix, seq_length=seq_length, packing=data.packing)
         for config in data.all_sources
     ]
-    wanted = None if duration.steps is None else duration.steps * global_batch_size
+    steps = duration.num_steps(global_batch_size * seq_length)
+    wanted = None if steps is None else steps * global_batch_size
     epochs = duration.epochs or 1.0
     if any(config.rows or config.tokens for config in data.all_sources):
         drawn = [
@@ -128,7 +129,7 @@ def _refuse_too_many(visits: Sequence[Visits], wanted: int | None, global_batch_
     available = sum(visit.total for visit in visits)
     if wanted is not None and wanted > available:
         raise ConfigError(
-            f"duration.steps: {wanted // global_batch_size} steps need {wanted} packed sequences, "
+            f"duration: {wanted // global_batch_size} steps need {wanted} packed sequences, "
             f"but the rows and tokens of data.sources fill only {available}. Give duration.epochs "
             f"instead, at most {available // global_batch_size} steps, or a weight for each source."
         )

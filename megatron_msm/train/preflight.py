@@ -27,6 +27,7 @@ from megatron_msm.models.architecture import ModelShape, read_model_shape
 from megatron_msm.models.batch_shape import batch_shape
 from megatron_msm.models.layout import check_layout
 from megatron_msm.train.adapter import check_adapter
+from megatron_msm.train.schedule import check_schedule
 
 # Stages of a few dozen steps looked trained and were not (method.md section 7, rows 3 and 30).
 FEW_STEPS = 100
@@ -65,7 +66,7 @@ class PhasePlan:
     @property
     def processed_tokens(self) -> int:
         """Positions of the whole phase, padding included."""
-        return self.num_steps * self.config.global_batch_size * self.config.seq_length
+        return self.num_steps * self.config.tokens_per_step
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,12 @@ def _plan_phase(
             f"{shape.max_position_embeddings} positions. Lower it."
         )
     blend = _blend(phase, seed)
+    try:
+        check_schedule(
+            phase.schedule, num_steps=blend.num_steps, tokens_per_step=phase.tokens_per_step
+        )
+    except ConfigError as error:
+        raise ConfigError(f"phases.{phase.name}.{error}") from None
     for source in blend.dataset.sources:
         _check_dataset_fits(source.prefix, source.manifest, state)
         _check_roles(source.prefix, phase.data)
@@ -138,12 +145,16 @@ def _blend(phase: PhaseConfig, seed: int) -> Blend:
         raise type(error)(f"phases.{phase.name}: {error}") from None
 
 
+# Settings of a phase that do not change its result, or that are looked at on their own.
+_WITHOUT_EFFECT = {"checkpoint", "data", "global_batch_tokens", "micro_batch_size"}
+
+
 def _phase_identity(
     config: RunConfig, phase: PhaseConfig, dataset: PackedDataset, seed: int
 ) -> str:
     # Where the data lies and how often it is saved changes nothing; the data's content, how much of
     # it is drawn and how it is packed do.
-    settings = phase.model_dump(mode="json", exclude={"checkpoint", "data", "micro_batch_size"})
+    settings = phase.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
     data = [manifest.sha256 for manifest in dataset.manifests]
     amounts = [source.amounts for source in phase.data.all_sources]
     packing = phase.data.packing.model_dump(mode="json")

@@ -94,7 +94,11 @@ class Trainer:
             for step in range(first_step, phase.num_steps):
                 started = time.perf_counter()
                 lr = learning_rate(
-                    config.schedule, peak=config.optimizer.lr, step=step, num_steps=phase.num_steps
+                    config.schedule,
+                    peak=config.optimizer.lr,
+                    step=step,
+                    num_steps=phase.num_steps,
+                    tokens_per_step=config.tokens_per_step,
                 )
                 result = train_step(
                     wrapped,
@@ -186,7 +190,7 @@ def _metrics_writer(is_writer: bool, out: Path, phase: str, first_step: int) -> 
 def _metrics_row(
     phase: PhasePlan, step: int, lr: float, result: StepResult, seconds: float
 ) -> StepMetrics:
-    processed = phase.config.global_batch_size * phase.config.seq_length
+    processed = phase.config.tokens_per_step
     return StepMetrics(
         phase=phase.config.name,
         step=step + 1,

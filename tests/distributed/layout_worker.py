@@ -257,7 +257,9 @@ def _train(
             rank.micro_batches(packs_of_step(step, case.corpus)),
             num_microbatches=NUM_PACKS // rank.layout.data,
             tokens_per_micro_batch=SEQ_LENGTH,
-            lr=learning_rate(SCHEDULE, peak=case.lr, step=step, num_steps=NUM_STEPS),
+            lr=learning_rate(
+                SCHEDULE, peak=case.lr, step=step, num_steps=NUM_STEPS, tokens_per_step=1
+            ),
             ranks=rank.ranks,
         )
         results.append([result.loss_nats, result.num_loss_tokens, result.grad_norm])

@@ -55,7 +55,9 @@ def train(model: Any, corpus: npt.NDArray[np.int64], *, peak: float) -> list[tup
     results = []
     for step in range(NUM_STEPS):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(SCHEDULE, peak=peak, step=step, num_steps=NUM_STEPS)
+            group["lr"] = learning_rate(
+                SCHEDULE, peak=peak, step=step, num_steps=NUM_STEPS, tokens_per_step=1
+            )
         optimizer.zero_grad()
         loss = global_loss(model, packs_of_step(step, corpus))
         loss.backward()

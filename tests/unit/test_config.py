@@ -35,6 +35,17 @@ def test_defaults_and_numbers_as_written(run_file: Path) -> None:
     assert config.num_microbatches(config.phases[0]) == 4
 
 
+def test_a_batch_in_tokens_is_whole_sequences(run_file: Path, tmp_path: Path) -> None:
+    run_file.write_text(RUN.replace("global_batch_size: 4", "global_batch_tokens: 512"))
+    config = load_config(run_file, RunConfig)
+    assert config.phases[0].global_batch_size == 8
+    (tmp_path / "resolved.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "resolved.yaml", RunConfig) == config
+    run_file.write_text(RUN.replace("global_batch_size: 4", "global_batch_tokens: 500"))
+    with pytest.raises(ConfigError, match="500 is not 7 sequences of 64 positions = 448"):
+        load_config(run_file, RunConfig)
+
+
 def test_resolved_configuration_reads_back_as_itself(run_file: Path, tmp_path: Path) -> None:
     config = load_config(run_file, RunConfig, ["parallel.data=2", "runtime.dtype=fp32"])
     (tmp_path / "resolved.yaml").write_text(dump_config(config))
