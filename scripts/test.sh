@@ -4,9 +4,14 @@ set -euo pipefail
 EXTRAS=dev
 source "$(dirname "$0")/environment.sh"
 
-# The report is looked at in a real browser; without one those tests are skipped, with the reason.
-if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null || true
+# The report is looked at in a real browser, and jobs run on a real SLURM; without them those tests are
+# skipped, with the reason.
+MISSING=()
+command -v chromium >/dev/null || MISSING+=(chromium)
+command -v slurmctld >/dev/null && command -v munged >/dev/null || MISSING+=(slurm-wlm munge)
+if [ ${#MISSING[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${MISSING[@]}" >/dev/null || true
 fi
 
 ruff format --check .

@@ -25,6 +25,7 @@ def doctor() -> None:
         ("transformer_engine", "FP8 and fused layers on GPUs", "pip install 'megatron-msm[gpu]'"),
         ("transformers", "msm eval, msm convert verify", "pip install 'megatron-msm[evals]'"),
         ("gguf", "the quickstart's model", "pip install 'megatron-msm[quickstart]'"),
+        ("submitit", "msm submit, msm experiment", "pip install 'megatron-msm[slurm]'"),
         ("openai", "msm generate", "pip install 'megatron-msm[generate]'"),
     ):
         found = importlib.util.find_spec(module) is not None

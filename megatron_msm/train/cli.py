@@ -2,9 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from megatron_msm.config.run import RunConfig
+    from megatron_msm.train.resume import PhaseStart
 
 
 def train(
@@ -36,22 +40,15 @@ def train(
     from megatron_msm.train.resume import next_phase
 
     config = load_config(run_file, RunConfig, overrides or ())
-    is_started_by_others = "RANK" in os.environ
-    if is_started_by_others and os.environ["RANK"] != "0" and stop is not None:
-        run_rank(config, stop)
-        return
     plan = plan_run(config)
-    for line in describe(plan):
-        typer.echo(line)
     start = next_phase(plan)
-    if start is None:
-        typer.echo(f"finished   {config.out / config.phases[-1].name}: nothing left to train")
+    if os.environ.get("RANK", "0") == "0":
+        for line in describe(plan):
+            typer.echo(line)
+        typer.echo(_whereabouts(config, start))
+    if start is None or stop is None:
         return
-    if start.is_resumed:
-        typer.echo(f"resuming   {start.phase.config.name} after step {start.first_step}")
-    if stop is None:
-        return
-    if is_started_by_others:
+    if "RANK" in os.environ:  # torchrun or SLURM started the ranks, and this is one
         run_rank(config, stop)
         return
     config.out.mkdir(parents=True, exist_ok=True)
@@ -67,3 +64,11 @@ def train(
     if status:
         raise typer.Exit(status)
     typer.echo(f"done       {config.out / config.phases[-1].name}")
+
+
+def _whereabouts(config: "RunConfig", start: "PhaseStart | None") -> str:
+    if start is None:
+        return f"finished   {config.out / config.phases[-1].name}: nothing left to train"
+    if not start.is_resumed:
+        return f"starting   {start.phase.config.name}"
+    return f"resuming   {start.phase.config.name} after step {start.first_step}"

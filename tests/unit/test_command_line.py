@@ -5,7 +5,17 @@ import sys
 
 import pytest
 
-COMMANDS = {"convert", "doctor", "eval", "prep", "quickstart", "train"}
+COMMANDS = {
+    "convert",
+    "doctor",
+    "eval",
+    "experiment",
+    "logs",
+    "prep",
+    "quickstart",
+    "submit",
+    "train",
+}
 HEAVY = {"torch", "transformers", "megatron.core", "scipy", "pyarrow", "matplotlib"}
 
 

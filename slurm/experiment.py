@@ -1,0 +1,171 @@
+"""`msm experiment`: a grid of arms as one graph of stages."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from slurm.arms import Experiment
+    from slurm.grid import GridConfig
+    from slurm.stage import Stage
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+GridFile = Annotated[Path, typer.Argument(metavar="GRID.yaml", help="The experiment.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to the grid.")
+]
+
+
+@app.callback()
+def experiment() -> None:
+    """Run a grid of arms with its controls, here or on a cluster."""
+
+
+@app.command()
+def run(
+    grid_file: GridFile,
+    overrides: Overrides = None,
+    *,
+    site: Annotated[
+        Path | None, typer.Option(metavar="SITE.yaml", help="The cluster's facts.")
+    ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Run here, one stage after the other.")
+    ] = False,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="As --local, with all output on the screen.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show arms and stages, start nothing.")
+    ] = False,
+) -> None:
+    """Start every stage that is not finished; run again to go on."""
+    from megatron_msm.errors import ConfigError
+    from slurm.experiment_file import write_started
+    from slurm.extra import require_slurm_extra
+    from slurm.stage import in_order
+
+    require_slurm_extra("msm experiment")
+    if (local or in_process) and site is not None:
+        raise ConfigError("--site is for a cluster: leave it out, or --local and --in-process.")
+    grid = _load_grid(grid_file, overrides)
+    built = _build(grid, grid_file)
+    if dry_run:
+        _show_plan(grid, built)
+        return
+    write_started(built)
+    stages = in_order(built.final_stages())
+    if local or in_process:
+        from slurm.backends import InProcessBackend, LocalBackend
+        from slurm.run_graph import run_here
+
+        backend = InProcessBackend() if in_process else LocalBackend()
+        if not run_here(built.root, stages, _tell, backend):
+            raise typer.Exit(1)
+        if built.report is not None:
+            typer.echo(f"report     {built.root / built.report.output('report.html')}")
+        return
+    from slurm.run_graph import queue_all
+    from slurm.site import load_site
+
+    queue_all(built.root, stages, load_site(site), _tell)
+    typer.echo(f"watch      msm experiment status {grid_file}")
+
+
+@app.command()
+def status(
+    grid_file: GridFile,
+    overrides: Overrides = None,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew every few seconds until all has ended.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show every stage: state, progress, time left, last loss, logs, and why it failed."""
+    import orjson
+
+    from slurm.experiment_file import read_started
+    from slurm.extra import require_slurm_extra
+    from slurm.stage_status import all_statuses
+    from slurm.status_table import show, watch_until_ended
+
+    require_slurm_extra("msm experiment")
+    root = _load_grid(grid_file, overrides).out.absolute()
+    started = read_started(root)
+    if as_json:
+        statuses = [line.model_dump(mode="json") for line in all_statuses(root, started)]
+        typer.echo(orjson.dumps({"title": started.title, "stages": statuses}).decode())
+    elif watch:
+        watch_until_ended(root, started)
+    else:
+        show(root, started)
+
+
+@app.command()
+def report(
+    grid_file: GridFile,
+    out: Annotated[Path, typer.Argument(metavar="OUT.html", help="Where the report goes.")],
+    overrides: Overrides = None,
+) -> None:
+    """Write the report over the arms that are evaluated so far (`msm eval report`)."""
+    import subprocess
+    import sys
+
+    from megatron_msm.errors import ConfigError
+    from slurm.experiment_file import read_started
+    from slurm.stage_record import read_done
+
+    root = _load_grid(grid_file, overrides).out.absolute()
+    started = read_started(root)
+    folders = [arm.evaluation for arm in started.arms if arm.evaluation is not None]
+    finished = [folder for folder in folders if read_done(root / folder) is not None]
+    if not finished:
+        raise ConfigError(f"{root}: no arm is evaluated yet. See `msm experiment status`.")
+    missing = len(folders) - len(finished)
+    if missing:
+        typer.echo(f"warning    {missing} of {len(folders)} arms are not evaluated yet", err=True)
+    choices = [part for f in finished for part in ("--choice", str(root / f / "choice.json"))]
+    arguments = ["eval", "report", str(out), *choices, "--title", started.title]
+    done = subprocess.run([sys.executable, "-m", "megatron_msm.cli", *arguments], check=False)
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+
+
+def _load_grid(grid_file: Path, overrides: list[str] | None) -> "GridConfig":
+    from megatron_msm.config.load import load_config
+    from slurm.grid import GridConfig
+
+    return load_config(grid_file, GridConfig, overrides or ())
+
+
+def _build(grid: "GridConfig", grid_file: Path) -> "Experiment":
+    from pydantic import ValidationError
+
+    from megatron_msm.errors import ConfigError
+    from slurm.arms import build_experiment
+    from slurm.inputs import Inputs
+
+    root = grid.out.absolute()
+    inputs = Inputs(grid_file, root)
+    try:
+        built = build_experiment(grid, inputs, root)
+    except ValidationError as error:
+        problems = "; ".join(str(problem["msg"]) for problem in error.errors())
+        raise ConfigError(f"{grid_file}: vary: {problems}") from None
+    inputs.save()
+    return built
+
+
+def _show_plan(grid: "GridConfig", built: "Experiment") -> None:
+    from rich.console import Console
+
+    from slurm.plan_table import print_plan
+
+    print_plan(grid, built, Console(highlight=False))
+
+
+def _tell(stage: "Stage", event: str, detail: Any) -> None:
+    typer.echo(f"{event:<15} {stage.label:<40} {detail}".rstrip())

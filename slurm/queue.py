@@ -1,0 +1,116 @@
+"""What SLURM says of jobs: asked directly, because submitit's own poll backs off to ten minutes.
+
+`squeue` knows jobs that wait or run, `scontrol` those that ended some minutes ago, `sacct` all of
+them where the cluster keeps accounts.
+"""
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from megatron_msm.errors import MsmError
+
+_LIVE = {
+    *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING"),
+    *("REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING", "STAGE_OUT", "SPECIAL_EXIT"),
+}
+_POLL_S = 2.0
+_TIMEOUT_S = 60
+
+
+class SlurmCommandError(MsmError):
+    """A SLURM command failed or did not answer."""
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """One job or array element."""
+
+    state: str
+    """SLURM's word: PENDING, RUNNING, FAILED, TIMEOUT, CANCELLED, ..."""
+    reason: str = ""
+    """Why it waits, as SLURM says it: Priority, Dependency, BeginTime, ..."""
+    nodes: str = ""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in _LIVE
+
+
+def query_jobs(job_ids: Collection[str]) -> dict[str, QueuedJob]:
+    """Return what SLURM knows of these jobs; those it has forgotten are left out.
+
+    Raises:
+        SlurmCommandError: squeue failed.
+    """
+    if not job_ids:
+        return {}
+    live = _squeue()
+    found = {job_id: live[job_id] for job_id in job_ids if job_id in live}
+    missing = [job_id for job_id in job_ids if job_id not in found]
+    ended = _sacct(missing) if missing else {}
+    for job_id in missing:
+        job = ended.get(job_id) or _scontrol(job_id)
+        if job is not None:
+            found[job_id] = job
+    return found
+
+
+def wait_until_ended(job_id: str) -> None:
+    """Return when the job neither waits nor runs."""
+    while (job := query_jobs([job_id]).get(job_id)) is not None and job.is_live:
+        time.sleep(_POLL_S)
+
+
+def cancel(job_ids: Collection[str]) -> None:
+    """Cancel jobs."""
+    _run(["scancel", *job_ids])
+
+
+def _squeue() -> dict[str, QueuedJob]:
+    shown = _run(["squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r|%N"])
+    jobs = {}
+    for line in shown.splitlines():
+        job_id, state, reason, nodes = line.strip().split("|")
+        jobs[job_id] = QueuedJob(state, "" if reason == "None" else reason, nodes)
+    return jobs
+
+
+def _sacct(job_ids: list[str]) -> dict[str, QueuedJob]:
+    columns = "--format=JobID,State,NodeList"
+    command = ["sacct", "-X", "--noheader", "--parsable2", columns, "-j", ",".join(job_ids)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    if done.returncode:  # no accounting on this cluster
+        return {}
+    jobs = {}
+    for line in done.stdout.splitlines():
+        job_id, state, nodes = line.split("|")
+        jobs[job_id] = QueuedJob(state.split()[0], "", nodes)  # "CANCELLED by 0"
+    return jobs
+
+
+def _scontrol(job_id: str) -> QueuedJob | None:
+    command = ["scontrol", "show", "job", "--oneliner", job_id]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    state = re.search(r"\bJobState=(\S+)", done.stdout)
+    return QueuedJob(state.group(1)) if state and done.returncode == 0 else None
+
+
+def _run(command: list[str]) -> str:
+    if shutil.which(command[0]) is None:
+        raise SlurmCommandError(f"{command[0]}: not found. Run this where SLURM's commands are.")
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise SlurmCommandError(
+            f"{command[0]} did not answer within {_TIMEOUT_S} s. Is the controller up? Try again."
+        ) from None
+    if done.returncode:
+        raise SlurmCommandError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout

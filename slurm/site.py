@@ -1,0 +1,130 @@
+"""site.yaml: what is true of a cluster and not of a run.
+
+Partition and account, what a job may ask for, how a node reaches the others, and in which container
+the ranks run. A run file names none of it, so the same run goes to another cluster with another
+site file.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from megatron_msm.config.load import load_config
+from megatron_msm.config.section import PositiveInt, Section
+
+# Values end up in `#SBATCH` lines: a line break in one would start a line of shell.
+Word = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+StageKind = Literal["prep", "import", "train", "export", "eval", "report"]
+
+# What a job needs besides the time before SLURM's signal: start, imports, one step, a checkpoint.
+_START_S = 120
+
+
+class Resources(Section):
+    """What a job asks SLURM for. A field left out asks for nothing, as in `sbatch`."""
+
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    """Quality of service."""
+    constraint: Word | None = None
+    """Node features, such as `h100&ib`."""
+    reservation: Word | None = None
+    nodelist: Word | None = None
+    """Nodes that must be among those used."""
+    exclude: Word | None = None
+    """Nodes that are not used."""
+    exclusive: bool | None = None
+    """Share the nodes with no other job."""
+    time_min: PositiveInt | None = None
+    """Time limit in minutes. A training job saves before it and is requeued."""
+    ranks_per_node: PositiveInt | None = None
+    """Training ranks of a full node; one GPU each when `gpus` is true."""
+    gpus: bool | None = None
+    """Ask for one GPU a rank."""
+    cpus_per_task: PositiveInt | None = None
+    """CPU cores of each rank."""
+    mem_gib: Annotated[float, Field(gt=0)] | None = None
+    """Memory of each node, in GiB."""
+
+
+class ContainerConfig(Section):
+    """The image that ranks run in. megatron-msm with its `slurm` extra must be importable in it."""
+
+    kind: Literal["pyxis", "apptainer"]
+    """pyxis/enroot runs through srun's options; apptainer wraps the Python command."""
+    image: Word
+    """A .sqsh or .sif file (a path that starts with / or ./), or an image reference."""
+    mounts: tuple[Word, ...] = ()
+    """Folders to see inside, `OUTSIDE:INSIDE` or one path for both."""
+    python: Word = "python3"
+    """The interpreter inside the image."""
+
+    @model_validator(mode="after")
+    def _file_is_a_path(self) -> Self:
+        is_file = self.image.endswith((".sqsh", ".sif"))
+        if is_file and not self.image.startswith(("/", "./")):
+            raise ValueError(
+                f"image {self.image!r}: write a file as a path that starts with / or ./ "
+                "(pyxis takes anything else for the name of an image in a registry)"
+            )
+        return self
+
+
+class SiteConfig(Section):
+    """A whole site.yaml."""
+
+    shared_folder: Path | None = None
+    """A folder that all nodes see. When given, runs outside of it are refused."""
+    defaults: Resources = Resources()
+    """What every job asks for."""
+    stages: dict[StageKind, Resources] = Field(default_factory=dict)
+    """Changes for one kind of stage: `prep` and `report` need no GPU."""
+    signal_delay_s: Annotated[int, Field(ge=30)] = 180
+    """Seconds before the time limit at which SLURM asks the ranks to save (SIGUSR2)."""
+    requeue_limit: Annotated[int, Field(ge=0)] = 10
+    """How often a job may start again after preemption or a failing node. Starting again after the
+    time limit is not counted."""
+    max_running: PositiveInt = 64
+    """Most elements of a job array that run at once."""
+    setup: tuple[Word, ...] = ()
+    """Lines of shell before the job starts, such as `module load cuda`."""
+    environment: dict[EnvironmentName, Word] = Field(default_factory=dict)
+    """Variables of the job."""
+    interface: Word | None = None
+    """Network interface between nodes, such as `ib0`, for NCCL and gloo."""
+    container: ContainerConfig | None = None
+    python: Word | None = None
+    """Interpreter on the nodes, when no container is used. Left out: the one that submits."""
+    mail_user: Word | None = None
+    mail_type: Word | None = None
+    """Events to send mail about, such as `FAIL,END`."""
+
+    @model_validator(mode="after")
+    def _signal_leaves_time(self) -> Self:
+        for kind in (None, *self.stages):
+            time_min = self.resources(kind).time_min
+            if time_min is not None and time_min * 60 <= self.signal_delay_s + _START_S:
+                where = f"stages.{kind}" if kind else "defaults"
+                raise ValueError(
+                    f"{where}.time_min {time_min} leaves no time to work: SLURM's signal comes "
+                    f"signal_delay_s {self.signal_delay_s} s before the limit, and a start takes "
+                    f"up to {_START_S} s"
+                )
+        return self
+
+    def resources(self, kind: StageKind | None) -> Resources:
+        """Return what a stage of this kind asks for: the defaults with the kind's changes."""
+        changes = self.stages.get(kind, Resources()) if kind else Resources()
+        return self.defaults.model_copy(update=changes.model_dump(exclude_none=True))
+
+
+def load_site(path: Path | None) -> SiteConfig:
+    """Read a site file; without one, jobs ask SLURM for nothing special.
+
+    Raises:
+        ConfigError: The file cannot be read, or a field is unknown or wrong.
+    """
+    return SiteConfig() if path is None else load_config(path, SiteConfig)

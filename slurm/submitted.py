@@ -1,0 +1,86 @@
+"""Which job was started last for a folder, and the lock under which one is started.
+
+The lock is a file that is made exclusively, which holds on NFS too; it names its holder, so that
+one left behind by a dead process of this host is taken over.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, Self
+
+import orjson
+from filelock import SoftFileLock
+
+from megatron_msm.config.section import Section
+from megatron_msm.formats.files import write_json_atomic
+from slurm.sbatch import logs_folder
+
+_FILE = "submitted.json"
+
+
+class Submitted(Section):
+    """A job that was started."""
+
+    backend: Literal["slurm", "local"]
+    job_id: str
+    """SLURM's id, or the process id of submitit's controller."""
+    host: str
+    logs: Path
+    """Folder with `JOB_RANK_log.out` files."""
+
+    @classmethod
+    def to_slurm(cls, job_id: str, folder: Path) -> Self:
+        """Return the record of a job in SLURM whose logs lie below `folder`."""
+        host = socket.gethostname()
+        return cls(backend="slurm", job_id=job_id, host=host, logs=logs_folder(folder))
+
+    @classmethod
+    def to_local(cls, job_id: str, folder: Path) -> Self:
+        """Return the record of a job on this machine."""
+        host = socket.gethostname()
+        return cls(backend="local", job_id=job_id, host=host, logs=logs_folder(folder))
+
+    def is_live(self) -> bool:
+        """Whether the job waits or runs. A local job of another host counts as ended."""
+        if self.backend == "slurm":
+            from slurm.queue import query_jobs
+
+            job = query_jobs([self.job_id]).get(self.job_id)
+            return job is not None and job.is_live
+        return self.host == socket.gethostname() and _runs_here(self.job_id, self.logs)
+
+
+def read_submitted(folder: Path) -> Submitted | None:
+    """Return the folder's newest job, or None when none was started."""
+    path = folder / _FILE
+    if not path.exists():
+        return None
+    return Submitted.model_validate(orjson.loads(path.read_bytes()))
+
+
+def write_submitted(folder: Path, submitted: Submitted) -> None:
+    """Remember the folder's newest job."""
+    write_json_atomic(folder / _FILE, submitted.model_dump(mode="json"))
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; waits for another holder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with SoftFileLock(str(folder / ".lock"), poll_interval=0.2):
+        yield
+
+
+def _runs_here(job_id: str, logs: Path) -> bool:
+    """Whether the process exists and is the controller of that folder (ids are used again)."""
+    if not job_id.isdigit():
+        return False
+    try:
+        os.kill(int(job_id), 0)
+        command = Path(f"/proc/{job_id}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return os.fsencode(logs) in command

@@ -1,0 +1,87 @@
+"""`msm experiment` on a real SLURM: a graph of jobs, arrays, failures, and two clients at once."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.integration.slurm_cluster import SlurmCluster, wait_for
+from tests.integration.training_runs import msm
+from tests.tiny import tiny_documents, write_jsonl, write_tiny_llama
+
+GRID = """\
+title: Study
+out: out
+models: {base: hf}
+specs: {good: [good.jsonl], bad: [bad.jsonl]}
+shards: 3
+run: {runtime: {device: cpu, dtype: fp32}}
+midtrain:
+  {seq_length: 64, global_batch_size: 4, duration: {steps: 3}, optimizer: {lr: 1e-3}}
+"""
+SITE = """\
+defaults: {ranks_per_node: 2, cpus_per_task: 1, time_min: 60}
+stages: {prep: {time_min: 10}}
+max_running: 2
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_tiny_llama(tmp_path / "hf")
+    write_jsonl(tmp_path / "good.jsonl", tiny_documents(20))
+    write_jsonl(tmp_path / "bad.jsonl", [{"text": ""}])
+    (tmp_path / "grid.yaml").write_text(GRID)
+    (tmp_path / "site.yaml").write_text(SITE)
+    return tmp_path
+
+
+def statuses(folder: Path) -> dict[str, dict[str, Any]]:
+    done = msm("experiment", "status", "grid.yaml", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return {stage["label"]: stage for stage in orjson.loads(done.stdout)["stages"]}
+
+
+def test_graph_on_slurm_with_a_failing_stage_and_two_clients(
+    cluster: SlurmCluster, folder: Path
+) -> None:
+    command = [sys.executable, "-m", "megatron_msm.cli", "experiment", "run", "grid.yaml"]
+    clients = [
+        subprocess.Popen(
+            [*command, "--site", "site.yaml"], cwd=folder, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    outputs = "".join(client.communicate(timeout=120)[0] for client in clients)
+    assert [client.returncode for client in clients] == [0, 0]
+    num_stages = len(statuses(folder))
+    queued = [line for line in outputs.splitlines() if line.startswith("queued")]
+    assert len(queued) == num_stages
+    assert sum("prep docs good" in line and "_" in line for line in queued) == 3  # array elements
+
+    def has_ended() -> bool:
+        return cluster.run("squeue", "-h") == ""
+
+    wait_for(has_ended, 300)
+    ended = statuses(folder)
+    states = {label: stage["state"] for label, stage in ended.items()}
+    assert states["prep docs bad 0/3"] == "failed"
+    assert "bad.jsonl:1" in ended["prep docs bad 0/3"]["detail"]
+    assert states["midtrain bad #1234"] == "blocked"
+    assert {s for label, s in states.items() if "bad" not in label} == {"finished"}
+    assert ended["midtrain good #1234"]["step"] == 3
+
+    table = msm("experiment", "status", "grid.yaml", cwd=folder, COLUMNS="160")
+    for expected in ("midtrain good", "3/3", "configuration", "blocked", "logs in"):
+        assert expected in table.stdout
+
+    write_jsonl(folder / "bad.jsonl", tiny_documents(9))
+    shown = msm("experiment", "run", "grid.yaml", "--site", "site.yaml", cwd=folder)
+    assert shown.returncode == 0, shown.stderr
+    again = [line.split()[:2] for line in shown.stdout.splitlines()]
+    assert ["finished", "before"] in again
+    assert not any("good" in line for line in shown.stdout.splitlines() if "queued" in line)
+    cluster.run("scancel", "--me")

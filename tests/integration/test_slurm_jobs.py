@@ -1,0 +1,196 @@
+"""The job wrapper on a real SLURM: ranks over nodes, requeue after status 75, failures, limits.
+
+The ranks count instead of training; `test_slurm_training.py` trains.
+"""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from slurm.attempts import read_attempts
+from slurm.backends import SlurmBackend
+from slurm.job import Job
+from slurm.site import Resources, SiteConfig
+from tests.integration.slurm_cluster import SlurmCluster, wait_for
+
+REPOSITORY = Path(__file__).parents[2]
+SITE = SiteConfig(
+    defaults=Resources(ranks_per_node=2, cpus_per_task=1, time_min=60), signal_delay_s=30
+)
+HIGH = SITE.model_copy(
+    update={"defaults": SITE.defaults.model_copy(update={"partition": "high", "exclusive": True})}
+)
+
+
+def counting_job(folder: Path, *, steps: int = 100_000, limit: int = 3, ranks: int = 4) -> Job:
+    return Job(
+        name="count",
+        kind="train",
+        module="tests.integration.slurm_counter",
+        arguments=(str(folder / "state"), str(steps), "0.05"),
+        cwd=REPOSITORY,
+        folder=folder / "job",
+        num_ranks=ranks,
+        requeue_limit=limit,
+        time_min=60,
+        signal_delay_s=30,
+    )
+
+
+def submitted(job: Job, site: SiteConfig = SITE, *after: str) -> str:
+    [job_id] = SlurmBackend(site).submit([job], after=after)
+    return job_id
+
+
+def counts(job: Job, name: str = "rank") -> list[str]:
+    state = Path(job.arguments[0])
+    return [(state / f"{name}_{r}").read_text() for r in range(job.num_ranks or 1)]
+
+
+def wait_counting(job: Job, restarts: int = 0) -> None:
+    """Wait until every rank has begun to count in this start of the job."""
+    state = Path(job.arguments[0])
+
+    def all_count() -> bool:
+        starts = [state / f"starts_{r}" for r in range(job.num_ranks or 1)]
+        return all(p.exists() and p.read_text().count("\n") == restarts + 1 for p in starts)
+
+    wait_for(all_count, 60)
+
+
+def test_ranks_run_over_two_nodes_and_end_well(cluster: SlurmCluster, tmp_path: Path) -> None:
+    job = counting_job(tmp_path / "with a space", steps=3)
+    job_id = submitted(job)
+    assert cluster.wait_state(job_id, "COMPLETED", "FAILED") == "COMPLETED"
+    assert cluster.field(job_id, "NumNodes") == "2"
+    assert counts(job) == ["3"] * 4
+    [attempt] = read_attempts(job.folder)
+    assert (attempt.kind, attempt.status) == (None, 0)
+    assert len(list((job.folder / "logs").glob(f"{job_id}_*_log.out"))) == 4
+
+
+@pytest.mark.slow
+def test_preempted_by_a_higher_partition_saves_and_goes_on(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    low = counting_job(tmp_path / "low")
+    low_id = submitted(low)
+    wait_counting(low)
+    high = counting_job(tmp_path / "high", steps=2, ranks=6)
+    high_id = submitted(high, HIGH)
+
+    assert cluster.wait_state(high_id, "COMPLETED", "FAILED") == "COMPLETED"
+    cluster.wait_restart(low_id)
+    wait_counting(low, restarts=1)
+    cluster.run("scancel", low_id)
+
+    assert cluster.field(low_id, "Restarts") == "1"
+    [first] = [a for a in read_attempts(low.folder) if a.restart == 0]
+    assert (first.kind, first.status, first.will_restart) == ("preempted", 75, True)
+    for starts, saved in zip(counts(low, "starts"), counts(low), strict=True):
+        assert starts.splitlines() == ["0", saved] or int(saved) >= int(starts.splitlines()[1]) > 0
+
+
+@pytest.mark.slow
+def test_requeued_by_hand_saves_and_goes_on_once(cluster: SlurmCluster, tmp_path: Path) -> None:
+    job = counting_job(tmp_path)
+    job_id = submitted(job)
+    wait_counting(job)
+    cluster.run("scontrol", "requeue", job_id)
+    cluster.wait_restart(job_id)
+    wait_counting(job, restarts=1)
+    assert cluster.field(job_id, "Restarts") == "1"
+    cluster.run("scancel", job_id)
+    assert all(int(starts.splitlines()[1]) > 0 for starts in counts(job, "starts"))
+
+
+def test_asked_to_stop_more_often_than_the_limit_ends(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    job = counting_job(tmp_path, limit=1)
+    job_id = submitted(job)
+    wait_counting(job)
+    cluster.run("scancel", "--signal=USR2", job_id)
+    cluster.wait_restart(job_id)
+    wait_counting(job, restarts=1)
+    cluster.run("scancel", "--signal=USR2", job_id)
+    assert cluster.wait_state(job_id, "FAILED", "PENDING") == "FAILED"
+    attempts = read_attempts(job.folder)
+    assert [attempt.will_restart for attempt in attempts] == [True, False]
+    assert cluster.field(job_id, "Restarts") == "1"
+
+
+CRASHES = {
+    "configuration": ("import sys; sys.stderr.write('error: bad\\n'); sys.exit(2)", "error: bad"),
+    "python": ("raise KeyError('w')", "KeyError: 'w'"),
+    "gpu-memory": (
+        "raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')",
+        "CUDA out of memory",
+    ),
+    "disk-full": ("raise OSError(28, 'No space left on device')", "No space left"),
+    "killed": ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+}
+
+
+def test_failures_are_named_not_retried_and_stop_what_waits_for_them(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    jobs = {}
+    for kind, (program, _) in CRASHES.items():
+        (tmp_path / f"crash_{kind.replace('-', '_')}.py").write_text(program)
+        job = counting_job(tmp_path / kind, ranks=1).model_copy(
+            update={"module": f"crash_{kind.replace('-', '_')}", "arguments": (), "cwd": tmp_path}
+        )
+        jobs[kind] = (job, submitted(job))
+    waiting = submitted(counting_job(tmp_path / "after", steps=1), SITE, jobs["python"][1])
+    other = submitted(counting_job(tmp_path / "other", steps=1))
+
+    for kind, (job, job_id) in jobs.items():
+        assert cluster.wait_state(job_id, "FAILED", "COMPLETED") == "FAILED"
+        [attempt] = read_attempts(job.folder)
+        assert attempt.kind == kind
+        assert CRASHES[kind][1] in attempt.reason
+        assert not attempt.will_restart
+    assert cluster.wait_state(waiting, "CANCELLED", "FAILED", "COMPLETED") == "CANCELLED"
+    assert cluster.wait_state(other, "COMPLETED", "FAILED") == "COMPLETED"
+
+
+def test_array_runs_at_most_as_many_as_allowed(cluster: SlurmCluster, tmp_path: Path) -> None:
+    jobs = [counting_job(tmp_path / str(n), steps=2, ranks=1) for n in range(5)]
+    ids = SlurmBackend(SITE.model_copy(update={"max_running": 2})).submit(jobs)
+    array = ids[0].partition("_")[0]
+    assert ids == [f"{array}_{n}" for n in range(5)]
+    assert "%2" in next((jobs[0].folder / "logs").glob("*_submission.sh")).read_text()
+    wait_for(lambda: all(read_attempts(job.folder) for job in jobs), 90)
+    assert [counts(job) for job in jobs] == [["2"]] * 5
+
+
+@pytest.mark.slow
+def test_node_crash_brings_the_job_back_on_other_nodes(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    job = counting_job(tmp_path)
+    job_id = submitted(job)
+    wait_counting(job)
+    node = cluster.field(job_id, "BatchHost")
+    cluster.crash_node(node)
+    try:
+        cluster.wait_restart(job_id)
+        wait_counting(job, restarts=1)
+        assert node not in cluster.field(job_id, "NodeList")
+    finally:
+        cluster.run("scancel", job_id)
+        cluster.start_node(node)
+
+
+def test_cancelled_job_leaves_no_process(cluster: SlurmCluster, tmp_path: Path) -> None:
+    job = counting_job(tmp_path)
+    job_id = submitted(job)
+    wait_counting(job)
+    cluster.run("scancel", job_id)
+    assert cluster.wait_state(job_id, "CANCELLED") == "CANCELLED"
+    wait_for(lambda: cluster.run("squeue", "-h", "-j", job_id) == "", 30)
+    before = counts(job, "now")
+    time.sleep(0.3)
+    assert counts(job, "now") == before
