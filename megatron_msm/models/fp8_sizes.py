@@ -41,11 +41,15 @@ def _weight_dimensions(
     shape: ModelShape, parallel: ParallelConfig
 ) -> Iterator[tuple[str, int, int]]:
     """Yield name, size and the ranks that it is split over, of each weight's dimensions."""
-    heads = (shape.num_attention_heads + 2 * shape.num_query_groups) * shape.head_dim
+    heads = shape.query_size + 2 * shape.key_size
     yield "hidden size", shape.hidden_size, 1
     yield "rows of query, key and value", heads, parallel.tensor
-    yield "width of all heads", shape.num_attention_heads * shape.head_dim, parallel.tensor
-    yield "MLP width", shape.ffn_hidden_size, parallel.tensor
+    yield "width of all heads", shape.query_size, parallel.tensor
+    if shape.experts is None:
+        yield "MLP width", shape.ffn_hidden_size, parallel.tensor
+    else:
+        # Experts are whole on a rank; their tokens are padded on the way to them.
+        yield "width of an expert", shape.experts.ffn_hidden_size, 1
 
 
 def _bf16_layer_violations(

@@ -4,6 +4,7 @@ One function, `violations`, says what is wrong with a layout. `legal_layouts` li
 nothing is, and `check_layout` refuses the others and proposes the nearest of them. No torch.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -188,20 +189,24 @@ def legal_layouts(
     """
     aligned = [_with_alignment(batch, num_ranks) for batch in batches]
     for tensor, pipeline, context in _model_sizes(shape, num_ranks):
-        data = num_ranks // (tensor * pipeline * context)
-        for virtual in range(1, shape.num_layers // pipeline + 1 if pipeline > 1 else 2):
-            for sequence in (False, True) if tensor > 1 else (False,):
-                layout = ParallelConfig(
-                    tensor=tensor,
-                    sequence=sequence,
-                    pipeline=pipeline,
-                    virtual_pipeline=virtual,
-                    layers_per_stage=_uneven(shape.num_layers, pipeline * virtual),
-                    context=context,
-                    data=data,
-                )
-                if not any(violations(shape, layout, aligned, fp8)):
-                    yield layout
+        pool = num_ranks // pipeline
+        for virtual, sequence, expert in itertools.product(
+            range(1, shape.num_layers // pipeline + 1 if pipeline > 1 else 2),
+            (False, True) if tensor > 1 else (False,),
+            (1,) if shape.experts is None else _divisors(math.gcd(pool, shape.experts.num_experts)),
+        ):
+            layout = ParallelConfig(
+                tensor=tensor,
+                sequence=sequence,
+                pipeline=pipeline,
+                virtual_pipeline=virtual,
+                layers_per_stage=_uneven(shape.num_layers, pipeline * virtual),
+                context=context,
+                expert=expert,
+                data=pool // (tensor * context),
+            )
+            if not any(violations(shape, layout, aligned, fp8)):
+                yield layout
 
 
 def _with_alignment(batch: BatchShape, num_ranks: int) -> BatchShape:
@@ -259,7 +264,7 @@ def _settings(layout: ParallelConfig, batches: Sequence[BatchShape]) -> str:
 
 def _far(layout: ParallelConfig, wanted: ParallelConfig) -> float:
     """Return how far a layout is from the one asked for: doublings of its sizes, and changes."""
-    sizes = ("tensor", "pipeline", "virtual_pipeline", "context", "data")
+    sizes = ("tensor", "pipeline", "virtual_pipeline", "context", "expert", "data")
     doublings = [abs(math.log2(getattr(layout, name) / getattr(wanted, name))) for name in sizes]
     changes = sum(far > 0 for far in doublings)
     return sum(doublings) + 0.5 * changes + 0.1 * (layout.sequence != wanted.sequence)

@@ -38,6 +38,17 @@ CASES = [
 ]
 
 
+# Experts dealt over data, context and tensor ranks, within pipeline stages.
+FOUR_RANKS = [
+    (L(data=4, expert=4), "qwen3_moe"),
+    (L(context=2, data=2, expert=4), "qwen3_moe"),
+    (L(pipeline=2, data=2, expert=2), "qwen3_moe"),
+    (L(pipeline=2, virtual_pipeline=2, context=2, expert=2), "qwen3_moe"),
+    (L(tensor=2, sequence=True, data=2, expert=2), "qwen3_moe"),
+]
+Run = tuple[ParallelConfig, str]
+
+
 @pytest.fixture(scope="module")
 def hf_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("hf")
@@ -48,29 +59,44 @@ def hf_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def runs(
-    hf_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[tuple[ParallelConfig, str], Path]:
-    """What two ranks wrote for each case, all in one set of processes."""
-    root = tmp_path_factory.mktemp("runs")
-    for name, folder in hf_folders.items():
-        import_hf(folder, root / name)
+def runs(hf_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[Run, Path]:
+    """What two ranks wrote for each case."""
+    return run_cases(CASES, hf_folders, tmp_path_factory.mktemp("runs"))
+
+
+def run_cases(wanted: list[Run], hf_folders: dict[str, Path], root: Path) -> dict[Run, Path]:
+    """Run the cases in one set of processes."""
+    for name in {name for _, name in wanted}:
+        import_hf(hf_folders[name], root / name)
     cases = {}
-    for layout, name in CASES:
+    for layout, name in wanted:
         out = root / f"{layout_name(layout)}-{name}"
         out.mkdir()
         cases[layout, name] = Case(layout, iteration_folder(root / name, 0), out, CORPUS, lr=LR)
-    run_on_ranks(save_mathematics, 2, list(cases.values()))
+    run_on_ranks(save_mathematics, wanted[0][0].world_size, list(cases.values()))
     return {key: case.out for key, case in cases.items()}
+
+
+@pytest.mark.slow
+def test_experts_on_four_ranks(hf_folders: dict[str, Path], tmp_path: Path) -> None:
+    four = run_cases(FOUR_RANKS, hf_folders, tmp_path)
+    check_case("qwen3_moe", hf_folders, four, tmp_path)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_gradients_and_weights_are_those_of_transformers(
     name: str,
     hf_folders: dict[str, Path],
-    runs: dict[tuple[ParallelConfig, str], Path],
+    runs: dict[Run, Path],
     tmp_path: Path,
 ) -> None:
+    check_case(name, hf_folders, runs, tmp_path)
+
+
+def check_case(
+    name: str, hf_folders: dict[str, Path], runs: dict[Run, Path], tmp_path: Path
+) -> None:
+    """Compare what the ranks wrote for a model with what transformers computes."""
     model = reference.load_model(hf_folders[name])
     packs = packs_of_step(0, CORPUS)
     logits = [reference.logits_of_pack(model, pack).detach() for pack in packs]

@@ -31,3 +31,13 @@ QWEN3_32B = _shape(64, 5120, 25600, 64, 8, 151936)
 QWEN25_14B = _shape(48, 5120, 13824, 40, 8, 152064)
 QWEN25_32B = _shape(64, 5120, 27648, 40, 8, 152064)
 SMOLLM2_135M = _shape(30, 576, 1536, 9, 3, 49152, head_dim=64, tie_word_embeddings=True)
+QWEN3_30B_A3B = _shape(
+    *(48, 2048, 6144, 32, 4, 151936),
+    qk_norm=True,
+    experts={
+        "num_experts": 128,
+        "experts_per_token": 8,
+        "ffn_hidden_size": 768,
+        "normalize_weights": True,
+    },
+)

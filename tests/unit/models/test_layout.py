@@ -17,7 +17,7 @@ from megatron_msm.models.layout import (
     legal_layouts,
     violations,
 )
-from tests.unit.models.shapes import LLAMA_70B, QWEN25_14B, SMOLLM2_135M
+from tests.unit.models.shapes import LLAMA_70B, QWEN3_30B_A3B, QWEN25_14B, SMOLLM2_135M
 
 BATCH = BatchShape("midtrain", seq_length=4096, micro_batch_size=1, global_batch_size=64, align=8)
 
@@ -95,6 +95,19 @@ def test_sizes_that_contradict_each_other_are_refused_by_the_section(
             "on 8192 ranks: parallel.tensor=8 parallel.context=1024",
         ),
         (LLAMA_70B, layout(expert=2, data=2), "the model has no experts", "parallel.data=2"),
+        (
+            QWEN3_30B_A3B,
+            layout(expert=12, data=12),
+            "12 does not divide the model's 128 experts (remainder 8)",
+            "global_batch_size",
+        ),
+        (
+            QWEN3_30B_A3B,
+            layout(tensor=2, data=2),
+            "needs them dealt to ranks with tensor 2; set parallel.expert to a divisor of both its "
+            "128 experts and the 4 ranks of a stage",
+            "on 4 ranks: parallel.tensor=2 parallel.sequence=true parallel.expert=2",
+        ),
     ],
     ids=lambda value: value.overrides if isinstance(value, ParallelConfig) else "",
 )
@@ -127,6 +140,11 @@ def test_listed_layouts_are_legal_fill_the_ranks_and_differ(
         assert it.world_size == num_ranks
         aligned = BatchShape("sft", 96, 1, global_batch_size, align=it.document_multiple)
         assert not list(violations(SMOLLM2_135M, it, [aligned])), it.overrides
+
+
+def test_listed_layouts_deal_experts_in_every_way() -> None:
+    found = {it.expert for it in legal_layouts(QWEN3_30B_A3B, 16, [BATCH]) if it.pipeline == 2}
+    assert found == {1, 2, 4, 8}
 
 
 def test_listed_layouts_of_a_large_model_hold_what_its_users_run() -> None:
