@@ -34,6 +34,10 @@ class CheckpointWriteError(MsmError):
     """A checkpoint could not be written, for instance because the disk is full."""
 
 
+class DivergedError(MsmError):
+    """Training cannot go on: loss or gradient is not finite any more."""
+
+
 class MissingExtraError(ConfigError):
     """An optional feature was asked for and its packages are not installed."""
 

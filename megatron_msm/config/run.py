@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from megatron_msm.config.checkpoint import CheckpointConfig
 from megatron_msm.config.data import DataConfig
+from megatron_msm.config.logging import LoggingConfig, ValidationConfig
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.optimization import DurationConfig, OptimizerConfig, ScheduleConfig
@@ -45,6 +46,8 @@ class PhaseConfig(Section):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    validation: ValidationConfig | None = None
+    """Left out: no validation."""
 
     @model_validator(mode="before")
     @classmethod
@@ -87,6 +90,7 @@ class RunConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     memory: MemoryConfig = MemoryConfig()
     parallel: ParallelConfig = ParallelConfig()
+    logging: LoggingConfig = LoggingConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
     """Trained in this order; each starts from the weights the one before ended with."""
 

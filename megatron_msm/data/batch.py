@@ -12,11 +12,22 @@ import numpy as np
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 
+from megatron_msm.data.loss_groups import LossGroups
 from megatron_msm.data.order import PackOrder
 from megatron_msm.data.packed_dataset import Pack, PackedDataset, empty_pack
 from megatron_msm.models.context import ContextShare
 
 WHOLE = ContextShare(rank=0, size=1)
+
+
+@dataclass(frozen=True)
+class GroupIds:
+    """Which parts of the data the positions of a micro batch belong to, to tell their losses."""
+
+    ids_FT: torch.Tensor
+    """int64; a row for each way to divide the data (F)."""
+    num_groups: int
+    """Ids are below."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +44,15 @@ class MicroBatch:
     """int64; restarts at every document."""
     packed_seq_params: PackedSeqParams
     """Document boundaries, needed by every pipeline stage."""
+    groups: GroupIds | None = None
 
 
 def collate(
-    packs: Sequence[Pack], device: torch.device, context: ContextShare = WHOLE
+    packs: Sequence[Pack],
+    device: torch.device,
+    context: ContextShare = WHOLE,
+    group_ids: Sequence[np.ndarray] = (),
+    num_groups: int = 0,
 ) -> MicroBatch:
     """Lay packed sequences end to end, take this rank's share and move it to the device.
 
@@ -52,7 +68,12 @@ def collate(
     def row(arrays: Sequence[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.concatenate(arrays)[mine]).unsqueeze(0).to(device)
 
+    groups = None
+    if group_ids:
+        ids_FT = np.concatenate(group_ids, axis=1)[:, mine].astype(np.int64)
+        groups = GroupIds(torch.from_numpy(ids_FT).to(device), num_groups)
     return MicroBatch(
+        groups=groups,
         tokens_1T=row([pack.tokens for pack in packs]),
         labels_1T=row([pack.labels for pack in packs]),
         loss_mask_1T=row([pack.loss_mask for pack in packs]),
@@ -82,6 +103,7 @@ def micro_batches_of_step(
     data_size: int,
     device: torch.device,
     context: ContextShare = WHOLE,
+    groups: LossGroups | None = None,
 ) -> Iterator[MicroBatch]:
     """Yield this data parallel rank's micro batches of optimizer step `step` (counted from 0).
 
@@ -94,4 +116,5 @@ def micro_batches_of_step(
         packs = [
             empty_pack(dataset.seq_length) if index is None else dataset[index] for index in indices
         ]
-        yield collate(packs, device, context)
+        ids = [] if groups is None else [groups.of_pack(index) for index in indices]
+        yield collate(packs, device, context, ids, 0 if groups is None else len(groups.names))

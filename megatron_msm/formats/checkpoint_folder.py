@@ -79,6 +79,10 @@ class CheckpointState(BaseModel):
     phase_complete: bool
     consumed_packs: int = 0
     """Data position: packed sequences of the phase consumed by all ranks so far."""
+    skipped_steps: int = 0
+    """Steps of the phase that changed nothing because loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+    """Of them the last ones, without a good step since."""
     config_sha256: str | None = None
     """Hash of the resolved phase configuration that wrote it; resuming asks for the same."""
     architecture: str

@@ -187,6 +187,22 @@ def read_provenance_rows(path: Path, rows: Sequence[int]) -> list[ProvenanceRow]
     return [found[row] for row in rows]
 
 
+def read_text_column(path: Path, name: str) -> pa.DictionaryArray:
+    """Read one column of texts: its distinct values, and for each row which of them it has.
+
+    Raises:
+        DataFormatError: The file is broken, or has no such column of texts.
+    """
+    file = _open(path)
+    texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
+    if name not in texts:
+        raise DataFormatError(
+            f"{path}: no field {name!r} with one text a row. There are: {', '.join(texts)}."
+        )
+    column = file.read(columns=[name]).column(name)
+    return column.combine_chunks().dictionary_encode()
+
+
 def columns_without_values(path: Path, names: Sequence[str]) -> list[str]:
     """Return those of the columns that are null in every row.
 

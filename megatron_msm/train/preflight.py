@@ -28,6 +28,8 @@ from megatron_msm.models.batch_shape import batch_shape
 from megatron_msm.models.layout import check_layout
 from megatron_msm.train.adapter import check_adapter
 from megatron_msm.train.schedule import check_schedule
+from megatron_msm.train.trackers import check_wandb
+from megatron_msm.train.validation import HeldOut, held_out_data
 
 # Stages of a few dozen steps looked trained and were not (method.md section 7, rows 3 and 30).
 FEW_STEPS = 100
@@ -42,6 +44,8 @@ class PhasePlan:
     seed: int
     config_sha256: str
     """Hash of everything that decides the phase's result but the weights it starts from."""
+    held_out: tuple[HeldOut, ...] = ()
+    """Data of the validation."""
 
     @property
     def dataset(self) -> PackedDataset:
@@ -99,6 +103,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     batches = [batch_shape(phase) for phase in config.phases]
     check_layout(shape, config.parallel, batches, config.runtime.fp8)
     check_adapter(state, config.lora, folder)
+    check_wandb(config.logging.wandb)
     phases = tuple(
         _plan_phase(config, phase, state, shape, seed=config.seed + index)
         for index, phase in enumerate(config.phases)
@@ -124,11 +129,15 @@ def _plan_phase(
     for source in blend.dataset.sources:
         _check_dataset_fits(source.prefix, source.manifest, state)
         _check_roles(source.prefix, phase.data)
+    held_out = held_out_data(phase)
+    for data in held_out:
+        _check_dataset_fits(data.prefix, data.blend.dataset.manifests[0], state)
     return PhasePlan(
         config=phase,
         blend=blend,
         seed=seed,
         config_sha256=_phase_identity(config, phase, blend.dataset, seed),
+        held_out=held_out,
     )
 
 
@@ -146,7 +155,7 @@ def _blend(phase: PhaseConfig, seed: int) -> Blend:
 
 
 # Settings of a phase that do not change its result, or that are looked at on their own.
-_WITHOUT_EFFECT = {"checkpoint", "data", "global_batch_tokens", "micro_batch_size"}
+_WITHOUT_EFFECT = {"checkpoint", "data", "global_batch_tokens", "micro_batch_size", "validation"}
 
 
 def _phase_identity(

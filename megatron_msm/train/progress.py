@@ -39,9 +39,11 @@ class ProgressBar:
 
     def advance(self, row: StepMetrics) -> None:
         """Show the numbers of a finished step."""
+        loss = "not finite" if row.loss is None else f"{row.loss:.4f}"
+        grad = "not finite" if row.grad_norm is None else f"{row.grad_norm:.2f}"
+        skipped = f"  {row.skipped_steps} steps skipped" if row.skipped_steps else ""
         numbers = (
-            f"loss {row.loss:.4f}  lr {row.lr:.2e}  grad {row.grad_norm:.2f}  "
-            f"{row.tokens_per_s:,.0f} tokens/s"
+            f"loss {loss}  lr {row.lr:.2e}  grad {grad}  {row.tokens_per_s:,.0f} tokens/s{skipped}"
         )
         if self._live:
             self._bar.update(self._task, completed=row.step, numbers=numbers)

@@ -7,6 +7,7 @@ how the batch is cut.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from megatron.core.distributed import (
 )
 from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
 from megatron_msm.config.optimization import OptimizerConfig
@@ -27,6 +29,7 @@ from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.fp8 import megatron_precision
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.train.offload import offload_settings
+from megatron_msm.train.timing import PartTimes
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,13 @@ class StepResult:
     """Unmasked tokens of the global batch."""
     grad_norm: float
     """Global gradient norm before clipping."""
+    group_losses: tuple[float | None, ...] = ()
+    """Mean cross entropy of each group's unmasked tokens; None where a group has none."""
+
+    @property
+    def is_finite(self) -> bool:
+        """False when the step was skipped: no weight and no optimizer state has changed."""
+        return math.isfinite(self.loss_nats) and math.isfinite(self.grad_norm)
 
 
 def masked_loss(
@@ -71,7 +81,28 @@ def forward_step(
         loss_mask=batch.loss_mask_1T,
         packed_seq_params=batch.packed_seq_params,
     )
-    return output, lambda losses_1T: masked_loss(losses_1T, batch.loss_mask_1T)
+    return output, lambda losses_1T: _loss_and_report(losses_1T, batch)
+
+
+def _loss_and_report(
+    losses_1T: torch.Tensor, batch: MicroBatch
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    loss, num_tokens, report = masked_loss(losses_1T, batch.loss_mask_1T)
+    if batch.groups is None:
+        return loss, num_tokens, report
+    return loss, num_tokens, torch.cat([report, group_sums(losses_1T.detach(), batch)])
+
+
+def group_sums(losses_1T: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
+    """Return float64 [2G]: the sum of the losses that count in each group, and their numbers."""
+    assert batch.groups is not None, "asked for the groups of a batch without"
+    counted_T = torch.where(batch.loss_mask_1T, losses_1T.double(), 0.0)[0]
+    is_counted_T = batch.loss_mask_1T[0].double()
+    sums = torch.zeros(2, batch.groups.num_groups, dtype=torch.float64, device=losses_1T.device)
+    for ids_T in batch.groups.ids_FT:
+        sums[0].index_add_(0, ids_T, counted_T)
+        sums[1].index_add_(0, ids_T, is_counted_T)
+    return sums.view(-1)
 
 
 def wrap_data_parallel(chunks: Sequence[Any], runtime: Runtime) -> list[DistributedDataParallel]:
@@ -157,12 +188,101 @@ def train_step(
     tokens_per_micro_batch: int,
     lr: float,
     ranks: ParallelRanks,
+    num_groups: int = 0,
+    times: PartTimes | None = None,
 ) -> StepResult:
-    """Make one optimizer step and return its global loss."""
+    """Make one optimizer step and return its global loss.
+
+    A loss or gradient norm that is not finite changes nothing: all ranks skip the update.
+    """
     for chunk in chunks:
         chunk.zero_grad_buffer()
     optimizer.zero_grad()
-    reports = get_forward_backward_func()(
+    reports = _run_schedule(
+        chunks,
+        micro_batches,
+        num_microbatches=num_microbatches,
+        tokens_per_micro_batch=tokens_per_micro_batch,
+        forward_only=False,
+    )
+    loss_sum, num_tokens, *groups = _sum_over_ranks(reports, ranks, 2 + 2 * num_groups)
+    if times is not None:
+        times.end("forward_backward")
+    loss = loss_sum / max(num_tokens, 1)
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_mult"]
+        group["weight_decay"] = optimizer.config.weight_decay * group["wd_mult"]
+    grad_norm = _update(optimizer) if math.isfinite(loss) else math.nan
+    if times is not None:
+        times.end("optimizer")
+    sums, counts = groups[:num_groups], groups[num_groups:]
+    means = [a / n if n else None for a, n in zip(sums, counts, strict=True)]
+    return StepResult(loss, int(num_tokens), grad_norm, tuple(means))
+
+
+def _update(optimizer: MegatronOptimizer) -> float:
+    """Clip and update unless the gradient norm is not finite; return the norm before clipping.
+
+    The same calls as in `ChainedOptimizer.step` (megatron-core 0.16.1, optimizer.py:1308), which
+    looks at the gradients only under fp16.
+    """
+    optimizer.prepare_grads()
+    grad_norm = float(optimizer.get_grad_norm())
+    if not math.isfinite(grad_norm):
+        return grad_norm
+    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+        parameters = [] if part.is_stub_optimizer else part.get_parameters()
+        if parameters and part.config.clip_grad > 0.0:
+            clip_grad_by_total_norm_fp32(
+                parameters,
+                max_norm=part.config.clip_grad,
+                total_norm=grad_norm,
+                use_decoupled_grad=part.config.use_precision_aware_optimizer_no_fp8_or_ds_fp8,
+            )
+    optimizer.step_with_ready_grads()
+    return grad_norm
+
+
+def settle_weights(chunks: Sequence[DistributedDataParallel]) -> None:
+    """Gather the weights that the last step changed, where the next forward pass would do it.
+
+    Needed before anything else reads them, such as a save.
+    """
+    for chunk in chunks:
+        if chunk.ddp_config.overlap_param_gather:
+            chunk.start_param_sync(force_sync=True)
+
+
+@torch.no_grad()
+def validation_loss(
+    chunks: Sequence[DistributedDataParallel],
+    micro_batches: Iterator[MicroBatch],
+    *,
+    num_microbatches: int,
+    tokens_per_micro_batch: int,
+    ranks: ParallelRanks,
+) -> tuple[float, float]:
+    """Return the sum of a global batch's unmasked losses in nats, and their number."""
+    reports = _run_schedule(
+        chunks,
+        micro_batches,
+        num_microbatches=num_microbatches,
+        tokens_per_micro_batch=tokens_per_micro_batch,
+        forward_only=True,
+    )
+    loss_sum, num_tokens = _sum_over_ranks(reports, ranks, 2)
+    return loss_sum, num_tokens
+
+
+def _run_schedule(
+    chunks: Sequence[DistributedDataParallel],
+    micro_batches: Iterator[MicroBatch],
+    *,
+    num_microbatches: int,
+    tokens_per_micro_batch: int,
+    forward_only: bool,
+) -> list[torch.Tensor]:
+    reports: list[torch.Tensor] = get_forward_backward_func()(
         forward_step_func=forward_step,
         # Each chunk reads every micro batch: all need the document boundaries.
         data_iterator=list(itertools.tee(micro_batches, len(chunks))),
@@ -171,21 +291,16 @@ def train_step(
         # The packed format is one long row, whatever the micro batch size.
         seq_length=tokens_per_micro_batch,
         micro_batch_size=1,
-        forward_only=False,
+        forward_only=forward_only,
     )
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_mult"]
-        group["weight_decay"] = optimizer.config.weight_decay * group["wd_mult"]
-    _, grad_norm, _ = optimizer.step()
-    loss_sum, num_tokens = _sum_over_ranks(reports, ranks)
-    return StepResult(loss_sum / max(num_tokens, 1), int(num_tokens), float(grad_norm))
+    return reports
 
 
-def _sum_over_ranks(reports: list[torch.Tensor], ranks: ParallelRanks) -> tuple[float, float]:
-    """Add up (loss, tokens) of all micro batches; only one rank of each model copy has them."""
-    total = torch.zeros(2, dtype=torch.float64, device=torch.cuda.current_device())
+def _sum_over_ranks(reports: list[torch.Tensor], ranks: ParallelRanks, size: int) -> list[float]:
+    """Add up the reports of all micro batches; only one rank of each model copy has them."""
+    total = torch.zeros(size, dtype=torch.float64, device=torch.cuda.current_device())
     if ranks.is_last_stage and ranks.groups.tp.rank() == 0:
         total += torch.stack(reports).sum(dim=0)
     torch.distributed.all_reduce(total)
-    loss_sum, num_tokens = total.tolist()
-    return loss_sum, num_tokens
+    found: list[float] = total.tolist()
+    return found

@@ -6,35 +6,32 @@ its newest checkpoint. Midtraining and SFT are two configurations of this loop.
 
 import contextlib
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+
+import torch
 
 from megatron_msm.config.load import dump_config
-from megatron_msm.data.batch import MicroBatch, micro_batches_of_step
-from megatron_msm.data.order import PackOrder
 from megatron_msm.errors import PreemptedError
 from megatron_msm.formats.checkpoint_folder import RUN_FILE, CheckpointState
 from megatron_msm.formats.files import write_text_atomic
-from megatron_msm.models.build import build_model
-from megatron_msm.models.context import ContextShare
-from megatron_msm.models.lora import initialize_adapters
-from megatron_msm.models.trainable import check_trainable
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.runtime.versions import installed_versions
 from megatron_msm.train.adapter import adapter_record
-from megatron_msm.train.checkpoint import load_checkpoint
+from megatron_msm.train.guard import NonFiniteGuard
 from megatron_msm.train.metrics import MetricsWriter, StepMetrics
 from megatron_msm.train.origin import verified_start
-from megatron_msm.train.preflight import PhasePlan, RunPlan
+from megatron_msm.train.phase_model import PhaseModel
+from megatron_msm.train.preflight import RunPlan
+from megatron_msm.train.profiling import profiled
 from megatron_msm.train.progress import ProgressBar
-from megatron_msm.train.replicas import check_replicas
+from megatron_msm.train.reporting import StepReport
 from megatron_msm.train.resume import PhaseStart
 from megatron_msm.train.saving import CheckpointSaver
-from megatron_msm.train.schedule import learning_rate
-from megatron_msm.train.step import StepResult, build_optimizer, train_step, wrap_data_parallel
+from megatron_msm.train.step import settle_weights
 from megatron_msm.train.stop import StopSignal, agree_to_stop
+from megatron_msm.train.timing import PartTimes
+from megatron_msm.train.trackers import build_trackers
+from megatron_msm.train.validation import validate
 
 
 class Trainer:
@@ -44,161 +41,177 @@ class Trainer:
         self, plan: RunPlan, runtime: Runtime, ranks: ParallelRanks, stop: StopSignal
     ) -> None:
         self.plan = plan
-        self._stop = stop
         self.runtime = runtime
         self.ranks = ranks
         self.is_writer = ranks.rank == 0
         self.out = plan.config.out
         self.run_yaml = dump_config(plan.config)
+        self._stop = stop
 
     def fit(self) -> None:
-        """Train every phase that is not finished."""
+        """Train every phase that is not finished.
+
+        Raises:
+            PreemptedError: The run was told to stop, and has saved.
+        """
         if self.is_writer:
             self.out.mkdir(parents=True, exist_ok=True)
             write_text_atomic(self.out / RUN_FILE, self.run_yaml)
         while (start := verified_start(self.plan)) is not None:
-            self._train_phase(start)
+            model = PhaseModel(self.plan, start, self.runtime, self.ranks)
+            PhaseRun(self, start, model).train()
 
-    def _train_phase(self, start: PhaseStart) -> None:
-        phase, first_step = start.phase, start.first_step
-        config = phase.config
-        run = self.plan.config
-        chunks = build_model(
-            self.plan.shape, run.parallel, self.runtime, self.ranks, run.lora, run.memory
+    def must_stop(self) -> bool:
+        """Return whether any rank was told to stop; called by all ranks alike."""
+        return agree_to_stop(self._stop, self.runtime.device)
+
+
+class PhaseRun:
+    """The steps of one phase, with everything that happens between them."""
+
+    def __init__(self, trainer: Trainer, start: PhaseStart, model: PhaseModel) -> None:
+        self._trainer, self._start, self._model = trainer, start, model
+        self._phase = start.phase
+        self._config = start.phase.config
+        self._guard = NonFiniteGuard(start)
+        self._report = StepReport(trainer.plan, self._phase, trainer.runtime, model.groups.names)
+        self._saver = CheckpointSaver(
+            trainer.out / self._config.name,
+            self._config.checkpoint,
+            hf_folder=trainer.plan.hf_folder,
+            run_yaml=trainer.run_yaml,
         )
-        main_weights = None if start.is_resumed else self._load_parent(start, chunks)
-        check_trainable(chunks, self.plan.shape, run.lora, self.ranks)
-        wrapped = wrap_data_parallel(chunks, self.runtime)
-        optimizer = build_optimizer(
-            wrapped, config.optimizer, self.runtime, offload=run.memory.optimizer_offload
-        )
-        if main_weights is not None:
-            optimizer.reload_model_params(main_weights)
-            del main_weights
-        if start.is_resumed:
-            load_checkpoint(start.origin.folder, chunks, optimizer)
-        check_replicas(chunks, self.ranks)
-        saver = CheckpointSaver(
-            self.out / config.name,
-            config.checkpoint,
-            hf_folder=self.plan.hf_folder,
-            run_yaml=self.run_yaml,
-        )
-        order = phase.order
-        if agree_to_stop(self._stop, self.runtime.device):
+        self._save_s: float | None = None
+
+    def train(self) -> None:
+        """Make the steps that are not made yet."""
+        trainer, config, first_step = self._trainer, self._config, self._start.first_step
+        if trainer.must_stop():
             raise PreemptedError(f"before step {first_step + 1} of {config.name}: nothing to save")
         with (
-            _metrics_writer(self.is_writer, self.out, config.name, first_step) as metrics,
-            ProgressBar(config.name, phase.num_steps, first_step, shown=self.is_writer) as bar,
+            self._metrics_writer() as metrics,
+            ProgressBar(
+                config.name, self._phase.num_steps, first_step, shown=trainer.is_writer
+            ) as bar,
+            profiled(
+                trainer.plan.config.logging.profile, trainer.out, config.name, trainer.ranks.rank
+            ) as profiler,
         ):
-            for step in range(first_step, phase.num_steps):
-                started = time.perf_counter()
-                lr = learning_rate(
-                    config.schedule,
-                    peak=config.optimizer.lr,
-                    step=step,
-                    num_steps=phase.num_steps,
-                    tokens_per_step=config.tokens_per_step,
-                )
-                result = train_step(
-                    wrapped,
-                    optimizer,
-                    self._micro_batches(phase, order, step),
-                    num_microbatches=self.plan.config.num_microbatches(config),
-                    tokens_per_micro_batch=config.micro_batch_size * config.seq_length,
-                    lr=lr,
-                    ranks=self.ranks,
-                )
-                row = _metrics_row(phase, step, lr, result, time.perf_counter() - started)
-                bar.advance(row)
-                is_last = step + 1 == phase.num_steps
+            self._make_up_validation(metrics)
+            for step in range(first_step, self._phase.num_steps):
+                row = self._step(step)
+                if self._is_validation_due(step + 1):
+                    bar.note("validating")
+                    row = self._validated(row)
                 if metrics is not None:
                     metrics.write(row)
-                must_stop = agree_to_stop(self._stop, self.runtime.device)
-                is_due = (step + 1) % config.checkpoint.save_interval_steps == 0
-                if is_last or is_due or must_stop:
-                    if metrics is not None:
-                        metrics.flush_to_disk()
-                    bar.note("saving")
-                    saver.save(
-                        chunks,
-                        None if is_last else optimizer,
-                        self._state(start, step + 1),
-                        wait=is_last or must_stop,
-                    )
-                else:
-                    saver.poll()
-                if must_stop:
-                    raise PreemptedError(
-                        f"after step {step + 1} of {config.name}, which is saved; "
-                        "the same command goes on with the next one"
-                    )
+                bar.advance(row)
+                profiler.after_step(step + 1)
+                self._save_if_due(step + 1, metrics, bar)
 
-    def _load_parent(self, start: PhaseStart, chunks: list[Any]) -> dict[str, Any] | None:
-        """Load the weights that a phase starts from.
-
-        Returns:
-            The weights as they were read where the model keeps its own in FP8: the optimizer's main
-            weights would start from rounded ones.
-        """
-        run, parent = self.plan.config, start.origin
-        if run.lora is not None:
-            for chunk in chunks:
-                initialize_adapters(chunk, run.seed)
-        has_adapters = parent.state.adapter is not None
-        read = load_checkpoint(parent.folder, chunks, None, with_adapters=has_adapters)
-        return read if self.runtime.has_fp8_weights else None
-
-    def _micro_batches(self, phase: PhasePlan, order: PackOrder, step: int) -> Iterator[MicroBatch]:
-        return micro_batches_of_step(
-            phase.dataset,
-            order,
-            step=step,
-            global_batch_size=phase.config.global_batch_size,
-            micro_batch_size=phase.config.micro_batch_size,
-            data_rank=self.ranks.data_rank,
-            data_size=self.ranks.data_size,
-            context=ContextShare(self.ranks.context_rank, self.ranks.context_size),
-            device=self.runtime.device,
+    def _step(self, step: int) -> StepMetrics:
+        times = PartTimes(is_cuda=self._trainer.runtime.is_cuda)
+        result = self._model.step(step, times)
+        self._guard.count(step, result)
+        row = self._report.line(
+            step, self._model.learning_rate(step), result, times, self._guard.skipped_steps
         )
+        return row.model_copy(update={"save_s": self._save_s})
 
-    def _state(self, start: PhaseStart, num_done: int) -> CheckpointState:
+    def _save_if_due(self, num_done: int, metrics: MetricsWriter | None, bar: ProgressBar) -> None:
+        must_stop = self._trainer.must_stop()
+        is_last = num_done == self._phase.num_steps
+        is_due = num_done % self._config.checkpoint.save_interval_steps == 0
+        if not (is_last or is_due or must_stop):
+            self._saver.poll()
+            self._save_s = None
+            return
+        started = time.perf_counter()
+        if metrics is not None:
+            metrics.flush_to_disk()
+        bar.note("saving")
+        settle_weights(self._model.wrapped)
+        self._saver.save(
+            self._model.chunks,
+            None if is_last else self._model.optimizer,
+            self._state(num_done),
+            wait=is_last or must_stop,
+        )
+        self._save_s = time.perf_counter() - started
+        if must_stop:
+            raise PreemptedError(
+                f"after step {num_done} of {self._config.name}, which is saved; "
+                "the same command goes on with the next one"
+            )
+
+    def _state(self, num_done: int) -> CheckpointState:
         """Return what a checkpoint after `num_done` steps records."""
-        phase = start.phase
-        return start.origin.state.model_copy(
+        phase, config = self._phase, self._config
+        return self._start.origin.state.model_copy(
             update={
                 "iteration": num_done,
-                "phase": phase.config.name,
+                "phase": config.name,
                 "phase_complete": num_done == phase.num_steps,
-                "consumed_packs": min(num_done * phase.config.global_batch_size, phase.total_packs),
+                "consumed_packs": min(num_done * config.global_batch_size, phase.total_packs),
+                "skipped_steps": self._guard.skipped_steps,
+                "skipped_in_a_row": self._guard.in_a_row,
                 "config_sha256": phase.config_sha256,
-                "adapter": adapter_record(self.plan.config.lora),
-                "lineage": start.lineage,
+                "adapter": adapter_record(self._trainer.plan.config.lora),
+                "lineage": self._start.lineage,
                 "versions": installed_versions(),
                 "files": {},
             }
         )
 
+    def _is_validation_due(self, num_done: int) -> bool:
+        config = self._config.validation
+        return config is not None and (
+            num_done % config.interval_steps == 0 or num_done == self._phase.num_steps
+        )
 
-def _metrics_writer(is_writer: bool, out: Path, phase: str, first_step: int) -> Any:
-    """Return the metrics writer on rank 0, a context that yields None elsewhere."""
-    if is_writer:
-        return MetricsWriter(out, phase=phase, first_step=first_step)
-    return contextlib.nullcontext()
+    def _validated(self, row: StepMetrics) -> StepMetrics:
+        """Add the validation losses; without them when the run is told to stop meanwhile."""
+        started = time.perf_counter()
+        losses = self._validation_losses()
+        if losses is None:
+            return row
+        seconds = time.perf_counter() - started
+        return row.model_copy(update={"parts": {**row.parts, **losses}, "validation_s": seconds})
 
+    def _validation_losses(self) -> dict[str, float] | None:
+        settle_weights(self._model.wrapped)
+        return validate(
+            self._phase.held_out,
+            self._model.wrapped,
+            self._model.validation_loss,
+            self._trainer.must_stop,
+        )
 
-def _metrics_row(
-    phase: PhasePlan, step: int, lr: float, result: StepResult, seconds: float
-) -> StepMetrics:
-    processed = phase.config.tokens_per_step
-    return StepMetrics(
-        phase=phase.config.name,
-        step=step + 1,
-        loss=result.loss_nats,
-        lr=lr,
-        grad_norm=result.grad_norm,
-        loss_tokens=result.num_loss_tokens,
-        processed_tokens=processed,
-        tokens_per_s=processed / seconds,
-        step_s=seconds,
-    )
+    def _make_up_validation(self, metrics: MetricsWriter | None) -> None:
+        """Validate first where the run was stopped in the midst of it."""
+        if not (self._start.is_resumed and self._is_validation_due(self._start.first_step)):
+            return
+        is_missing = [metrics is not None and metrics.lacks_validation]
+        torch.distributed.broadcast_object_list(is_missing, src=0)
+        losses = self._validation_losses() if is_missing[0] else None
+        if losses is not None and metrics is not None:
+            metrics.add_to_last(losses)
+
+    def _metrics_writer(self) -> "contextlib.AbstractContextManager[MetricsWriter | None]":
+        """Return the metrics writer on rank 0, a context that yields None elsewhere."""
+        trainer, name = self._trainer, self._config.name
+        if not trainer.is_writer:
+            return contextlib.nullcontext()
+        plan = trainer.plan
+        names = [phase.config.name for phase in plan.phases]
+        earlier = plan.phases[: names.index(name)]
+        first_step = self._start.first_step
+        trackers = build_trackers(
+            plan.config.logging.wandb,
+            trainer.out,
+            phase=name,
+            first_step=first_step,
+            steps_before=sum(phase.num_steps for phase in earlier),
+            settings=plan.config.model_dump(mode="json"),
+        )
+        return MetricsWriter(trainer.out, phase=name, first_step=first_step, trackers=trackers)

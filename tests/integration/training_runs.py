@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,17 @@ def start_training(folder: Path, *overrides: str) -> "subprocess.Popen[str]":
 
 def wait_for_step(folder: Path, process: "subprocess.Popen[str]", *, phase: str, step: int) -> None:
     """Return as soon as the step shows in the metrics."""
+    wait_for_line(folder, lambda: process.poll() is None, phase=phase, step=step)
+
+
+def wait_for_line(folder: Path, is_alive: Callable[[], bool], *, phase: str, step: int) -> None:
+    """Return as soon as the step shows in the metrics."""
     wanted = f'"phase":"{phase}","step":{step},'.encode()
     metrics = folder / "train" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and wanted in metrics.read_bytes()):
         assert time.monotonic() < deadline, "the step was not reached"
-        assert process.poll() is None, "training ended before the step"
+        assert is_alive(), "training ended before the step"
         time.sleep(0.005)
 
 

@@ -113,7 +113,7 @@ def test_rows_set_aside_are_refused(folder: Path) -> None:
 
 
 def test_errors_name_the_phase(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"phases\.sft: duration\.steps: 999 steps need 3996"):
+    with pytest.raises(ConfigError, match=r"phases\.sft: duration: 999 steps need 3996"):
         plan(folder, "phases.sft.duration={steps: 999}")
     with pytest.raises(ConfigError, match=r"phases\.sft: data\.packing\.align: 12 .* 128"):
         plan(folder, "phases.sft.data.packing={align: 12}")
