@@ -4,15 +4,19 @@ Proof is by trial, at the start of each run: both encode a fixed set of awkward 
 of the input, and any difference decides for the slower one.
 """
 
+import multiprocessing
+import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
 
 from data_prep.awkward_texts import awkward_texts
-from data_prep.encode import TextEncoder, TokenizersEncoder
+from data_prep.encode import EncodedBatch, TextEncoder, TokenizersEncoder
 from data_prep.gigatoken_encoder import GigatokenEncoder
-from megatron_msm.formats.tokenizer_files import TokenizerFiles, load_tokenizer
+from megatron_msm.formats.tokenizer_files import TokenizerFiles
 
 _SHOWN_CHARACTERS = 40
 
@@ -28,7 +32,7 @@ class Chosen(NamedTuple):
 class _Candidates(NamedTuple):
     """The back ends of one tokenizer, compared on the awkward texts."""
 
-    exact: TextEncoder
+    exact: TokenizersEncoder
     fast: TextEncoder | None
     why_slow: str | None
 
@@ -49,40 +53,49 @@ def choose_encoder(
     """
     key = files.tokenizer_sha256, control_tokens_as_text
     if key not in _latest:
-        found = _compared(files, control_tokens_as_text)
+        found = _compared(files, sample, control_tokens_as_text)
         _latest.clear()
         _latest[key] = found
-    exact, fast, why_slow = _latest[key]
-    if fast is not None:
-        why_slow = _difference(fast, exact, sample)
-    return Chosen(exact if fast is None or why_slow else fast, why_slow)
+        exact, fast, why_slow = found
+    else:
+        exact, fast, why_slow = _latest[key]
+        if fast is not None:
+            why_slow = _difference(sample, fast.encode_batch(sample), exact.encode_batch(sample))
+    if fast is not None and why_slow is None:
+        return Chosen(fast, None)
+    exact.load()
+    return Chosen(exact, why_slow)
 
 
-def _compared(files: TokenizerFiles, as_text: bool) -> _Candidates:
-    exact = TokenizersEncoder(load_tokenizer(files, control_tokens_as_text=as_text))
-    try:
-        fast = GigatokenEncoder(files, exact, control_tokens_as_text=as_text)
-        why_slow = _difference(fast, exact, awkward_texts(files.added_tokens))
-    except ImportError:
+def _compared(files: TokenizerFiles, sample: Sequence[bytes], as_text: bool) -> _Candidates:
+    """Load both back ends and compare them; another process does the slow one's part meanwhile."""
+    exact = TokenizersEncoder(files, control_tokens_as_text=as_text)
+    if find_spec("gigatoken") is None:
         return _Candidates(exact, None, "gigatoken is not installed")
-    except BaseException as error:  # a panic of Rust code is no Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-            raise
-        return _Candidates(exact, None, f"gigatoken cannot do it ({_first_line(error)})")
+    texts = [*awkward_texts(files.added_tokens), *sample]
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as beside:
+        expected = beside.submit(_encode_alone, exact, texts)
+        try:
+            fast = GigatokenEncoder(files, exact, control_tokens_as_text=as_text)
+            found = fast.encode_batch(texts)
+        except BaseException as error:  # a panic of Rust code is no Exception
+            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+                raise
+            return _Candidates(exact, None, f"gigatoken cannot do it ({_first_line(error)})")
+        why_slow = _difference(texts, found, expected.result())
     return _Candidates(exact, None if why_slow else fast, why_slow)
 
 
-def _difference(fast: TextEncoder, exact: TextEncoder, texts: Sequence[bytes]) -> str | None:
-    differing = first_difference(fast, exact, texts)
-    if differing is None:
-        return None
-    return f"gigatoken encodes {differing.decode()[:_SHOWN_CHARACTERS]!r} differently"
+def _encode_alone(encoder: TextEncoder, texts: Sequence[bytes]) -> EncodedBatch:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    return encoder.encode_batch(texts)
 
 
-def first_difference(one: TextEncoder, other: TextEncoder, texts: Sequence[bytes]) -> bytes | None:
-    """Return the first text that two encoders encode differently."""
-    rows = zip(texts, one.encode_batch(texts).rows(), other.encode_batch(texts).rows(), strict=True)
-    return next((text for text, a, b in rows if not np.array_equal(a, b)), None)
+def _difference(texts: Sequence[bytes], found: EncodedBatch, wanted: EncodedBatch) -> str | None:
+    for text, row, needed in zip(texts, found.rows(), wanted.rows(), strict=True):
+        if not np.array_equal(row, needed):
+            return f"gigatoken encodes {text.decode()[:_SHOWN_CHARACTERS]!r} differently"
+    return None
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+
+from megatron_msm.formats.tokenizer_files import TokenizerFiles, load_tokenizer
 
 
 class EncodedBatch(NamedTuple):
@@ -40,15 +41,24 @@ class TokenizersEncoder:
     """The reference back end: Hugging Face `tokenizers`, parallel over the texts of a batch.
 
     Args:
-        tokenizer: From `load_tokenizer`.
+        files: The tokenizer, loaded at the first use or by `load`.
+        control_tokens_as_text: As in `load_tokenizer`.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, files: TokenizerFiles, *, control_tokens_as_text: bool) -> None:
         self.name = f"tokenizers {version('tokenizers')}"
-        self._tokenizer: Any = tokenizer
+        self._files = files
+        self._as_text = control_tokens_as_text
+        self._tokenizer: Any = None
+
+    def load(self) -> None:
+        """Load the tokenizer now, as before processes are forked that shall share it."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self._files, control_tokens_as_text=self._as_text)
 
     def encode_batch(self, texts: Sequence[bytes]) -> EncodedBatch:
         """Encode the texts, in order."""
+        self.load()
         encodings = self._tokenizer.encode_batch_fast(
             [text.decode() for text in texts], add_special_tokens=False
         )

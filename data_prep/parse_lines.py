@@ -7,7 +7,8 @@ a NUL, a key given twice, a text cut off by a full disk) is a reject here.
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ from megatron_msm.formats.rejects import Reject
 
 _BOM = b"\xef\xbb\xbf"
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function", "ipython"))
+_NOTHING: Mapping[str, str | None] = MappingProxyType({})
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -187,14 +189,17 @@ def _refuse_nul(value: Any) -> None:
 
 
 def _carried(value: dict[str, Any], carry: Sequence[str]) -> Carried:
-    texts = {name: _carried_text(name, value.get(name)) for name in CARRIED_TEXT_FIELDS}
-    clauses = value.get("clause_ids")
+    get = value.get
+    texts = [get(name) for name in CARRIED_TEXT_FIELDS]
+    if not all(text is None or type(text) is str for text in texts):
+        texts = [_carried_text(name, get(name)) for name in CARRIED_TEXT_FIELDS]
+    clauses = get("clause_ids")
     if clauses is not None and not (
         isinstance(clauses, list) and all(isinstance(clause, str) for clause in clauses)
     ):
         raise RejectLineError(f"field 'clause_ids' is {_kind(clauses)}, a list of texts is needed")
-    extra = {name: _as_text(value.get(name)) for name in carry}
-    return Carried(clause_ids=clauses, extra=extra, **texts)
+    extra = {name: _as_text(get(name)) for name in carry} if carry else _NOTHING
+    return Carried(clauses, extra, *texts)
 
 
 def _as_text(value: Any) -> str | None:

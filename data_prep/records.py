@@ -8,12 +8,12 @@ Every line becomes exactly one item, in order, so counts add up by construction 
 is in line order whatever the blocks are.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from megatron_msm.errors import ConfigError
-from megatron_msm.formats.provenance import COLUMNS
+from megatron_msm.formats.provenance import CARRIED_TEXT_FIELDS, COLUMNS
 from megatron_msm.formats.rejects import Reject, snippet_of
 
 
@@ -61,24 +61,25 @@ class Blank(NamedTuple):
     line: Line
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(NamedTuple):
     """Fields of an input line that are carried into the provenance."""
 
+    clause_ids: list[str] | None
+    extra: Mapping[str, str | None]
+    """The fields named by `--carry`; what is no text, as JSON."""
     id: str | None
     spec_id: str | None
-    clause_ids: list[str] | None
     domain: str | None
     subdomain: str | None
     doc_type: str | None
     idea: str | None
     role: str | None
-    extra: dict[str, str | None] = field(default_factory=dict)
-    """The fields named by `--carry`; what is no text, as JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+assert Carried._fields[2:] == CARRIED_TEXT_FIELDS
+
+
+class Document(NamedTuple):
     """A line with a text."""
 
     line: Line

@@ -139,12 +139,9 @@ def load_tokenizer(
     Raises:
         CheckpointError: The tokenizers library cannot read the file.
     """
-    content = _read_json(files.path)
     control = {*files.control_tokens, *more_control} if control_tokens_as_text else set()
-    for token in content.get("added_tokens") or ():
-        token["special"] = token["special"] or token["content"] in control
     try:
-        tokenizer = Tokenizer.from_str(orjson.dumps(content).decode())
+        tokenizer = Tokenizer.from_str(_marked_special(files.path, control))
     except Exception as error:  # tokenizers raises bare Exception
         raise CheckpointError(
             f"{files.path}: the tokenizers library cannot read it: {error}. "
@@ -154,6 +151,21 @@ def load_tokenizer(
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = control_tokens_as_text
     return tokenizer
+
+
+def _marked_special(path: Path, control: Collection[str]) -> str:
+    """Return the tokenizer.json with these added tokens flagged as special."""
+    content = _read_json(path)
+    unmarked = [
+        token
+        for token in content.get("added_tokens") or ()
+        if token["content"] in control and not token["special"]
+    ]
+    if not unmarked:
+        return path.read_text(encoding="utf-8")
+    for token in unmarked:
+        token["special"] = True
+    return orjson.dumps(content).decode()
 
 
 def _read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
