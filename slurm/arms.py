@@ -222,6 +222,8 @@ class _Builder:
             num_ranks=config.parallel.world_size,
             num_steps=config.phases[0].duration.steps,
             num_tokens=_num_tokens(config),
+            run=config,
+            model=self._model(lineage.model),
         )
 
     def _evaluation(self, name: str, lineage: Lineage, training: list[Stage]) -> Stage | None:

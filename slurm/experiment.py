@@ -40,6 +40,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show arms and stages, start nothing.")
     ] = False,
+    gpu: Annotated[
+        str, typer.Option(help="For the time in --dry-run: a100, h100, h200 or b200.")
+    ] = "h100",
 ) -> None:
     """Start every stage that is not finished; run again to go on."""
     from megatron_msm.errors import ConfigError
@@ -53,7 +56,7 @@ def run(
     grid = _load_grid(grid_file, overrides)
     built = _build(grid, grid_file)
     if dry_run:
-        _show_plan(grid, built)
+        _show_plan(grid, built, gpu)
         return
     write_started(built)
     stages = in_order(built.final_stages())
@@ -102,6 +105,23 @@ def status(
         watch_until_ended(root, started)
     else:
         show(root, started)
+
+
+@app.command()
+def cancel(grid_file: GridFile, overrides: Overrides = None) -> None:
+    """Cancel every job of the experiment that waits or runs; what is saved stays."""
+    from slurm.experiment_file import read_started
+    from slurm.extra import require_slurm_extra
+    from slurm.run_graph import job_folder
+    from slurm.submitted import read_submitted
+
+    require_slurm_extra("msm experiment")
+    root = _load_grid(grid_file, overrides).out.absolute()
+    for folder in read_started(root).stages:
+        submitted = read_submitted(job_folder(root, folder))
+        if submitted is not None and submitted.is_live():
+            submitted.cancel()
+            typer.echo(f"cancelled  job {submitted.job_id}, {folder.name}")
 
 
 @app.command()
@@ -159,12 +179,12 @@ def _build(grid: "GridConfig", grid_file: Path) -> "Experiment":
     return built
 
 
-def _show_plan(grid: "GridConfig", built: "Experiment") -> None:
+def _show_plan(grid: "GridConfig", built: "Experiment", gpu: str) -> None:
     from rich.console import Console
 
     from slurm.plan_table import print_plan
 
-    print_plan(grid, built, Console(highlight=False))
+    print_plan(grid, built, Console(highlight=False), gpu=gpu)
 
 
 def _tell(stage: "Stage", event: str, detail: Any) -> None:

@@ -12,13 +12,16 @@ from slurm.stage import Stage, in_order
 from slurm.stage_record import is_finished
 
 
-def print_plan(grid: GridConfig, experiment: Experiment, console: Console) -> None:
-    """Print the plan of an experiment."""
+def print_plan(
+    grid: GridConfig, experiment: Experiment, console: Console, *, gpu: str = "h100"
+) -> None:
+    """Print the plan of an experiment, with its training time on one kind of GPU."""
     stages = in_order(experiment.final_stages())
     console.print(f"{experiment.title}: {len(experiment.arms)} arms, {len(stages)} stages")
     console.print(_arm_table(experiment.arms))
     for line in (*matching(experiment.arms), *_absent_controls(grid)):
         console.print(line, soft_wrap=True, markup=False)
+    console.print(_gpu_time(stages, gpu), soft_wrap=True, markup=False)
     if len(grid.seeds) == 1:
         console.print("one seed: differences between arms include the luck of one data order")
     console.rule("stages")
@@ -44,6 +47,21 @@ def matching(arms: Sequence[Arm]) -> list[str]:
             shown = ", ".join(f"{steps:,} steps ({tokens:,} tokens)" for steps, tokens in amounts)
             lines.append(f"{phase}: NOT matched: {shown}")
     return lines
+
+
+def _gpu_time(stages: Sequence[Stage], gpu: str) -> str:
+    """Add up what all distinct training stages need, as `msm plan` estimates each."""
+    from megatron_msm.train.planning import estimate
+
+    hours: list[float | None] = [
+        estimate(stage.run, gpu=gpu, model=stage.model).gpu_hours
+        for stage in stages
+        if stage.run is not None
+    ]
+    known = [hour for hour in hours if hour is not None]
+    missing = len(hours) - len(known)
+    rest = f", and {missing} training stages whose length or fit is not known" if missing else ""
+    return f"training: {sum(known):.2g} GPU hours on {gpu} (estimated by `msm plan`){rest}"
 
 
 def _absent_controls(grid: GridConfig) -> list[str]:

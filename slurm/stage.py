@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from megatron_msm.config.run import RunConfig
 from megatron_msm.formats.files import sha256_of_json, write_json_atomic, write_text_atomic
 from slurm.code_version import code_version
 from slurm.site import StageKind
@@ -46,6 +47,10 @@ class Stage:
     """Optimizer steps of a training stage."""
     num_tokens: int | None = None
     """Positions that a training stage processes."""
+    run: RunConfig | None = None
+    """The configuration of a training stage, for estimates; its files hold the same."""
+    model: Path | None = None
+    """The Hugging Face folder whose sizes a training stage's model has."""
     group: str | None = None
     """Stages with the same one are elements of a job array."""
 

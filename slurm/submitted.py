@@ -6,6 +6,7 @@ one left behind by a dead process of this host is taken over.
 
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,15 @@ class Submitted(Section):
             job = query_jobs([self.job_id]).get(self.job_id)
             return job is not None and job.is_live
         return self.host == socket.gethostname() and _runs_here(self.job_id, self.logs)
+
+    def cancel(self) -> None:
+        """End the job; a training job saves first, as far as SLURM gives it the time."""
+        if self.backend == "slurm":
+            from slurm.queue import cancel
+
+            cancel([self.job_id])
+        else:
+            os.kill(int(self.job_id), signal.SIGTERM)
 
 
 def read_submitted(folder: Path) -> Submitted | None:

@@ -84,4 +84,6 @@ def test_graph_on_slurm_with_a_failing_stage_and_two_clients(
     again = [line.split()[:2] for line in shown.stdout.splitlines()]
     assert ["finished", "before"] in again
     assert not any("good" in line for line in shown.stdout.splitlines() if "queued" in line)
-    cluster.run("scancel", "--me")
+    stopped = msm("experiment", "cancel", "grid.yaml", cwd=folder)
+    assert stopped.stdout.count("cancelled") > 0
+    wait_for(has_ended, 60)

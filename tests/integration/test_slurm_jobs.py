@@ -62,7 +62,8 @@ def wait_counting(job: Job, restarts: int = 0) -> None:
 def test_ranks_run_over_two_nodes_and_end_well(cluster: SlurmCluster, tmp_path: Path) -> None:
     job = counting_job(tmp_path / "with a space", steps=3)
     job_id = submitted(job)
-    assert cluster.wait_state(job_id, "COMPLETED", "FAILED") == "COMPLETED"
+    SlurmBackend(SITE).wait(job_id)
+    assert cluster.field(job_id, "JobState") == "COMPLETED"
     assert cluster.field(job_id, "NumNodes") == "2"
     assert counts(job) == ["3"] * 4
     [attempt] = read_attempts(job.folder)
@@ -119,6 +120,19 @@ def test_asked_to_stop_more_often_than_the_limit_ends(
     attempts = read_attempts(job.folder)
     assert [attempt.will_restart for attempt in attempts] == [True, False]
     assert cluster.field(job_id, "Restarts") == "1"
+
+
+@pytest.mark.slow
+def test_time_limit_is_no_restart_that_counts(cluster: SlurmCluster, tmp_path: Path) -> None:
+    """The shortest limit that SLURM has; a site file would refuse it."""
+    site = SITE.model_copy(update={"defaults": SITE.defaults.model_copy(update={"time_min": 1})})
+    job = counting_job(tmp_path, limit=0).model_copy(update={"time_min": 1})
+    job_id = submitted(job, site)
+    cluster.wait_restart(job_id)
+    wait_counting(job, restarts=1)
+    cluster.run("scancel", job_id)
+    assert read_attempts(job.folder)[0].kind == "time-limit"
+    assert all(int(starts.splitlines()[1]) > 100 for starts in counts(job, "starts"))
 
 
 CRASHES = {

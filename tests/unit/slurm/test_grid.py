@@ -1,5 +1,6 @@
 """A grid's arms, what they share, and what the plan says of them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,28 @@ sft: {seq_length: 64, global_batch_size: 4, duration: {steps: 5}, optimizer: {lr
 choice: {items: items.jsonl, target: a}
 """
 
+MODEL = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+}
+
 
 @pytest.fixture
 def grid_file(tmp_path: Path) -> Path:
     write_tokenizer(tmp_path / "hf")
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(MODEL))
     for name in ("a", "b", "aft", "neutral", "mix", "items"):
         (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "{name}"}}\n')
     path = tmp_path / "grid.yaml"
@@ -123,6 +142,7 @@ def test_plan_shows_arms_sharing_and_what_is_missing(grid_file: Path) -> None:
         "10 + 5   3,840",
         "control left out: neutral documents",
         "one seed",
+        "GPU hours on h100 (estimated by `msm plan`)",
     ):
         assert expected in text
 

@@ -1,6 +1,7 @@
 """The batch script, word for word; renew the golden files with MSM_RENEW_GOLDEN=1."""
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -62,6 +63,25 @@ def test_values_cannot_become_shell(tmp_path: Path) -> None:
     assert done.stdout.strip() == bad
     assert done.returncode == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin"]
+
+
+def test_everything_a_site_may_ask_for_reaches_sbatch() -> None:
+    asked = {
+        "partition": "p",
+        "account": "a",
+        "qos": "q",
+        "constraint": "h100&ib",
+        "reservation": "r",
+        "nodelist": "n[1-2]",
+        "exclude": "n9",
+    }
+    resources = Resources(**asked, exclusive=True, time_min=10, cpus_per_task=3, mem_gib=1.5)
+    site = SiteConfig(defaults=resources, mail_user="me@x.org", mail_type="FAIL,END")
+    lines = render_script(job(2), site).splitlines()
+    found = {shlex.split(line)[1] for line in lines if line.startswith("#SBATCH ")}
+    wanted = {f"--{name}={value}" for name, value in asked.items()}
+    wanted |= {"--exclusive", "--time=10", "--cpus-per-task=3", "--mem=1536M"}
+    assert found >= wanted | {"--mail-user=me@x.org", "--mail-type=FAIL,END", "--signal=USR2@180"}
 
 
 def test_apptainer_wraps_the_interpreter() -> None:
