@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import orjson
+
 from megatron_msm.config.load import dump_config
 from megatron_msm.config.run import RunConfig
 from slurm.grid import PACKAGED_MODEL, GridConfig, run_config
 from slurm.inputs import Inputs
-from slurm.stage import OUT, Stage
+from slurm.stage import OUT, Stage, in_order
 
 NEUTRAL = "neutral"
 MIX = "instruction-mix"
@@ -295,11 +297,19 @@ def _report(title: str, arms: list[Arm]) -> Stage | None:
     evaluations = [arm.evaluation for arm in arms if arm.evaluation is not None]
     if not evaluations:
         return None
+    facts = [
+        {"stage": stage.label, "made": stage.identity[:16], "where": str(stage.folder)}
+        for stage in in_order(evaluations)
+    ]
     choices = [part for e in evaluations for part in ("--choice", e.output("choice.json"))]
     return Stage(
         kind="report",
         label="report",
-        arguments=("eval", "report", f"{OUT}/report.html", *choices, "--title", title),
+        arguments=(
+            *("eval", "report", f"{OUT}/report.html", *choices),
+            *("--title", title, "--facts", f"{OUT}/facts.json"),
+        ),
         makes=("report.html",),
         needs=tuple(evaluations),
+        files={"facts.json": orjson.dumps(facts).decode()},
     )

@@ -5,27 +5,31 @@ All three are submitit's executors, and all three run the same function with the
 each other; SLURM keeps jobs and their order when the client is gone.
 """
 
+import contextlib
 import os
 import shutil
+import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from megatron_msm.errors import ConfigError
 from slurm.job import Job, write_job
+from slurm.queue import largest_array, wait_until_ended
 from slurm.sbatch import build_executor, logs_folder
 from slurm.site import SiteConfig
+from slurm.submitted import Submitted
 from slurm.worker import run_job
 
 
 class Backend(Protocol):
     """Starts jobs."""
 
-    def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[str]:
-        """Start jobs that share what they ask for; return their ids.
+    def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[Submitted]:
+        """Start jobs that share what they ask for.
 
         Args:
             jobs: More than one become an array where there are arrays.
@@ -41,18 +45,16 @@ class Backend(Protocol):
 class InProcessBackend:
     """Runs each job's program as a child of this process, within `submit`."""
 
-    def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[str]:
+    def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[Submitted]:
         """Run the jobs one after the other."""
-        ids = []
+        done = []
         for job in jobs:
             write_job(job)
             started = submitit.DebugExecutor(logs_folder(job.folder)).submit(run_job, str(job.path))
-            ids.append(started.job_id)
-            try:
+            done.append(_submitted("local", started.job_id, job))
+            with contextlib.suppress(SystemExit):  # recorded as the job's attempt
                 started.result()
-            except SystemExit:
-                break  # recorded as the job's attempt
-        return ids
+        return done
 
     def wait(self, job_id: str) -> None:
         """Return at once."""
@@ -64,9 +66,9 @@ class LocalBackend:
     def __init__(self) -> None:
         self._jobs: dict[str, Any] = {}
 
-    def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[str]:
+    def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[Submitted]:
         """Start the jobs; those in `after` must have been waited for."""
-        ids = []
+        running = []
         for job in jobs:
             write_job(job)
             executor = submitit.LocalExecutor(logs_folder(job.folder))
@@ -79,8 +81,8 @@ class LocalBackend:
             )
             started = executor.submit(run_job, str(job.path))
             self._jobs[started.job_id] = started
-            ids.append(started.job_id)
-        return ids
+            running.append(_submitted("local", started.job_id, job))
+        return running
 
     def wait(self, job_id: str) -> None:
         """Return when the job's processes have ended."""
@@ -98,25 +100,38 @@ class SlurmBackend:
             )
         self.site = site
 
-    def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[str]:
-        """Submit one job, or an array of several of which `max_running` run at once."""
+    def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[Submitted]:
+        """Submit one job, or arrays of which `max_running` elements run at once."""
         for job in jobs:
             write_job(job)
-        executor = build_executor(jobs[0], self.site, after=after)
+        if len(jobs) == 1:
+            return self._submit_array(jobs, self.site, after)
+        size = largest_array()
+        arrays = [jobs[first : first + size] for first in range(0, len(jobs), size)]
+        share = max(self.site.max_running // len(arrays), 1)
+        site = self.site.model_copy(update={"max_running": share})
+        return [started for array in arrays for started in self._submit_array(array, site, after)]
+
+    def _submit_array(
+        self, jobs: Sequence[Job], site: SiteConfig, after: Sequence[str]
+    ) -> list[Submitted]:
+        executor = build_executor(jobs[0], site, after=after)
         try:
-            if len(jobs) == 1:
-                return [executor.submit(run_job, str(jobs[0].path)).job_id]
             with executor.batch():
                 started = [executor.submit(run_job, str(job.path)) for job in jobs]
-            return [job.job_id for job in started]
+            # An array has one folder of logs, its first element's.
+            return [_submitted("slurm", job.job_id, jobs[0]) for job in started]
         except (FailedJobError, FailedSubmissionError) as error:
             raise ConfigError(f"sbatch refused the job: {error}") from None
 
     def wait(self, job_id: str) -> None:
         """Return when SLURM has ended the job."""
-        from slurm.queue import wait_until_ended
-
         wait_until_ended(job_id)
+
+
+def _submitted(backend: Literal["slurm", "local"], job_id: str, job: Job) -> Submitted:
+    host, logs = socket.gethostname(), logs_folder(job.folder)
+    return Submitted(backend=backend, job_id=job_id, host=host, logs=logs)
 
 
 def _visible_gpus() -> dict[str, Any]:

@@ -135,7 +135,8 @@ def report(
     import sys
 
     from megatron_msm.errors import ConfigError
-    from slurm.experiment_file import read_started
+    from megatron_msm.formats.files import write_json_atomic
+    from slurm.experiment_file import read_started, stage_facts
     from slurm.stage_record import read_done
 
     root = _load_grid(grid_file, overrides).out.absolute()
@@ -148,7 +149,10 @@ def report(
     if missing:
         typer.echo(f"warning    {missing} of {len(folders)} arms are not evaluated yet", err=True)
     choices = [part for f in finished for part in ("--choice", str(root / f / "choice.json"))]
+    facts = root / "facts.json"
+    write_json_atomic(facts, stage_facts(root, started))
     arguments = ["eval", "report", str(out), *choices, "--title", started.title]
+    arguments += ["--facts", str(facts)]
     done = subprocess.run([sys.executable, "-m", "megatron_msm.cli", *arguments], check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)

@@ -9,6 +9,7 @@ from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import write_json_atomic
 from slurm.arms import Experiment
 from slurm.stage import in_order
+from slurm.stage_record import read_done
 
 _FILE = "experiment.json"
 
@@ -65,3 +66,16 @@ def read_started(root: Path) -> StartedExperiment:
             f"{root}: no experiment was run here. Run `msm experiment run GRID.yaml`."
         )
     return StartedExperiment.model_validate(orjson.loads(path.read_bytes()))
+
+
+def stage_facts(root: Path, started: StartedExperiment) -> list[dict[str, str | float]]:
+    """Return the table of finished stages that `msm eval report` shows."""
+    facts: list[dict[str, str | float]] = []
+    for folder, label in zip(started.stages, started.labels, strict=True):
+        done = read_done(root / folder)
+        if done is not None:
+            made = done.identity[:16]
+            facts.append(
+                {"stage": label, "made": made, "where": str(folder), "seconds": done.seconds}
+            )
+    return facts

@@ -41,6 +41,21 @@ class QueuedJob:
         return self.state in _LIVE
 
 
+def live_jobs() -> dict[str, QueuedJob]:
+    """Return this user's jobs that wait or run, array elements each by itself.
+
+    Raises:
+        SlurmCommandError: squeue failed.
+    """
+    return {job_id: job for job_id, job in _squeue().items() if job.is_live}
+
+
+def largest_array() -> int:
+    """Return how many elements this cluster allows in one array."""
+    shown = re.search(r"^MaxArraySize\s*=\s*(\d+)", _run(["scontrol", "show", "config"]), re.M)
+    return int(shown.group(1)) if shown else 1
+
+
 def query_jobs(job_ids: Collection[str]) -> dict[str, QueuedJob]:
     """Return what SLURM knows of these jobs; those it has forgotten are left out.
 

@@ -6,17 +6,18 @@ its folder, and whoever waits for the lock finds it finished or running.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from slurm.attempts import read_attempts
 from slurm.backends import Backend, SlurmBackend
 from slurm.job import Job
+from slurm.queue import live_jobs
 from slurm.site import SiteConfig
 from slurm.stage import Stage
 from slurm.stage_record import is_finished
-from slurm.submitted import Submitted, locked, read_submitted, write_submitted
+from slurm.submitted import locked, read_submitted, write_submitted
 
 Event = Literal[
     "finished before", "running", "done", "failed", "not run", "queued", "waits already"
@@ -71,9 +72,9 @@ def _run_stage(root: Path, stage: Stage, backend: Backend, on_event: OnEvent) ->
         on_event(stage, "running", "msm " + " ".join(stage.command()))
         stage.write(root)
         started = time.monotonic()
-        [job_id] = backend.submit([job])
-        write_submitted(job.folder, Submitted.to_local(job_id, job.folder))
-        backend.wait(job_id)
+        [started_job] = backend.submit([job])
+        write_submitted(job.folder, started_job)
+        backend.wait(started_job.job_id)
         if is_finished(folder, stage.identity):
             on_event(stage, "done", f"{time.monotonic() - started:.1f} s")
             return True
@@ -103,30 +104,38 @@ def queue_all(root: Path, stages: Sequence[Stage], site: SiteConfig, on_event: O
     backend = SlurmBackend(site)
     jobs: dict[str, str] = {}
     with locked(root):
+        live = live_jobs()
         for batch in _batches(stages):
-            to_submit = [stage for stage in batch if not _is_settled(root, stage, jobs, on_event)]
+            to_submit = [s for s in batch if not _is_settled(root, s, live, jobs, on_event)]
             if not to_submit:
                 continue
             for stage in to_submit:
                 stage.write(root)
             needs = {need.identity for stage in to_submit for need in stage.needs}
-            after = sorted({jobs[identity] for identity in needs if identity in jobs})
             requests = [stage_job(root, stage, site) for stage in to_submit]
-            for stage, job_id in zip(to_submit, backend.submit(requests, after=after), strict=True):
-                logs_of = job_folder(root, to_submit[0].folder)  # an array has one folder of logs
-                record = Submitted.to_slurm(job_id, logs_of)
-                write_submitted(job_folder(root, stage.folder), record)
-                jobs[stage.identity] = job_id
-                on_event(stage, "queued", f"job {job_id}")
+            after = _whole_jobs(jobs[identity] for identity in needs if identity in jobs)
+            for stage, started in zip(
+                to_submit, backend.submit(requests, after=after), strict=True
+            ):
+                write_submitted(job_folder(root, stage.folder), started)
+                jobs[stage.identity] = started.job_id
+                on_event(stage, "queued", f"job {started.job_id}")
 
 
-def _is_settled(root: Path, stage: Stage, jobs: dict[str, str], on_event: OnEvent) -> bool:
+def _whole_jobs(job_ids: Iterable[str]) -> list[str]:
+    """Name arrays in the place of their elements: a line of thousands is more than sbatch takes."""
+    return sorted({job_id.partition("_")[0] for job_id in job_ids})
+
+
+def _is_settled(
+    root: Path, stage: Stage, live: Collection[str], jobs: dict[str, str], on_event: OnEvent
+) -> bool:
     """Whether nothing is to be submitted for the stage; notes the job that is making it."""
     if is_finished(root / stage.folder, stage.identity):
         on_event(stage, "finished before", "")
         return True
     submitted = read_submitted(job_folder(root, stage.folder))
-    if submitted is None or not submitted.is_live():
+    if submitted is None or submitted.job_id not in live:
         return False
     jobs[stage.identity] = submitted.job_id
     on_event(stage, "waits already", f"job {submitted.job_id}")

@@ -40,8 +40,12 @@ class StageStatus(Section):
 def all_statuses(root: Path, started: StartedExperiment) -> list[StageStatus]:
     """Return the status of every stage, in the order in which they run."""
     jobs = {folder: read_submitted(job_folder(root, folder)) for folder in started.stages}
-    in_slurm = [job.job_id for job in jobs.values() if job and job.backend == "slurm"]
-    queue = query_jobs(in_slurm)
+    asked = [
+        job.job_id
+        for folder, job in jobs.items()
+        if job and job.backend == "slurm" and read_done(root / folder) is None
+    ]
+    queue = query_jobs(asked)
     found: dict[Path, StageStatus] = {}
     for folder, label in zip(started.stages, started.labels, strict=True):
         found[folder] = _status(root, folder, label, jobs[folder], queue, found)

@@ -97,7 +97,7 @@ def _submit_once(config: "RunConfig", job: "Job", site: "SiteConfig", after: lis
     from megatron_msm.formats.checkpoint_folder import RUN_FILE
     from megatron_msm.formats.files import write_text_atomic
     from slurm.backends import SlurmBackend
-    from slurm.submitted import Submitted, locked, read_submitted, write_submitted
+    from slurm.submitted import locked, read_submitted, write_submitted
 
     backend = SlurmBackend(site)
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +109,6 @@ def _submit_once(config: "RunConfig", job: "Job", site: "SiteConfig", after: lis
                 f"Cancel it first (scancel {earlier.job_id}), or choose another `out`."
             )
         write_text_atomic(config.out / RUN_FILE, dump_config(config))
-        [job_id] = backend.submit([job], after=after)
-        write_submitted(job.folder, Submitted.to_slurm(job_id, job.folder))
-    return job_id
+        [submitted] = backend.submit([job], after=after)
+        write_submitted(job.folder, submitted)
+    return submitted.job_id

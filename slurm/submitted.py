@@ -10,14 +10,13 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import orjson
 from filelock import SoftFileLock
 
 from megatron_msm.config.section import Section
 from megatron_msm.formats.files import write_json_atomic
-from slurm.sbatch import logs_folder
 
 _FILE = "submitted.json"
 
@@ -32,25 +31,12 @@ class Submitted(Section):
     logs: Path
     """Folder with `JOB_RANK_log.out` files."""
 
-    @classmethod
-    def to_slurm(cls, job_id: str, folder: Path) -> Self:
-        """Return the record of a job in SLURM whose logs lie below `folder`."""
-        host = socket.gethostname()
-        return cls(backend="slurm", job_id=job_id, host=host, logs=logs_folder(folder))
-
-    @classmethod
-    def to_local(cls, job_id: str, folder: Path) -> Self:
-        """Return the record of a job on this machine."""
-        host = socket.gethostname()
-        return cls(backend="local", job_id=job_id, host=host, logs=logs_folder(folder))
-
     def is_live(self) -> bool:
         """Whether the job waits or runs. A local job of another host counts as ended."""
         if self.backend == "slurm":
-            from slurm.queue import query_jobs
+            from slurm.queue import live_jobs
 
-            job = query_jobs([self.job_id]).get(self.job_id)
-            return job is not None and job.is_live
+            return self.job_id in live_jobs()
         return self.host == socket.gethostname() and _runs_here(self.job_id, self.logs)
 
     def cancel(self) -> None:

@@ -51,7 +51,9 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.slurm = "SLURM_JOB_ID" in os.environ and "SUBMITIT_DEBUG_JOB_ID" not in os.environ
+        # Not SLURM_JOB_ID: local jobs started inside an allocation have it too.
+        is_debug = "SUBMITIT_DEBUG_JOB_ID" in os.environ
+        self.slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm" and not is_debug
         self.task = submitit.JobEnvironment()
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0")) if self.slurm else 0
         self.started = time.time()

@@ -43,6 +43,7 @@ SlurmdParameters=config_overrides
 SlurmdTimeout=10
 ReturnToService=2
 JobRequeue=1
+MaxArraySize=4
 KillWait=10
 OverTimeLimit=0
 PreemptType=preempt/partition_prio

@@ -39,8 +39,8 @@ def counting_job(folder: Path, *, steps: int = 100_000, limit: int = 3, ranks: i
 
 
 def submitted(job: Job, site: SiteConfig = SITE, *after: str) -> str:
-    [job_id] = SlurmBackend(site).submit([job], after=after)
-    return job_id
+    [started] = SlurmBackend(site).submit([job], after=after)
+    return started.job_id
 
 
 def counts(job: Job, name: str = "rank") -> list[str]:
@@ -170,12 +170,15 @@ def test_failures_are_named_not_retried_and_stop_what_waits_for_them(
     assert cluster.wait_state(other, "COMPLETED", "FAILED") == "COMPLETED"
 
 
-def test_array_runs_at_most_as_many_as_allowed(cluster: SlurmCluster, tmp_path: Path) -> None:
+def test_arrays_are_as_large_as_the_cluster_allows(cluster: SlurmCluster, tmp_path: Path) -> None:
     jobs = [counting_job(tmp_path / str(n), steps=2, ranks=1) for n in range(5)]
-    ids = SlurmBackend(SITE.model_copy(update={"max_running": 2})).submit(jobs)
-    array = ids[0].partition("_")[0]
-    assert ids == [f"{array}_{n}" for n in range(5)]
-    assert "%2" in next((jobs[0].folder / "logs").glob("*_submission.sh")).read_text()
+    started = SlurmBackend(SITE.model_copy(update={"max_running": 4})).submit(jobs)
+    ids = [each.job_id for each in started]
+    first, second = ids[0].partition("_")[0], ids[4].partition("_")[0]
+    assert ids == [f"{first}_{n}" for n in range(4)] + [f"{second}_0"]
+    scripts = [path.read_text() for path in tmp_path.rglob("*_submission.sh")]
+    assert sorted("array" in script for script in scripts) == [False, True]
+    assert any("--array='0-3%2'" in script or "--array=0-3%2" in script for script in scripts)
     wait_for(lambda: all(read_attempts(job.folder) for job in jobs), 90)
     assert [counts(job) for job in jobs] == [["2"]] * 5
 

@@ -29,8 +29,8 @@ def test_job_runs_and_its_end_is_recorded(backend: Backend, status: int, tmp_pat
         cwd=tmp_path,
         folder=tmp_path / "job",
     )
-    [job_id] = backend.submit([job])
-    backend.wait(job_id)
+    [started] = backend.submit([job])
+    backend.wait(started.job_id)
     [attempt] = read_attempts(job.folder)
     assert attempt.status == status
     assert attempt.kind == ("configuration" if status else None)
@@ -38,5 +38,5 @@ def test_job_runs_and_its_end_is_recorded(backend: Backend, status: int, tmp_pat
     assert (tmp_path / "out.txt").read_text() == "a b; $(touch ran)"
     assert not (tmp_path / "ran").exists()
     if isinstance(backend, LocalBackend):
-        [log] = find_logs(job_id, tmp_path)
+        [log] = find_logs(started.job_id, tmp_path)
         assert "written" in log.read_text()

@@ -147,6 +147,22 @@ def test_plan_shows_arms_sharing_and_what_is_missing(grid_file: Path) -> None:
         assert expected in text
 
 
+def test_shipped_cheese_study_has_every_control_that_its_data_allow(grid_file: Path) -> None:
+    cheese = Path(__file__).parents[3] / "examples" / "cheese" / "grid.yaml"
+    grid = load_config(cheese, GridConfig, [f"models={{m: {grid_file.parent / 'hf'}}}"])
+    experiment = build_experiment(grid, Inputs(cheese, grid_file.parent), grid_file.parent)
+    assert names(experiment) == [
+        "m",
+        "m+aft(cheese)",
+        "m+msm(neutral)+aft(cheese)",
+        "m+msm(homemade)",
+        "m+msm(homemade)+aft(cheese)",
+        "m+msm(affordability)",
+        "m+msm(affordability)+aft(cheese)",
+    ]
+    assert all("NOT" not in line for line in matching(experiment.arms))
+
+
 WRONG = {
     "unknown key": (["specs_=1"], ["specs_", "Did you mean 'specs'"]),
     "phase field": (["midtrain.lr=1"], ["midtrain.lr"]),
