@@ -7,7 +7,6 @@ prep chats ─────────────┴─ sft ── export ─�
 (every other arm) ────────────────────────────────┘
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,29 +16,8 @@ from megatron_msm.config.load import dump_config
 from megatron_msm.config.run import RunConfig
 from slurm.grid import PACKAGED_MODEL, GridConfig, run_config
 from slurm.inputs import Inputs
+from slurm.lineage import MIX, NEUTRAL, Lineage, lineages
 from slurm.stage import OUT, Stage, in_order
-
-NEUTRAL = "neutral"
-MIX = "instruction-mix"
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """What an arm goes through."""
-
-    model: str
-    spec: str | None = None
-    aft: str | None = None
-    seed: int | None = None
-    variant: str = ""
-
-    def name(self, *, show_seed: bool) -> str:
-        """Return `MODEL+msm(SPEC)+aft(SET)[lr=...]#SEED`."""
-        parts = [self.model]
-        parts += [f"msm({self.spec})"] if self.spec else []
-        parts += [f"aft({self.aft})"] if self.aft else []
-        seed = f"#{self.seed}" if show_seed and self.seed is not None else ""
-        return "+".join(parts) + self.variant + seed
 
 
 @dataclass(frozen=True)
@@ -66,42 +44,6 @@ class Experiment:
         ends = [arm.evaluation or arm.training[-1] for arm in self.arms if arm.training]
         ends += [arm.evaluation for arm in self.arms if not arm.training and arm.evaluation]
         return [self.report] if self.report else ends
-
-
-def lineages(grid: GridConfig, variant: str) -> list[Lineage]:
-    """Return the arms of a grid, controls included, without those that are excluded."""
-    controls, found = grid.controls, []
-    for model in grid.models:
-        if controls.base:
-            found.append(Lineage(model))
-        for seed in grid.seeds:
-            found += [Lineage(model, *pair, seed, variant) for pair in _pairs(grid)]
-    kept = [lineage for lineage in found if not _is_excluded(lineage, grid)]
-    return list(dict.fromkeys(kept))
-
-
-def _pairs(grid: GridConfig) -> Iterable[tuple[str | None, str | None]]:
-    """Yield (spec, AFT set) of every arm of one model and seed."""
-    controls = grid.controls
-    if controls.instruction_mix_only and grid.instruction_mix:
-        yield None, MIX
-    for aft in grid.aft:
-        if controls.aft_only:
-            yield None, aft
-        if controls.neutral and grid.neutral:
-            yield NEUTRAL, aft
-    for spec in grid.specs:
-        if controls.msm_only or not grid.aft:
-            yield spec, None
-        for aft in grid.aft:
-            yield spec, aft
-
-
-def _is_excluded(lineage: Lineage, grid: GridConfig) -> bool:
-    return any(
-        all(str(getattr(lineage, axis)) == str(value) for axis, value in entry.items())
-        for entry in grid.exclude
-    )
 
 
 def build_experiment(grid: GridConfig, inputs: Inputs, root: Path) -> Experiment:

@@ -46,8 +46,8 @@ _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 )
 
 _REMEDIES: dict[Kind, str] = {
-    "preempted": "It saved and goes on when SLURM starts it again.",
-    "time-limit": "It saved and goes on when SLURM starts it again.",
+    "preempted": "It goes on from its newest checkpoint when it is started again.",
+    "time-limit": "It goes on from its newest checkpoint when it is started again.",
     "configuration": "Correct what the message names and submit again; nothing was requeued.",
     "gpu-memory": "Lower micro_batch_size or seq_length, or raise parallel.tensor or "
     "parallel.pipeline; `msm plan RUN.yaml` tells the memory a rank needs.",

@@ -87,10 +87,7 @@ class Worker:
 
     def _take_signals(self) -> None:
         # A debug job runs inside the client, whose signals are its own.
-        if (
-            threading.current_thread() is threading.main_thread()
-            and "SUBMITIT_FOLDER" in os.environ
-        ):
+        if "SUBMITIT_FOLDER" in os.environ:
             for number in _SIGNALS:
                 signal.signal(number, self._on_signal)
 
@@ -104,12 +101,9 @@ class Worker:
         """Return why this attempt must not run."""
         if self.task.global_rank != 0:
             return None
-        if self.restart > 0:
-            by_limit = sum(a.kind == "time-limit" for a in read_attempts(self.job.folder))
-            if self.restart - by_limit > self.job.requeue_limit:
-                return Failure(
-                    "requeue-limit", f"started again more than {self.job.requeue_limit} times"
-                )
+        if self._counted_restarts() > self.job.requeue_limit:
+            limit = self.job.requeue_limit
+            return Failure("requeue-limit", f"started again more than {limit} times")
         if self.job.stage is not None:
             problem = check_inputs(self.job.stage)
             if problem:
@@ -174,12 +168,18 @@ class Worker:
             sys.stderr.write(f"{failure.kind}: {failure.reason}\n{failure.remedy}\n")
         # Every rank says so: the first may be taken down by another's end before it does.
         if recorded.will_restart:
-            delay_s = min(_FIRST_DELAY_S * 2**self.restart, _LONGEST_DELAY_S)
+            doublings = 0 if recorded.kind == "time-limit" else self._counted_restarts()
+            delay_s = min(_FIRST_DELAY_S * 2**doublings, _LONGEST_DELAY_S)
             Path(os.environ[REQUEUE_MARKER]).write_text(f"{delay_s}\n")
 
     def _may_restart(self) -> bool:
-        by_limit = sum(a.kind == "time-limit" for a in read_attempts(self.job.folder))
-        return self._is_near_time_limit() or self.restart - by_limit < self.job.requeue_limit
+        return self._is_near_time_limit() or self._counted_restarts() < self.job.requeue_limit
+
+    def _counted_restarts(self) -> int:
+        """Return how often this job was started again for another reason than its time limit."""
+        attempts = [a for a in read_attempts(self.job.folder) if a.job_id == self.task.job_id]
+        earlier = [attempt for attempt in attempts if attempt.restart < self.restart]
+        return self.restart - sum(attempt.kind == "time-limit" for attempt in earlier)
 
 
 def _copy(source: IO[bytes], tail: "deque[bytes]") -> None:
