@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from megatron_msm.errors import PreemptedError
+from megatron_msm.train.failure_file import failure_file
 from megatron_msm.train.rank import LAUNCHER_PID
 from megatron_msm.train.stop import StopSignal
 
@@ -90,8 +91,7 @@ def _watch(ranks: list[subprocess.Popen[bytes]], logs: Path) -> int:
             return PreemptedError.exit_status
         failed = [index for index, status in enumerate(statuses) if status]
         if failed:
-            # A rank that was killed is the cause; the others fail because it is gone.
-            first = min(failed, key=lambda index: (statuses[index] or 0) > 0)
+            first = _cause(failed, statuses, logs.parent)
             status = statuses[first]
             assert status is not None
             _report(first, status, logs)
@@ -100,6 +100,16 @@ def _watch(ranks: list[subprocess.Popen[bytes]], logs: Path) -> int:
         if all(status == 0 for status in statuses):
             return 0
         time.sleep(_POLL_S)
+
+
+def _cause(failed: list[int], statuses: list[int | None], out: Path) -> int:
+    """Return the rank that failed of itself; others fail because it is gone."""
+
+    def order(rank: int) -> tuple[bool, bool]:
+        was_killed = (statuses[rank] or 0) < 0
+        return not was_killed, not failure_file(out, rank).exists()
+
+    return min(failed, key=order)
 
 
 def _forward(ranks: list[subprocess.Popen[bytes]], number: int) -> None:
@@ -111,7 +121,8 @@ def _forward(ranks: list[subprocess.Popen[bytes]], number: int) -> None:
 def _report(rank: int, status: int, logs: Path) -> None:
     """Say which rank failed and how; rank 0 has written to the terminal itself."""
     how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-    sys.stderr.write(f"rank {rank} ended with {how}; stopping the others\n")
+    host = socket.gethostname()
+    sys.stderr.write(f"rank {rank} on {host} ended with {how}; stopping the others\n")
     if rank > 0:
         lines = (logs / f"rank_{rank}.log").read_text(errors="replace").splitlines()
         sys.stderr.write("".join(f"  {line}\n" for line in lines[-_TAIL_LINES:]))

@@ -16,6 +16,7 @@ from pathlib import Path
 from megatron_msm.config.load import load_config
 from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import MsmError, PreemptedError
+from megatron_msm.train.failure_file import failure_file, write_failure
 from megatron_msm.train.stop import StopSignal
 
 LAUNCHER_PID = "MSM_LAUNCHER_PID"
@@ -46,39 +47,46 @@ def run_rank(config: RunConfig, stop: StopSignal) -> None:
     )
     # What it logs as an error it also raises.
     logging.getLogger("megatron.core").setLevel(logging.CRITICAL)
+    failure_file(config.out, rank).unlink(missing_ok=True)
     try:
         _train(config, stop)
     except PreemptedError as error:
         if rank == 0:
             sys.stderr.write(f"preempted  {error}\n")
         _exit_now(error.exit_status)
-    except MsmError as error:
-        sys.stderr.write(f"error: {error}\n")
-        _exit_now(error.exit_status)
-    except BaseException:
-        traceback.print_exc()
-        _exit_now(1)
+    except BaseException as error:
+        if isinstance(error, MsmError):
+            sys.stderr.write(f"error: {error}\n")
+        else:
+            traceback.print_exc()
+        _exit_now(error.exit_status if isinstance(error, MsmError) else 1)
 
 
 def _train(config: RunConfig, stop: StopSignal) -> None:
     # Imported after the warnings are silenced.
     from megatron_msm.runtime import process_groups
     from megatron_msm.runtime.device import select_runtime
+    from megatron_msm.train.failure_watch import FailureWatch
     from megatron_msm.train.preflight import plan_run
     from megatron_msm.train.trainer import Trainer
 
     info = process_groups.rank_info_from_environment()
-    plan = plan_run(config)
-    runtime = select_runtime(config.runtime, local_rank=info.local_rank)
-    ranks = process_groups.initialize(
-        info,
-        runtime,
-        config.parallel,
-        seed=config.seed,
-        timeout_min=config.runtime.timeout_min,
-    )
+    try:
+        plan = plan_run(config)
+        runtime = select_runtime(config.runtime, local_rank=info.local_rank)
+        ranks = process_groups.initialize(
+            info,
+            runtime,
+            config.parallel,
+            seed=config.seed,
+            timeout_min=config.runtime.timeout_min,
+        )
+    except BaseException as error:
+        write_failure(config.out, info.rank, error)
+        raise
     stop.hold()
-    Trainer(plan, runtime, ranks, stop).fit()
+    with FailureWatch(config.out, ranks.rank):
+        Trainer(plan, runtime, ranks, stop).fit()
     process_groups.shut_down()
 
 
