@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import torch.distributed
+from torch._C._distributed_c10d import TCPStore
 
 from megatron_msm.errors import MsmError, PreemptedError
 from megatron_msm.train.failure_file import describe_failure, write_failure
@@ -69,7 +69,7 @@ class FailureWatch:
         elif not isinstance(error, MsmError):
             sys.stderr.write(f"rank {self._rank} ends because {first}\n")
 
-    def _watch(self, store: torch.distributed.TCPStore) -> None:
+    def _watch(self, store: TCPStore) -> None:
         while not self._is_over:
             time.sleep(_POLL_S)
             try:
@@ -84,8 +84,8 @@ class FailureWatch:
                     os._exit(1)
 
 
-def _connect() -> torch.distributed.TCPStore:
-    return torch.distributed.TCPStore(
+def _connect() -> TCPStore:
+    return TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         is_master=False,
