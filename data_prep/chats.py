@@ -1,7 +1,7 @@
 """`msm prep chats`: conversations to a Megatron indexed dataset with a loss mask."""
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from data_prep.fill import fill
 from data_prep.inputs import expand_inputs
 from data_prep.outcome import Prepared
 from data_prep.parse_lines import parse_chats
+from data_prep.progress import OnProgress
 from data_prep.read_lines import MAX_LINE_BYTES, LineReader
 from data_prep.recipe import Recipe, find_finished
 from data_prep.records import Blank, Chat, Item, check_carry
@@ -71,7 +72,7 @@ def prepare_chats(
     inputs: list[Path],
     options: ChatOptions,
     *,
-    on_bytes: Callable[[int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Prepared:
     """Render and tokenize conversations into the dataset `options.prefix`.
 
@@ -111,7 +112,7 @@ def prepare_chats(
             encode,
             max_rejects=options.max_rejects,
             num_workers=num_workers_for(reader.parts, options.workers),
-            on_bytes=on_bytes,
+            on_progress=on_progress,
         )
         manifest = writer.publish(recipe, reader.entries, may_be_empty=shard is not None)
         return Prepared(prefix, manifest, already_made=False)

@@ -102,8 +102,8 @@ def docs(
         workers=workers,
         force=force,
     )
-    with show_progress("docs", total=_total_bytes(inputs, shard), is_bytes=True) as on_bytes:
-        prepared = prepare_documents(inputs, options, on_bytes=on_bytes, on_slow=_say_slow)
+    with show_progress("docs", total=_total_bytes(inputs, shard), is_bytes=True) as on_progress:
+        prepared = prepare_documents(inputs, options, on_progress=on_progress, on_slow=_say_slow)
     _report(prepared, as_json=as_json)
 
 
@@ -170,8 +170,8 @@ def chats(
         workers=workers,
         force=force,
     )
-    with show_progress("chats", total=_total_bytes(inputs, shard), is_bytes=True) as on_bytes:
-        prepared = prepare_chats(inputs, options, on_bytes=on_bytes)
+    with show_progress("chats", total=_total_bytes(inputs, shard), is_bytes=True) as on_progress:
+        prepared = prepare_chats(inputs, options, on_progress=on_progress)
     _report(prepared, as_json=as_json)
 
 
@@ -247,8 +247,8 @@ def merge(
     target = dataset_prefix(out)
     sources = with_shards([dataset_prefix(prefix) for prefix in prefixes], target)
     total = sum(read_manifest(source).counts.kept for source in sources)
-    with show_progress("merge", total=total, is_bytes=False) as on_row:
-        prepared = merge_datasets(sources, target, force=force, on_row=on_row)
+    with show_progress("merge", total=total, is_bytes=False) as on_progress:
+        prepared = merge_datasets(sources, target, force=force, on_progress=on_progress)
     _report(prepared, as_json=as_json)
 
 
@@ -295,13 +295,13 @@ def _print_json(value: dict[str, Any]) -> None:
     typer.echo(orjson.dumps(value).decode())
 
 
-def _total_bytes(inputs: list[Path], shard: str | None) -> int:
-    """Return how much there is to read, for the progress bar; 0 if that cannot be known."""
+def _total_bytes(inputs: list[Path], shard: str | None) -> int | None:
+    """Return how much there is to read, for the progress bar; None if that cannot be known."""
     from data_prep.inputs import STDIN, expand_inputs
     from data_prep.shards import parse_shard
 
     if STDIN in inputs:
-        return 0
+        return None
     total = sum(path.stat().st_size for path in expand_inputs(inputs))
     return total if shard is None else total // parse_shard(shard).count
 

@@ -23,6 +23,7 @@ from data_prep.input_sample import sample_texts
 from data_prep.inputs import expand_inputs
 from data_prep.outcome import Prepared
 from data_prep.parse_lines import parse_documents
+from data_prep.progress import OnProgress
 from data_prep.read_lines import MAX_LINE_BYTES, LineReader
 from data_prep.recipe import Recipe, find_finished
 from data_prep.records import Blank, Document, check_carry
@@ -67,7 +68,7 @@ def prepare_documents(
     inputs: list[Path],
     options: DocumentOptions,
     *,
-    on_bytes: Callable[[int], None] | None = None,
+    on_progress: OnProgress | None = None,
     on_slow: Callable[[str], None] | None = None,
 ) -> Prepared:
     """Tokenize documents into the dataset `options.prefix`.
@@ -75,7 +76,7 @@ def prepare_documents(
     Args:
         inputs: Files, folders, patterns.
         options: The command's options.
-        on_bytes: Called with the number of input bytes done, for a progress bar.
+        on_progress: Called with the number of input bytes done and rows made.
         on_slow: Called with the reason when the fast back end is not used.
 
     Raises:
@@ -111,7 +112,7 @@ def prepare_documents(
             DocumentEncoder(chosen.encoder, _check(files, options), recipe, dtype),
             max_rejects=options.max_rejects,
             num_workers=num_workers_for(reader.parts, options.workers),
-            on_bytes=on_bytes,
+            on_progress=on_progress,
         )
         manifest = writer.publish(
             replace(recipe, backend=chosen.encoder.name),

@@ -7,6 +7,7 @@ from pathlib import Path
 from data_prep.blocks import Block
 from data_prep.dataset_writer import DatasetWriter
 from data_prep.encoded_block import EncodedBlock
+from data_prep.progress import OnProgress
 from data_prep.workers import Task, in_order
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.rejects import read_rejects
@@ -25,7 +26,7 @@ def fill(
     *,
     max_rejects: int,
     num_workers: int,
-    on_bytes: Callable[[int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> None:
     """Encode all blocks into the writer.
 
@@ -38,7 +39,7 @@ def fill(
         encode: What is done with a block, in a worker process if there are any.
         max_rejects: Lines that may be rejected.
         num_workers: Worker processes; one for none.
-        on_bytes: Called with the number of input bytes done, for a progress bar.
+        on_progress: Called with the number of input bytes done and rows made.
 
     Raises:
         DataFormatError: Too many lines were rejected.
@@ -46,8 +47,8 @@ def fill(
     tasks = (Task(block, rejects_only=writer.num_rejects > max_rejects) for block in blocks)
     for block, encoded in in_order(tasks, encode, num_workers=num_workers):
         writer.add_block(encoded, num_lines=block.num_lines)
-        if on_bytes is not None:
-            on_bytes(block.num_bytes)
+        if on_progress is not None:
+            on_progress(block.num_bytes, len(encoded.lengths))
         if writer.num_rejects >= max(_SCAN_REJECTS, max_rejects + 1):
             break
     if writer.num_rejects > max_rejects:

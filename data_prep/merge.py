@@ -5,7 +5,7 @@ in large pieces and the other files are written anew, so it takes as long as cop
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from data_prep.dataset_writer import DatasetWriter, open_writer, refuse_foreign_
 from data_prep.encoded_block import EncodedBlock
 from data_prep.join_inputs import all_inputs
 from data_prep.outcome import Prepared
+from data_prep.progress import OnProgress
 from data_prep.recipe import Recipe
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.indexed_dataset import IndexedDataset, mask_prefix, token_dtype
@@ -37,7 +38,7 @@ def merge_datasets(
     out: Path,
     *,
     force: bool = False,
-    on_row: Callable[[int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Prepared:
     """Concatenate datasets into the dataset `out`: shards by their number, others as given.
 
@@ -45,7 +46,7 @@ def merge_datasets(
         prefixes: Finished datasets of one kind, tokenizer, template and settings.
         out: Prefix of the result.
         force: Replace what is there.
-        on_row: Called with the number of rows just copied, for a progress bar.
+        on_progress: Called with the number of rows just copied, twice.
 
     Raises:
         DataFormatError: The datasets do not fit together, or another one is in the way.
@@ -65,7 +66,7 @@ def merge_datasets(
     dtype, carry = token_dtype(recipe.vocab_size), recipe.settings.get("carry", ())
     with open_writer(out, dtype=dtype, has_mask=has_mask, carry=carry) as writer:
         for prefix, manifest in sources:
-            _copy(prefix, manifest, writer, on_row)
+            _copy(prefix, manifest, writer, on_progress)
         return Prepared(out, writer.publish(recipe, inputs), already_made=False)
 
 
@@ -101,7 +102,7 @@ def _copy(
     prefix: Path,
     manifest: DatasetManifest,
     writer: DatasetWriter,
-    on_row: Callable[[int], None] | None,
+    on_progress: OnProgress | None,
 ) -> None:
     tokens = IndexedDataset(prefix)
     masks = IndexedDataset(mask_prefix(prefix)) if manifest.kind == "chats" else None
@@ -116,8 +117,8 @@ def _copy(
             rejects=[],
         )
         writer.add_block(rows, num_lines=table.num_rows)
-        if on_row is not None:
-            on_row(table.num_rows)
+        if on_progress is not None:
+            on_progress(table.num_rows, table.num_rows)
         first = stop
     writer.add_rejects(read_rejects(dataset_file(prefix, REJECTS_SUFFIX)), manifest.counts)
 
