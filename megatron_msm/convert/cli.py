@@ -34,6 +34,10 @@ def import_command(
     out: Annotated[Path, typer.Argument(help="Checkpoint folder to create.", show_default=False)],
     force: Annotated[bool, typer.Option(help="Replace an import that is already there.")] = False,
     workers: Workers = 1,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(help="PEFT folder: put its LoRA adapters beside the weights."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write HF_DIR's model as a Megatron checkpoint that loads under any parallel layout."""
@@ -42,7 +46,9 @@ def import_command(
 
     started = time.monotonic()
     with progress_bar() as progress:
-        state = import_hf(hf_dir, out, force=force, workers=workers, progress=progress)
+        state = import_hf(
+            hf_dir, out, force=force, workers=workers, adapter=adapter, progress=progress
+        )
     num_bytes = sum(r.bytes for name, r in state.files.items() if name.endswith(".distcp"))
     result = {
         "checkpoint": str(out),
@@ -69,12 +75,21 @@ def export_command(
         bool, typer.Option(help="Read every tensor back and compare it with the checkpoint's.")
     ] = True,
     workers: Workers = 1,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write the LoRA adapters alone, in PEFT's format.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write CHECKPOINT as a complete Hugging Face folder: weights, tokenizer, template, config."""
+    """Write CHECKPOINT as a complete Hugging Face folder: weights, tokenizer, template, config.
+
+    LoRA adapters are merged into the weights, or with --adapter written alone.
+    """
     from megatron_msm.convert.exporting import export_hf
     from megatron_msm.convert.progress import progress_bar
 
+    if adapter:
+        _export_adapter(checkpoint, out, force=force, as_json=as_json)
+        return
     started = time.monotonic()
     with progress_bar() as progress:
         manifest = export_hf(
@@ -97,6 +112,15 @@ def export_command(
     }
     what = f"{manifest.phase} step {manifest.iteration}"
     _show(result, as_json, f"exported {what} into {out}: {_in_words(result)}")
+
+
+def _export_adapter(checkpoint: Path, out: Path, *, force: bool, as_json: bool) -> None:
+    from megatron_msm.convert.peft import export_adapter
+
+    record = export_adapter(checkpoint, out, force=force)
+    result = {"folder": str(out), **record.model_dump(mode="json")}
+    text = f"exported the adapters into {out}: rank {record.rank}, alpha {record.alpha:g}"
+    _show(result, as_json, text)
 
 
 @app.command("verify")

@@ -17,6 +17,7 @@ from megatron_msm.convert.importing import check_disk_space
 from megatron_msm.convert.jobs import run_jobs
 from megatron_msm.convert.matching import check_megatron_tensors, tied_copies
 from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.convert.merging import open_checkpoint
 from megatron_msm.convert.model_card import BASE_CARD_FILE, CARD_FILE, model_card
 from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.convert.safetensors_writer import (
@@ -111,7 +112,7 @@ def export_hf(
 
     Every tensor has the name, order and dtype of the folder that was imported; the small files are
     its bytes, but for the model card of a trained model. Optimizer state and rows that pad the
-    vocabulary are left out.
+    vocabulary are left out. LoRA adapters are merged into the weights.
 
     Args:
         checkpoint: A checkpoint folder (its newest iteration is taken) or an iteration folder.
@@ -136,9 +137,9 @@ def export_hf(
     folder = resolve_checkpoint(checkpoint)
     state = read_checkpoint_state(folder)
     shape = _check_hf_files(folder, state)
-    megatron = MegatronCheckpoint(folder)
     mapped = table_for(shape).expand(shape)
-    check_megatron_tensors(megatron, shape, mapped)
+    megatron, adapters = open_checkpoint(folder, mapped, state.adapter)
+    check_megatron_tensors(megatron, shape, mapped, adapters)
     layouts = _layouts(folder / HF_FOLDER / TENSORS_FILE, shape, mapped, dtype)
     check_disk_space(out, sum(layout.num_bytes for layout in layouts.values()))
     shards = split_into_shards(layouts.values(), shard_bytes)

@@ -21,6 +21,7 @@ from megatron_msm.convert.megatron_writer import (
     write_file,
     write_metadata,
 )
+from megatron_msm.convert.peft import PeftAdapter, open_peft
 from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import (
@@ -48,7 +49,7 @@ CONTENT_METADATA = {"non_homogeneous_layers": True}
 class _FileJob:
     """One file of tensors to write."""
 
-    weights: HfWeights
+    sources: Sequence[HfWeights]
     target: Path
     number: int
     tensors: Sequence[TensorToWrite]
@@ -57,6 +58,11 @@ class _FileJob:
     def num_bytes(self) -> int:
         return sum(tensor.num_bytes for tensor in self.tensors)
 
+    def read(self, name: str) -> torch.Tensor:
+        """Read a tensor from whichever source has it."""
+        source = next(source for source in self.sources if name in source.tensors)
+        return source.read(name)
+
 
 def import_hf(
     hf_folder: Path,
@@ -64,6 +70,7 @@ def import_hf(
     *,
     force: bool = False,
     workers: int = 1,
+    adapter: Path | None = None,
     progress: Progress | None = None,
 ) -> CheckpointState:
     """Write the model in `hf_folder` as iteration 0 of the checkpoint folder `out`.
@@ -75,6 +82,7 @@ def import_hf(
         out: Created when missing. Nothing is visible in it before everything is written.
         force: Replace an import that is already there.
         workers: Processes that share the files; the result is the same for any number.
+        adapter: A PEFT folder whose LoRA adapters are put beside the weights, to be trained on.
         progress: Told how many bytes are done.
 
     Raises:
@@ -90,14 +98,19 @@ def import_hf(
     if left_out:
         logger.warning("%s: left out %d buffers computed from the config", hf_folder, len(left_out))
     carried = small_files(hf_folder)
-    files = split_into_files(_tensors_to_write(mapped, weights))
+    peft = None if adapter is None else open_peft(adapter, mapped)
+    planned = _tensors_to_write(mapped, weights)
+    if peft is not None:
+        planned += _tensors_to_write(peft.tensors, peft.weights)
+    files = split_into_files(planned)
+    sources: tuple[HfWeights, ...] = (weights,) if peft is None else (weights, peft.weights)
     _check_target(out, force=force)
     total_bytes = sum(tensor.num_bytes for tensors in files for tensor in tensors)
     check_disk_space(out, total_bytes)
     with checkpoint_written_aside(out, 0) as tmp, ThreadPoolExecutor(1) as thread:
         hashes = thread.submit(_hash_files, weights.files)
         progress.start("writing tensors", total_bytes)
-        jobs = [_FileJob(weights, tmp, number, tensors) for number, tensors in enumerate(files)]
+        jobs = [_FileJob(sources, tmp, number, tensors) for number, tensors in enumerate(files)]
         written = run_jobs(
             _write_job,
             jobs,
@@ -116,7 +129,8 @@ def import_hf(
             model_sha256=shape.sha256,
             tokenizer_sha256=tokenizer.tokenizer_sha256,
             chat_template_sha256=tokenizer.chat_template_sha256,
-            lineage=(_lineage_entry(hf_folder, hashes.result(), left_out),),
+            adapter=peft and peft.record,
+            lineage=(_lineage_entry(hf_folder, hashes.result(), left_out, peft),),
             versions=installed_versions(),
         )
         known = {file.name: file.record for file in written}
@@ -163,7 +177,7 @@ def _tensors_to_write(mapped: Sequence[MappedTensor], weights: HfWeights) -> lis
 def _write_job(job: _FileJob, progress: Progress) -> WrittenFile:
     def load(planned: TensorToWrite) -> torch.Tensor:
         mapped = planned.mapped
-        fused = mapped.fuse([job.weights.read(name) for name in mapped.hf_names])
+        fused = mapped.fuse([job.read(name) for name in mapped.hf_names])
         progress.advance(planned.num_bytes)
         return fused.to(planned.dtype).reshape(mapped.lengths)
 
@@ -184,16 +198,21 @@ def _hash_files(files: Sequence[Path]) -> dict[str, str]:
 
 
 def _lineage_entry(
-    hf_folder: Path, hashes: Mapping[str, str], left_out: Sequence[str]
+    hf_folder: Path,
+    hashes: Mapping[str, str],
+    left_out: Sequence[str],
+    peft: PeftAdapter | None,
 ) -> LineageEntry:
     config = sha256_of_file(hf_folder / "config.json")
+    adapter = {} if peft is None else {"adapter_sha256": peft.sha256}
     return LineageEntry(
         stage="import",
-        identity=sha256_of_json([dict(hashes), config]),
+        identity=sha256_of_json([dict(hashes), config, *adapter.values()]),
         details={
             "source": hf_folder.resolve().name,
             "weights_sha256": dict(hashes),
             "config_sha256": config,
             "left_out_buffers": list(left_out),
+            **adapter,
         },
     )

@@ -8,6 +8,7 @@ from megatron_msm.convert.comparing import same_bits
 from megatron_msm.convert.hf_weights import HfWeights
 from megatron_msm.convert.megatron_reader import MegatronCheckpoint
 from megatron_msm.errors import CheckpointError
+from megatron_msm.models.adapter_table import MappedAdapter
 from megatron_msm.models.architecture import ModelShape
 from megatron_msm.models.registry import table_for
 from megatron_msm.models.tensor_table import MappedTensor, Size, hf_tensors
@@ -56,17 +57,22 @@ def tied_copies(shape: ModelShape) -> Mapping[str, str]:
 
 
 def check_megatron_tensors(
-    checkpoint: MegatronCheckpoint, shape: ModelShape, mapped: Sequence[MappedTensor]
+    checkpoint: MegatronCheckpoint,
+    shape: ModelShape,
+    mapped: Sequence[MappedTensor],
+    adapters: Sequence[MappedAdapter] = (),
 ) -> None:
     """Check that a checkpoint holds every tensor of the model; optimizer state is ignored.
 
     Raises:
         CheckpointError: Tensors are missing, unknown or of another size; all are listed.
     """
+    check_adapter_tensors(checkpoint, adapters)
     keys = {tensor.key for tensor in mapped}
+    known = keys | {tensor.key for adapter in adapters for tensor in adapter.tensors}
     missing = [key for key in keys if key not in checkpoint.tensors]
     unexpected = [
-        key for key in checkpoint.tensors if key not in keys and not _OPTIMIZER_KEY.match(key)
+        key for key in checkpoint.tensors if key not in known and not _OPTIMIZER_KEY.match(key)
     ]
     if missing or unexpected:
         raise CheckpointError(
@@ -80,6 +86,26 @@ def check_megatron_tensors(
         found = checkpoint.tensors[tensor.key].size
         if not tensor.fits(found):
             _check_size(checkpoint.folder, tensor.key, found, tensor.global_size)
+
+
+def check_adapter_tensors(
+    checkpoint: MegatronCheckpoint, adapters: Sequence[MappedAdapter]
+) -> None:
+    """Check that a checkpoint holds every LoRA adapter that its state speaks of.
+
+    Raises:
+        CheckpointError: Tensors are missing or of another size.
+    """
+    tensors = [tensor for adapter in adapters for tensor in adapter.tensors]
+    missing = [tensor.key for tensor in tensors if tensor.key not in checkpoint.tensors]
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.folder}: not the adapters of its msm_state.json."
+            + _listed("Missing", missing)
+            + " The checkpoint is damaged; use another iteration."
+        )
+    for tensor in tensors:
+        _check_size(checkpoint.folder, tensor.key, checkpoint.tensors[tensor.key].size, tensor.size)
 
 
 def _listed(title: str, names: Sequence[str]) -> str:

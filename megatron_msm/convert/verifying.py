@@ -9,7 +9,7 @@ from megatron_msm.convert.exporting import export_hf
 from megatron_msm.convert.hf_weights import open_hf_weights
 from megatron_msm.convert.logits import largest_logit_difference
 from megatron_msm.convert.matching import check_hf_weights, check_megatron_tensors
-from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.convert.merging import open_checkpoint
 from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
@@ -63,8 +63,8 @@ def verify(
     mapped = table_for(shape).expand(shape)
     weights = open_hf_weights(hf_folder)
     check_hf_weights(hf_folder, weights, shape, mapped)
-    megatron = MegatronCheckpoint(folder)
-    check_megatron_tensors(megatron, shape, mapped)
+    megatron, adapters = open_checkpoint(folder, mapped, state.adapter)
+    check_megatron_tensors(megatron, shape, mapped, adapters)
     progress.start("comparing", sum(info.num_bytes for info in weights.tensors.values()))
     differences = []
     num_tensors = 0

@@ -31,13 +31,17 @@ class Projection:
 
 
 def projections(shape: ModelShape) -> Mapping[LoraTarget, Projection]:
-    """Return what each target is in one layer of the model."""
-    query = shape.num_attention_heads * shape.head_dim
-    key = shape.num_query_groups * shape.head_dim
+    """Return what each target is in one layer of the model; experts have none."""
+    query, key = shape.query_size, shape.key_size
     hidden, ffn = shape.hidden_size, shape.ffn_hidden_size
-    return {
+    attention: dict[LoraTarget, Projection] = {
         "linear_qkv": Projection(hidden, (query, key, key)),
         "linear_proj": Projection(query, (hidden,)),
+    }
+    if shape.experts is not None:
+        return attention
+    return {
+        **attention,
         "linear_fc1": Projection(hidden, (ffn, ffn)),
         "linear_fc2": Projection(ffn, (hidden,)),
     }

@@ -1,80 +1,40 @@
-"""How the adapters of a checkpoint map to PEFT's, from the model's own table of tensors.
+"""The tensors of LoRA adapters, as more entries of the model's own table. No torch.
 
-    decoder.layers.3.self_attention.linear_qkv.lora_a -> ...layers.3.self_attn.q_proj.lora_A.weight,
-    decoder.layers.3.self_attention.linear_qkv.lora_b    ...q_proj.lora_B.weight, and of k and v
+    decoder.layers.3.self_attention.linear_qkv.lora_a <- ...layers.3.self_attn.q_proj.lora_A.weight,
+                                                         ...k_proj..., ...v_proj..., stacked
+    decoder.layers.3.self_attention.linear_qkv.lora_b <- the three lora_B, fused as the weights are
 
-B's rows are fused as the weight's rows are, so they are taken apart by the weight's own rule.
+So adapters are converted, checked and read by what does it for weights. The names on the right are
+PEFT's (peft 0.21, utils/save_and_load.py: no adapter name in the file).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from megatron_msm.formats.checkpoint_folder import AdapterRecord
 from megatron_msm.models.adapter_sizes import LORA_A, LORA_B
-from megatron_msm.models.tensor_table import MappedTensor, Size
+from megatron_msm.models.tensor_table import MappedTensor, Size, StackedRows
 
 _PEFT_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
-class AdapterPair:
-    """The two matrices beside one Hugging Face projection."""
-
-    a: torch.Tensor
-    """[rank, inputs]"""
-    b: torch.Tensor
-    """[outputs, rank]"""
-
-
-@dataclass(frozen=True)
 class MappedAdapter:
-    """The adapter of one Megatron projection."""
+    """The two matrices beside one weight."""
 
     weight: MappedTensor
-    rank: int
+    a: MappedTensor
+    b: MappedTensor
 
     @property
-    def key_a(self) -> str:
-        """Key of A in the Megatron checkpoint."""
-        return self.weight.key.removesuffix("weight") + LORA_A
-
-    @property
-    def key_b(self) -> str:
-        """Key of B in the Megatron checkpoint."""
-        return self.weight.key.removesuffix("weight") + LORA_B
-
-    @property
-    def size_a(self) -> Size:
-        """Size of A in the Megatron checkpoint."""
-        return (len(self.weight.hf_names) * self.rank, self.weight.size[1])
-
-    @property
-    def size_b(self) -> Size:
-        """Size of B in the Megatron checkpoint."""
-        return (self.weight.size[0], self.rank)
-
-    @property
-    def peft_names(self) -> tuple[str, ...]:
-        """PEFT's names of the projections, to which `.lora_A.weight` is added."""
-        return tuple(_PEFT_PREFIX + name.removesuffix(".weight") for name in self.weight.hf_names)
+    def tensors(self) -> tuple[MappedTensor, MappedTensor]:
+        """Both matrices."""
+        return self.a, self.b
 
     @property
     def projections(self) -> tuple[str, ...]:
-        """The last part of each projection's name, as PEFT's `target_modules` lists them."""
+        """Hugging Face's names of the projections, as PEFT's `target_modules` lists them."""
         return tuple(name.split(".")[-2] for name in self.weight.hf_names)
-
-    def split(self, a: torch.Tensor, b: torch.Tensor) -> list[AdapterPair]:
-        """Return the pair of each Hugging Face projection."""
-        sizes = [(size[0], self.rank) for size in self.weight.hf_sizes]
-        parts = self.weight.fusion.split(b, sizes, self.weight.shape)
-        return [AdapterPair(*pair) for pair in zip(a.split(self.rank), parts, strict=True)]
-
-    def fuse(self, pairs: Sequence[AdapterPair]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return Megatron's A and B; `pairs` are in the order of `peft_names`."""
-        b = self.weight.fusion.fuse([pair.b for pair in pairs], self.weight.shape)
-        return torch.cat([pair.a for pair in pairs]), b
 
 
 def mapped_adapters(
@@ -83,5 +43,29 @@ def mapped_adapters(
     """Return the adapters of a model, in the order of its tensors."""
     suffixes = tuple(f".{target}.weight" for target in adapter.targets)
     return tuple(
-        MappedAdapter(tensor, adapter.rank) for tensor in mapped if tensor.key.endswith(suffixes)
+        _adapter_of(tensor, adapter.rank) for tensor in mapped if tensor.key.endswith(suffixes)
+    )
+
+
+def _adapter_of(weight: MappedTensor, rank: int) -> MappedAdapter:
+    stem = weight.key.removesuffix("weight")
+    sizes_a = tuple((rank, size[1]) for size in weight.hf_sizes)
+    sizes_b = tuple((size[0], rank) for size in weight.hf_sizes)
+    names = [_PEFT_PREFIX + name.removesuffix(".weight") for name in weight.hf_names]
+
+    def matrix(key: str, part: str, sizes: tuple[Size, ...], *, is_a: bool) -> MappedTensor:
+        return MappedTensor(
+            key=stem + key,
+            size=(sum(size[0] for size in sizes), sizes[0][1]),
+            hf_names=tuple(f"{name}.{part}.weight" for name in names),
+            hf_sizes=sizes,
+            fusion=StackedRows() if is_a else weight.fusion,
+            shape=weight.shape,
+            may_be_padded=False,
+        )
+
+    return MappedAdapter(
+        weight,
+        a=matrix(LORA_A, "lora_A", sizes_a, is_a=True),
+        b=matrix(LORA_B, "lora_B", sizes_b, is_a=False),
     )

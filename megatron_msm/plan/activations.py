@@ -9,6 +9,8 @@ over t tensor parallel ranks, the layer keeps:
     queries, keys, values, the attention's output       2 q + 2 k   / t
     both outputs of the first MLP matrix, their product 3 f         / t
 
+Of experts a position keeps the inputs and products of those that it passes through.
+
 With LoRA the same: each adapter's gradient needs the input of its projection.
 """
 
@@ -38,11 +40,13 @@ def _kept_by_norms(shape: ModelShape, parallel: ParallelConfig, memory: MemoryCo
 def _kept_inside(shape: ModelShape, parallel: ParallelConfig, memory: MemoryConfig) -> float:
     if memory.recompute == "full":
         return 0.0
-    query = shape.num_attention_heads * shape.head_dim
-    key = shape.num_query_groups * shape.head_dim
-    recomputes_mlp = memory.recompute == "selective" and "mlp" in memory.recompute_modules
-    mlp = 0 if recomputes_mlp else 3 * shape.ffn_hidden_size
-    return (2 * query + 2 * key + mlp) / parallel.tensor
+    again = memory.recompute_modules if memory.recompute == "selective" else ()
+    mlp = 3.0 * shape.active_ffn_hidden_size
+    if shape.experts is not None:
+        mlp += shape.experts.experts_per_token * shape.hidden_size
+    if ("moe" if shape.experts else "mlp") in again:
+        mlp = 0.0
+    return (2 * shape.query_size + 2 * shape.key_size + mlp) / parallel.tensor
 
 
 def layers_in_flight(

@@ -13,7 +13,7 @@ from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.models.architecture import ModelShape
 from megatron_msm.models.batch_shape import BatchShape
 from megatron_msm.plan.activations import activation_bytes, logits_bytes
-from megatron_msm.plan.weights import weights_of_rank
+from megatron_msm.plan.weights import RankWeights, weights_of_rank
 
 RESERVE_BYTES = 3 * 2**30
 """Room for what is not estimated: the CUDA context, NCCL's and cuBLAS's buffers, fragments."""
@@ -63,7 +63,6 @@ class MemoryModel:
     ) -> RankMemory:
         """Return the memory of one pipeline rank."""
         weights = weights_of_rank(self.shape, parallel, self.lora, pipeline_rank)
-        sharded_over = parallel.data * parallel.context
         positions = batch.micro_batch_size * batch.seq_length // parallel.context
         is_last = pipeline_rank == parallel.pipeline - 1
         logits = logits_bytes(
@@ -79,7 +78,7 @@ class MemoryModel:
             pipeline_rank=pipeline_rank,
             weights=self.precision.dtype_bytes * weights.total,
             gradients=4 * weights.trainable,
-            optimizer=optimizer * weights.trainable / sharded_over,
+            optimizer=optimizer * _share_of_optimizer(weights, parallel),
             activations=activation_bytes(
                 self.shape,
                 parallel,
@@ -96,6 +95,12 @@ class MemoryModel:
         """Return the memory of the rank that needs most."""
         ranks = (self.of_rank(parallel, batch, rank) for rank in range(parallel.pipeline))
         return max(ranks, key=lambda rank: rank.total)
+
+
+def _share_of_optimizer(weights: RankWeights, parallel: ParallelConfig) -> float:
+    """Return the weights whose optimizer state a rank keeps: copies share it."""
+    dense = (weights.trainable - weights.experts) / (parallel.data * parallel.context)
+    return dense + weights.experts * parallel.expert / parallel.expert_pool
 
 
 def num_microbatches(parallel: ParallelConfig, batch: BatchShape) -> int:

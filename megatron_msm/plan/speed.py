@@ -113,10 +113,9 @@ class SpeedModel:
         if self.memory.recompute == "none":
             return 0.0
         modules = self.memory.recompute_modules
-        heads = self.shape.num_attention_heads + self.shape.num_query_groups
-        mlp = 3 * self.shape.ffn_hidden_size
-        mlp_share = mlp / (mlp + 2 * heads * self.shape.head_dim)
-        again = mlp_share * forward[0] if "mlp" in modules else 0.0
+        mlp = 3 * self.shape.active_ffn_hidden_size
+        mlp_share = mlp / (mlp + 2 * (self.shape.query_size + self.shape.key_size))
+        again = mlp_share * forward[0] if {"mlp", "moe"} & set(modules) else 0.0
         return again + (forward[1] if "core_attn" in modules else 0.0)
 
     def _bandwidth(self, ranks: int) -> float:
@@ -139,7 +138,7 @@ class SpeedModel:
         if parallel.context == 1:
             return 0.0
         positions = batch.global_batch_size * batch.seq_length / parallel.data / parallel.context
-        keys = 2 * self.shape.num_query_groups * self.shape.head_dim / parallel.tensor
+        keys = 2 * self.shape.key_size / parallel.tensor
         layers = self.shape.num_layers / parallel.pipeline
         # Forward: keys and values; backward: these and their gradients.
         moved = 3 * positions * keys * self.precision.dtype_bytes * layers * (parallel.context - 1)

@@ -17,12 +17,28 @@ class RankWeights:
     """All that it holds, adapters included."""
     trainable: int
     """Those of them that are trained."""
+    experts: int = 0
+    """Those of the trained ones that are experts', which fewer ranks have copies of."""
 
 
 def layer_weights(shape: ModelShape, tensor: int) -> int:
-    """Return the weights of one layer on one of `tensor` ranks; norms are on each of them."""
+    """Return the weights of one layer on one of `tensor` ranks, without experts.
+
+    Norms and an expert model's router are on each of the ranks.
+    """
     matrices = sum(one.inputs * sum(one.outputs) for one in projections(shape).values())
-    return matrices // tensor + 2 * shape.hidden_size
+    biases = shape.query_size + 2 * shape.key_size if shape.qkv_bias else 0
+    norms = 2 * shape.hidden_size + (2 * shape.head_dim if shape.qk_norm else 0)
+    router = shape.experts.num_experts * shape.hidden_size if shape.experts else 0
+    return (matrices + biases) // tensor + norms + router
+
+
+def layer_expert_weights(shape: ModelShape, expert: int) -> int:
+    """Return the experts' weights of one layer on one of `expert` ranks."""
+    if shape.experts is None:
+        return 0
+    each = 3 * shape.hidden_size * shape.experts.ffn_hidden_size
+    return shape.experts.num_experts // expert * each
 
 
 def layer_adapter_weights(shape: ModelShape, lora: LoraConfig, tensor: int) -> int:
@@ -59,12 +75,13 @@ def weights_of_rank(
     is_first, is_last = pipeline_rank == 0, pipeline_rank == parallel.pipeline - 1
     table = padded_vocab_size(shape.vocab_size, parallel.tensor) // parallel.tensor
     table *= shape.hidden_size
-    base = layers * layer_weights(shape, parallel.tensor)
+    experts = layers * layer_expert_weights(shape, parallel.expert)
+    base = layers * layer_weights(shape, parallel.tensor) + experts
     base += table if is_first else 0
     # A last stage that is not the first has a copy of tied embeddings, too.
     base += table if is_last and not (is_first and shape.tie_word_embeddings) else 0
     base += shape.hidden_size if is_last else 0
     if lora is None:
-        return RankWeights(base, base)
+        return RankWeights(base, base, experts)
     adapters = layers * layer_adapter_weights(shape, lora, parallel.tensor)
     return RankWeights(base + adapters, adapters)

@@ -5,6 +5,8 @@ from pathlib import Path
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.checkpoint_folder import AdapterRecord, CheckpointState
+from megatron_msm.models.adapter_sizes import projections
+from megatron_msm.models.architecture import ModelShape
 
 
 def adapter_record(lora: LoraConfig | None) -> AdapterRecord | None:
@@ -12,12 +14,31 @@ def adapter_record(lora: LoraConfig | None) -> AdapterRecord | None:
     return None if lora is None else AdapterRecord.model_validate(lora.model_dump())
 
 
-def check_adapter(base: CheckpointState, lora: LoraConfig | None, folder: Path) -> None:
+def check_targets(shape: ModelShape, lora: LoraConfig | None) -> None:
+    """Check that the model has every projection that adapters are asked for.
+
+    Raises:
+        ConfigError: It has experts there.
+    """
+    possible = projections(shape)
+    without = [target for target in (lora.targets if lora else ()) if target not in possible]
+    if without:
+        raise ConfigError(
+            f"lora.targets: {', '.join(without)} are experts in this model, which cannot have "
+            f"adapters. Use lora.targets=[{', '.join(possible)}]."
+        )
+
+
+def check_adapter(
+    base: CheckpointState, shape: ModelShape, lora: LoraConfig | None, folder: Path
+) -> None:
     """Check that a run can start from a checkpoint: with new adapters, or with the same ones.
 
     Raises:
-        ConfigError: The checkpoint has adapters and the run has none, or others.
+        ConfigError: The model has experts where adapters are asked for, or the checkpoint has
+            adapters and the run has none, or others.
     """
+    check_targets(shape, lora)
     wanted = adapter_record(lora)
     if base.adapter is None or base.adapter == wanted:
         return

@@ -10,6 +10,7 @@ from megatron_msm.formats.manifest import dataset_file
 from megatron_msm.models.architecture import ModelShape, read_model_shape
 from megatron_msm.models.gpus import gpu_named
 from megatron_msm.plan.estimate import RunEstimate, estimate_run
+from megatron_msm.train.adapter import check_targets
 
 _INDEX_SUFFIX = ".idx"
 
@@ -26,13 +27,16 @@ def estimate(
         model: A Hugging Face folder (its config.json) in the place of `model.checkpoint`.
 
     Raises:
-        ConfigError: The GPU is not known, or cannot run the precision.
+        ConfigError: The GPU is not known or cannot run the precision, or the model cannot have the
+            adapters.
         CheckpointError: There is no model to read the sizes from.
         DataFormatError: A dataset is there and broken.
     """
+    shape = _shape(config, model)
+    check_targets(shape, config.lora)
     return estimate_run(
         config,
-        _shape(config, model),
+        shape,
         _num_steps(config),
         num_gpus=num_gpus or config.parallel.world_size,
         gpu=gpu_named(gpu),

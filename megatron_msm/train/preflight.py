@@ -102,7 +102,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     shape = read_model_shape(folder / HF_FOLDER)
     batches = [batch_shape(phase) for phase in config.phases]
     check_layout(shape, config.parallel, batches, config.runtime.fp8)
-    check_adapter(state, config.lora, folder)
+    check_adapter(state, shape, config.lora, folder)
     check_wandb(config.logging.wandb)
     phases = tuple(
         _plan_phase(config, phase, state, shape, seed=config.seed + index)

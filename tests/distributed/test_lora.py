@@ -8,15 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.convert.importing import import_hf
-from megatron_msm.convert.megatron_reader import MegatronCheckpoint
-from megatron_msm.formats.checkpoint_folder import HF_FOLDER, iteration_folder
-from megatron_msm.models.adapter_table import mapped_adapters
-from megatron_msm.models.architecture import read_model_shape
-from megatron_msm.models.registry import table_for
-from megatron_msm.train.adapter import adapter_record
+from megatron_msm.convert.peft import WEIGHTS_FILE, export_adapter
+from megatron_msm.formats.checkpoint_folder import iteration_folder
 from tests.distributed import reference
 from tests.distributed.layout_worker import NUM_STEPS, layout_name, packs_of_step
 from tests.distributed.lora_worker import LORA, OPTIMIZER, LoraCase, train_adapters
@@ -64,18 +61,10 @@ def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     return outs
 
 
-def peft_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Read the adapters of a checkpoint under PEFT's names."""
-    folder = iteration_folder(checkpoint, 0)
-    shape = read_model_shape(folder / HF_FOLDER)
-    record = adapter_record(LORA)
-    assert record is not None
-    reader = MegatronCheckpoint(folder)
-    weights: dict[str, torch.Tensor] = {}
-    for adapter in mapped_adapters(table_for(shape).expand(shape), record):
-        pairs = adapter.split(reader.read(adapter.key_a), reader.read(adapter.key_b))
-        for name, pair in zip(adapter.peft_names, pairs, strict=True):
-            weights |= {f"{name}.lora_A.weight": pair.a, f"{name}.lora_B.weight": pair.b}
+def peft_weights(checkpoint: Path, out: Path) -> dict[str, torch.Tensor]:
+    """Export the adapters of a checkpoint and read the file."""
+    export_adapter(checkpoint, out, force=True)
+    weights: dict[str, torch.Tensor] = load_file(out / WEIGHTS_FILE)
     return weights
 
 
@@ -95,10 +84,10 @@ def peft_model(hf_folder: Path, weights: dict[str, torch.Tensor]) -> Any:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_losses_norms_and_adapters_after_steps_are_pefts(
-    layout: str, runs: dict[str, Path], hf_folder: Path
+    layout: str, runs: dict[str, Path], hf_folder: Path, tmp_path: Path
 ) -> None:
     run = runs[layout]
-    start, end = peft_weights(run / "start"), peft_weights(run / "end")
+    start, end = (peft_weights(run / name, tmp_path / name) for name in ("start", "end"))
     model = peft_model(hf_folder, start)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert len(trainable) == len(start)
@@ -128,8 +117,10 @@ def test_losses_norms_and_adapters_after_steps_are_pefts(
         assert float(difference) < 10 * RELATIVE, name
 
 
-def test_initial_adapters_do_not_depend_on_the_layout(runs: dict[str, Path]) -> None:
-    expected, *others = [peft_weights(runs[name] / "start") for name in LAYOUTS]
+def test_initial_adapters_do_not_depend_on_the_layout(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    expected, *others = [peft_weights(runs[name] / "start", tmp_path / name) for name in LAYOUTS]
     for found in others:
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)

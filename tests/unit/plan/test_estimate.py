@@ -14,6 +14,7 @@ from megatron_msm.errors import ConfigError
 from megatron_msm.models.architecture import ModelShape
 from megatron_msm.models.batch_shape import BatchShape
 from megatron_msm.models.gpus import GPUS, MatmulPrecision
+from megatron_msm.models.shape import ExpertShape
 from megatron_msm.plan.activations import layers_in_flight
 from megatron_msm.plan.estimate import estimate_run
 from megatron_msm.plan.memory import MemoryModel, Precision
@@ -21,7 +22,7 @@ from megatron_msm.plan.show import as_data, as_text
 from megatron_msm.plan.speed import SpeedModel
 from megatron_msm.plan.weights import weights_of_rank
 from megatron_msm.train.planning import estimate
-from tests.unit.models.shapes import LLAMA_8B, LLAMA_70B, SMOLLM2_135M
+from tests.unit.models.shapes import LLAMA_8B, LLAMA_70B, QWEN3_8B, SMOLLM2_135M
 
 BF16 = Precision(2)
 LLAMA_70B_64_GPUS: dict[str, Any] = {"tensor": 4, "sequence": True, "virtual_pipeline": 5}
@@ -81,6 +82,21 @@ def test_weights_of_all_ranks_are_the_models() -> None:
     tied = [weights_of_rank(SMOLLM2_135M, ParallelConfig(pipeline=2), None, r) for r in range(2)]
     copy = SMOLLM2_135M.vocab_size * SMOLLM2_135M.hidden_size
     assert sum(stage.total for stage in tied) == SMOLLM2_135M.num_parameters + copy
+
+
+def test_experts_are_counted_and_dealt() -> None:
+    experts = ExpertShape(
+        num_experts=128, experts_per_token=8, ffn_hidden_size=768, normalize_weights=True
+    )
+    shape = QWEN3_8B.model_copy(update={"experts": experts, "qk_norm": True})
+    assert weights_of_rank(shape, ParallelConfig(), None, 0).total == shape.num_parameters
+    dealt = weights_of_rank(shape, ParallelConfig(data=8, expert=8), None, 0)
+    assert dealt.experts == shape.num_layers * 16 * 3 * shape.hidden_size * 768
+    # One expert's state is kept once: there are no copies to share it.
+    found = MemoryModel(shape, None, MemoryConfig(), BF16).of_rank(
+        ParallelConfig(data=8, expert=8), batch(4096, 64), 0
+    )
+    assert found.optimizer == 12 * (dealt.experts + (dealt.total - dealt.experts) / 8)
 
 
 def test_bytes_of_a_weight() -> None:
