@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_PART = 0xFFFF_FFFF
-_ROWS = 0xFFFF_FFFE
+from megatron_msm.data.interleaving import Interleaving
+from megatron_msm.data.random_streams import PART, ROWS, random_stream
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,18 @@ class PackOrder:
         self.total = available if total is None else min(total, available)
         self._first = np.cumsum([0, *(source.size for source in sources)])
         self._shuffles: dict[int, tuple[int, npt.NDArray[np.int64]]] = {}
-        self._source_of, self._visit_of = _interleave(self.sources, seed)
+        self._interleaved = Interleaving([source.total for source in sources], seed=seed)
 
     def __getitem__(self, position: int) -> int | None:
         """Return the packed sequence at `position`, or None past the end of the phase."""
         if position >= self.total:
             return None
-        source = int(self._source_of[position])
-        return int(self._first[source]) + self._pack(source, int(self._visit_of[position]))
+        source, visit = self._interleaved.visit_at(position)
+        return int(self._first[source]) + self._pack(source, visit)
 
     def visits_before(self, position: int) -> list[int]:
         """Return how often each source was visited before `position`."""
-        before = self._source_of[: min(position, self.total)]
-        counts = np.bincount(before, minlength=len(self.sources))
-        return [int(count) for count in counts]
+        return self._interleaved.visits_before(min(position, self.total))
 
     def first_visits(self, source: int, pass_index: int | None, count: int) -> list[int]:
         """Return the first packed sequences of a pass, numbered inside it; None is the part."""
@@ -95,39 +93,16 @@ class PackOrder:
         return int(self._shuffle(source, passes)[unfinished])
 
     def _shuffle(self, source: int, pass_index: int | None) -> npt.NDArray[np.int64]:
-        stream = _PART if pass_index is None else pass_index
+        stream = PART if pass_index is None else pass_index
         known = self._shuffles.get(source)
         if known is None or known[0] != stream:
             visits = self.sources[source]
             size = visits.part_packs if pass_index is None else visits.num_packs
-            known = stream, _random(self.seed, source, stream).permutation(size)
+            known = stream, random_stream(self.seed, source, stream).permutation(size)
             self._shuffles[source] = known
         return known[1]
 
 
 def row_order(num_rows: int, *, seed: int, source: int) -> npt.NDArray[np.int64]:
     """Return the order in which a source's rows are drawn when only some of them are."""
-    return _random(seed, source, _ROWS).permutation(num_rows)
-
-
-def _interleave(
-    sources: Sequence[Visits], seed: int
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
-    """Return the source of every position, and which visit to it that is."""
-    counts = [source.total for source in sources]
-    source_of = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
-    visit_of = np.concatenate([np.arange(count) for count in counts])
-    if len(counts) == 1:
-        return source_of, visit_of
-    place = [
-        (np.arange(count) + _random(seed, source, _ROWS - 1).random(count)) / count
-        for source, count in enumerate(counts)
-    ]
-    order = np.argsort(np.concatenate(place), kind="stable")
-    return source_of[order], visit_of[order]
-
-
-def _random(seed: int, source: int, stream: int) -> np.random.Generator:
-    """Return an independent generator for each (seed, source, stream)."""
-    key = np.array([seed % 2**64, (source << 32) + stream], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
+    return random_stream(seed, source, ROWS).permutation(num_rows)

@@ -1,10 +1,14 @@
 """The order of visits: nothing twice before all was seen once, and no state."""
 
 import itertools
+import time
 
+import numpy as np
 import pytest
 
+from megatron_msm.data.interleaving import Interleaving
 from megatron_msm.data.order import PackOrder, Visits
+from megatron_msm.data.random_streams import PLACES, random_stream
 
 TWO = [Visits(7, 30), Visits(5, 12, part_packs=2, num_passes=2)]
 
@@ -55,3 +59,32 @@ def test_seeds_and_sources_have_their_own_order() -> None:
     for one, other in itertools.combinations([*orders, second], 2):
         assert one != other
     assert orders[0] == [index for index in both if index < 50]
+
+
+@pytest.mark.parametrize("counts", [[5], [70_000, 30_000, 1], [0, 40_000, 3], [1, 1]])
+def test_the_mixture_is_the_sorted_one_that_it_stands_for(counts: list[int]) -> None:
+    places = [
+        (np.arange(count) + random_stream(3, source, PLACES).random(count)) / max(count, 1)
+        for source, count in enumerate(counts)
+    ]
+    order = np.argsort(np.concatenate(places), kind="stable")
+    source_of = np.repeat(np.arange(len(counts)), counts)[order]
+    visit_of = np.concatenate([np.arange(count) for count in counts])[order]
+    mixed = Interleaving(counts, seed=3)
+    found = [mixed.visit_at(position) for position in range(sum(counts))]
+    assert found == list(zip(source_of.tolist(), visit_of.tolist(), strict=True))
+    for position in (0, 1, sum(counts) // 2, sum(counts)):
+        before = np.bincount(source_of[:position], minlength=len(counts)).tolist()
+        assert mixed.visits_before(position) == before
+
+
+def test_a_start_at_step_one_million_is_immediate() -> None:
+    batch = 1024
+    total = 2_000_000 * batch
+    sources = [Visits(num_packs=50_000, total=total // 4 * 3), Visits(20_000, total // 4)]
+    started = time.process_time()
+    order = PackOrder(sources, seed=1)
+    first = 1_000_000 * batch
+    assert {order[first + place] is None for place in range(batch)} == {False}
+    assert order.visits_before(first)[0] == pytest.approx(first * 3 / 4, abs=2)
+    assert time.process_time() - started < 1
