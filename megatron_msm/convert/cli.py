@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from megatron_msm.errors import ConfigError
+
 app = typer.Typer(
     help="Convert between Hugging Face folders and Megatron checkpoints, and prove them equal.",
     no_args_is_help=True,
@@ -30,8 +32,17 @@ _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 @app.command("import")
 def import_command(
-    hf_dir: HfDir,
+    source: Annotated[
+        Path, typer.Argument(help="Hugging Face folder, or checkpoint.", show_default=False)
+    ],
     out: Annotated[Path, typer.Argument(help="Checkpoint folder to create.", show_default=False)],
+    hf: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with config and tokenizer, when SOURCE is a checkpoint of Megatron-LM, "
+            "Megatron-Bridge or NeMo 2."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Replace an import that is already there.")] = False,
     workers: Workers = 1,
     adapter: Annotated[
@@ -40,15 +51,22 @@ def import_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write HF_DIR's model as a Megatron checkpoint that loads under any parallel layout."""
-    from megatron_msm.convert.importing import import_hf
+    """Write SOURCE's model as a Megatron checkpoint that loads under any parallel layout."""
+    from megatron_msm.convert.importing import import_hf, import_megatron
     from megatron_msm.convert.progress import progress_bar
 
     started = time.monotonic()
     with progress_bar() as progress:
-        state = import_hf(
-            hf_dir, out, force=force, workers=workers, adapter=adapter, progress=progress
-        )
+        if hf is None:
+            state = import_hf(
+                source, out, force=force, workers=workers, adapter=adapter, progress=progress
+            )
+        elif adapter is not None:
+            raise ConfigError("--adapter: goes with a Hugging Face folder, not with --hf.")
+        else:
+            state = import_megatron(
+                source, hf, out, force=force, workers=workers, progress=progress
+            )
     num_bytes = sum(r.bytes for name, r in state.files.items() if name.endswith(".distcp"))
     result = {
         "checkpoint": str(out),

@@ -40,8 +40,8 @@ def check_hf_weights(
         raise CheckpointError(
             f"{folder}: the weights are not those of config.json ({shape.model_type}, "
             f"{shape.num_layers} layers)."
-            + _listed("Missing", missing)
-            + _listed("Not in the mapping", unexpected)
+            + listed("Missing", missing)
+            + listed("Not in the mapping", unexpected)
             + " Check that config.json and the weights belong together."
         )
     for name, size in expected.items():
@@ -72,14 +72,14 @@ def check_megatron_tensors(
     known = keys | {tensor.key for adapter in adapters for tensor in adapter.tensors}
     missing = [key for key in keys if key not in checkpoint.tensors]
     unexpected = [
-        key for key in checkpoint.tensors if key not in known and not _OPTIMIZER_KEY.match(key)
+        key for key in checkpoint.tensors if key not in known and not is_optimizer_key(key)
     ]
     if missing or unexpected:
         raise CheckpointError(
             f"{checkpoint.folder}: the checkpoint is not of the model in its hf/config.json "
             f"({shape.model_type}, {shape.num_layers} layers)."
-            + _listed("Missing", sorted(missing))
-            + _listed("Not in the mapping", unexpected)
+            + listed("Missing", sorted(missing))
+            + listed("Not in the mapping", unexpected)
             + " Give a checkpoint of that model."
         )
     for tensor in mapped:
@@ -101,14 +101,20 @@ def check_adapter_tensors(
     if missing:
         raise CheckpointError(
             f"{checkpoint.folder}: not the adapters of its msm_state.json."
-            + _listed("Missing", missing)
+            + listed("Missing", missing)
             + " The checkpoint is damaged; use another iteration."
         )
     for tensor in tensors:
         _check_size(checkpoint.folder, tensor.key, checkpoint.tensors[tensor.key].size, tensor.size)
 
 
-def _listed(title: str, names: Sequence[str]) -> str:
+def is_optimizer_key(key: str) -> bool:
+    """Return whether a checkpoint's tensor belongs to the optimizer."""
+    return _OPTIMIZER_KEY.match(key) is not None
+
+
+def listed(title: str, names: Sequence[str]) -> str:
+    """Return a sentence that lists the first names and counts all; empty for none."""
     if not names:
         return ""
     shown = ", ".join(names[:_NAMES_SHOWN])

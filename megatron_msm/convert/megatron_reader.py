@@ -68,7 +68,7 @@ class MegatronCheckpoint:
         Raises:
             CheckpointError: A shard is missing or damaged.
         """
-        region = self._read_region(tensor.key, tensor.offsets, tensor.lengths)
+        region = self.read_region(tensor.key, tensor.offsets, tensor.lengths)
         return region.reshape(tensor.size)
 
     def read(self, key: str) -> torch.Tensor:
@@ -78,9 +78,14 @@ class MegatronCheckpoint:
             CheckpointError: A shard is missing or damaged.
         """
         size = self.tensors[key].size
-        return self._read_region(key, (0,) * len(size), size)
+        return self.read_region(key, (0,) * len(size), size)
 
-    def _read_region(self, key: str, offsets: Size, lengths: Size) -> torch.Tensor:
+    def read_region(self, key: str, offsets: Size, lengths: Size) -> torch.Tensor:
+        """Read a part of a tensor: `lengths` values of each dimension from `offsets` on.
+
+        Raises:
+            CheckpointError: A shard is missing or damaged.
+        """
         info = self.tensors[key]
         region: torch.Tensor | None = None
         covered = 0

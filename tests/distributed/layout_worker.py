@@ -218,6 +218,37 @@ def joined(layout: ParallelConfig) -> Iterator[tuple[Any, Any]]:
     process_groups.shut_down()
 
 
+def save_as_it_is(jobs: list[tuple[ParallelConfig, Path, Path]]) -> None:
+    """Load each checkpoint under a layout and save it again: (layout, checkpoint, out)."""
+    for layout, checkpoint, out in jobs:
+        with joined(layout) as (runtime, ranks):
+            rank = load(layout, checkpoint, runtime, ranks)
+            _save(rank, rank.chunks, out)
+
+
+def save_as_megatron_lm(jobs: list[tuple[ParallelConfig, Path, Path]]) -> None:
+    """Load each checkpoint under a layout and save it with megatron-core's defaults.
+
+    So Megatron-LM does it: one tensor for all layers, `_extra_state` objects, nothing of ours.
+    """
+    from megatron.core import dist_checkpointing
+    from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+
+    for layout, checkpoint, out in jobs:
+        with joined(layout) as (runtime, ranks):
+            (chunk,) = load(layout, checkpoint, runtime, ranks).chunks
+            folder = iteration_folder(out, 30)
+            if ranks.rank == 0:
+                folder.mkdir(parents=True)
+                (out / "latest_checkpointed_iteration.txt").write_text("30")
+            torch.distributed.barrier()
+            dist_checkpointing.save(
+                {"model": chunk.sharded_state_dict(), "iteration": 30},
+                str(folder),
+                sharded_strategy=TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1),
+            )
+
+
 def save_mathematics(cases: list[Case]) -> None:
     """Write for each case what `_save_mathematics` writes, in one set of processes."""
     for case in cases:

@@ -61,8 +61,8 @@ def config_of(sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def tensors_of(sizes: Sizes, *, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Return every tensor of the model, random, named as transformers names them."""
+def sizes_of(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Return the size of every tensor, named and ordered as transformers does it."""
     q, kv = sizes.heads * sizes.head_dim, sizes.groups * sizes.head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (sizes.vocab, sizes.hidden)}
     for layer in range(sizes.layers):
@@ -81,10 +81,15 @@ def tensors_of(sizes: Sizes, *, seed: int = 0) -> dict[str, torch.Tensor]:
     shapes["model.norm.weight"] = (sizes.hidden,)
     if not sizes.tied:
         shapes["lm_head.weight"] = (sizes.vocab, sizes.hidden)
+    return shapes
+
+
+def tensors_of(sizes: Sizes, *, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return every tensor of the model, random."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: torch.randn(shape, generator=generator).mul(0.3).to(sizes.dtype)
-        for name, shape in shapes.items()
+        for name, shape in sizes_of(sizes).items()
     }
 
 
@@ -99,12 +104,7 @@ def write_hf_folder(
     """Write a complete folder; return its tensors."""
     sizes = sizes or Sizes()
     tensors = tensors_of(sizes, seed=seed) if tensors is None else tensors
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_bytes(orjson.dumps(config_of(sizes)))
-    for name, content in SMALL_FILES.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(content)
-    write_tokenizer(folder, sizes.vocab)
+    write_small_files(folder, sizes)
     if num_shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return tensors
@@ -118,6 +118,16 @@ def write_hf_folder(
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_bytes(orjson.dumps(index))
     return tensors
+
+
+def write_small_files(folder: Path, sizes: Sizes) -> None:
+    """Write everything but the weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_bytes(orjson.dumps(config_of(sizes)))
+    for name, content in SMALL_FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    write_tokenizer(folder, sizes.vocab)
 
 
 def write_tokenizer(folder: Path, vocab: int) -> None:

@@ -5,6 +5,7 @@ import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.distributed.checkpoint.filesystem import _StorageInfo
@@ -20,6 +21,8 @@ from torch.distributed.checkpoint.metadata import (
 from megatron_msm.convert.megatron_reader import MegatronCheckpoint
 from megatron_msm.formats.checkpoint_folder import (
     HF_FOLDER,
+    RUN_FILE,
+    LineageEntry,
     checkpoint_written_aside,
     publish_checkpoint,
     read_checkpoint_state,
@@ -34,7 +37,13 @@ def read_all(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 def write_trained(
-    imported: Path, out: Path, tensors: Mapping[str, torch.Tensor], *, num_shards: int = 1
+    imported: Path,
+    out: Path,
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    num_shards: int = 1,
+    lineage: LineageEntry | None = None,
+    run_yaml: str | None = None,
 ) -> None:
     """Write `tensors` as step 7 of a phase of the imported model.
 
@@ -42,14 +51,20 @@ def write_trained(
     """
     folder = resolve_checkpoint(imported)
     state = read_checkpoint_state(folder)
-    trained = state.model_copy(update={"phase": "midtrain", "iteration": 7, "files": {}})
+    changes: dict[str, Any] = {"phase": "midtrain", "iteration": 7, "files": {}}
+    if lineage is not None:
+        changes["lineage"] = (*state.lineage, lineage)
+    trained = state.model_copy(update=changes)
     with checkpoint_written_aside(out, 7) as tmp:
         shutil.copytree(folder / HF_FOLDER, tmp / HF_FOLDER)
-        _write_shards(tmp, tensors, num_shards)
+        write_shards(tmp, tensors, num_shards)
+        if run_yaml is not None:
+            (tmp / RUN_FILE).write_text(run_yaml)
         publish_checkpoint(tmp, out, trained)
 
 
-def _write_shards(folder: Path, tensors: Mapping[str, torch.Tensor], num_shards: int) -> None:
+def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor], num_shards: int) -> None:
+    """Write torch_dist files, each tensor cut along its rows."""
     contents = [bytearray() for _ in range(num_shards)]
     described: dict[str, TensorStorageMetadata | BytesStorageMetadata] = {
         "decoder.layers.0.mlp.linear_fc1._extra_state/shard_0_1": BytesStorageMetadata()

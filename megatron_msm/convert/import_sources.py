@@ -1,0 +1,115 @@
+"""Where an import takes its tensors from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from megatron_msm.convert.hf_weights import HfWeights
+from megatron_msm.convert.peft import PeftAdapter
+from megatron_msm.formats.checkpoint_folder import AdapterRecord, LineageEntry
+from megatron_msm.formats.files import sha256_of_file, sha256_of_json
+from megatron_msm.models.tensor_table import MappedTensor
+
+TensorList = Mapping[str, Mapping[str, object]]
+"""Content of hf/tensors.json: names, dtypes and sizes in the order in which export writes them."""
+
+
+class ImportSource(Protocol):
+    """A model whose tensors can be read one by one; can be pickled."""
+
+    @property
+    def adapter(self) -> AdapterRecord | None:
+        """The LoRA adapters that come with it."""
+        ...
+
+    @property
+    def adapter_tensors(self) -> Sequence[MappedTensor]:
+        """Their matrices."""
+        ...
+
+    def dtype_of(self, tensor: MappedTensor) -> torch.dtype:
+        """Return a dtype that holds the tensor exactly."""
+        ...
+
+    def read_mapped(self, tensor: MappedTensor) -> torch.Tensor:
+        """Read one tensor as Megatron has it."""
+        ...
+
+    def tensor_list(self) -> TensorList:
+        """Return what an export has to restore."""
+        ...
+
+    def lineage_entry(self) -> LineageEntry:
+        """Describe the source; reads and hashes its files."""
+        ...
+
+
+@dataclass(frozen=True)
+class HfSource:
+    """A Hugging Face folder."""
+
+    folder: Path
+    weights: HfWeights
+    left_out: Sequence[str]
+    """Tensors of the files that are not weights."""
+    peft: PeftAdapter | None = None
+    """An adapter of the model."""
+
+    @property
+    def adapter(self) -> AdapterRecord | None:
+        """The adapter's settings."""
+        return None if self.peft is None else self.peft.record
+
+    @property
+    def adapter_tensors(self) -> Sequence[MappedTensor]:
+        """The adapter's matrices."""
+        return () if self.peft is None else self.peft.tensors
+
+    def _weights_of(self, name: str) -> HfWeights:
+        if self.peft is not None and name in self.peft.weights.tensors:
+            return self.peft.weights
+        return self.weights
+
+    def dtype_of(self, tensor: MappedTensor) -> torch.dtype:
+        """Return the dtype that the parts are promoted to."""
+        first, *others = (self._weights_of(name).tensors[name].dtype for name in tensor.hf_names)
+        for other in others:
+            first = torch.promote_types(first, other)
+        return first
+
+    def read_mapped(self, tensor: MappedTensor) -> torch.Tensor:
+        """Read and fuse the parts."""
+        return tensor.fuse([self._weights_of(name).read(name) for name in tensor.hf_names])
+
+    def tensor_list(self) -> TensorList:
+        """Return the tensors in the order of the files."""
+        return list_of_weights(self.weights, left_out=self.left_out)
+
+    def lineage_entry(self) -> LineageEntry:
+        """Name the folder and hash its weights and config."""
+        hashes = {file.name: sha256_of_file(file) for file in self.weights.files}
+        config = sha256_of_file(self.folder / "config.json")
+        adapter = {} if self.peft is None else {"adapter_sha256": self.peft.sha256}
+        return LineageEntry(
+            stage="import",
+            identity=sha256_of_json([hashes, config, *adapter.values()]),
+            details={
+                "source": self.folder.resolve().name,
+                "weights_sha256": hashes,
+                "config_sha256": config,
+                "left_out_buffers": list(self.left_out),
+                **adapter,
+            },
+        )
+
+
+def list_of_weights(weights: HfWeights, *, left_out: Sequence[str] = ()) -> TensorList:
+    """Return names, dtypes and sizes in the order of the files."""
+    return {
+        name: {"dtype": str(info.dtype).removeprefix("torch."), "shape": list(info.size)}
+        for name, info in weights.tensors.items()
+        if name not in left_out
+    }
