@@ -28,6 +28,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 Measured = dict[str, float | str]
+# What Megatron-Bridge, which needs transformers 4, does not understand as transformers 5 writes it.
+_FOR_TRANSFORMERS_4 = {"rope_theta": 130000.0, "tokenizer_class": "PreTrainedTokenizerFast"}
 
 
 def write_model(folder: Path, num_layers: int) -> None:
@@ -58,11 +60,12 @@ def write_model(folder: Path, num_layers: int) -> None:
         eos_token_id=2,
     )
     config.save_pretrained(folder)
-    # transformers 4, which Megatron-Bridge needs, looks for it at the top.
-    content = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(content | {"rope_theta": 130000.0}))
     words = Tokenizer(WordLevel({f"w{i}": i for i in range(49152)}, unk_token="w0"))
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w2").save_pretrained(folder)
+    for name, field in (("config", "rope_theta"), ("tokenizer_config", "tokenizer_class")):
+        path = folder / f"{name}.json"
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {field: _FOR_TRANSFORMERS_4[field]}))
     shape = read_model_shape(folder)
     sizes = sorted(hf_tensors(table_for(shape).expand(shape)))
     layouts = [TensorLayout(name, torch.bfloat16, size) for name, size in sizes]

@@ -1,0 +1,184 @@
+"""Megatron-Bridge and mbridge for benchmarks/convert.py, made to run without a GPU.
+
+    PYTHON benchmarks/conversion_peers.py megatron-bridge|mbridge WORK
+
+PYTHON belongs to an environment of their own, made in November 2026 with Python 3.11:
+
+    pip install --no-deps megatron-bridge==0.3.1 mbridge==0.15.1
+    pip install megatron-core==0.16.1 torch transformers==4.57.6 omegaconf einops
+
+Both need GPU packages at import (Transformer Engine, triton); empty modules stand for them, and
+megatron-core's local layer spec for Transformer Engine's. Each step prints one JSON line.
+"""
+
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import sys
+import time
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_ABSENT = ("transformer_engine", "triton", "mamba_ssm", "causal_conv1d", "flash_attn")
+
+
+def _accept(self: object, *args: object, **kwargs: object) -> None:
+    """Take whatever a constructor or decorator is given."""
+
+
+class _Placeholder(type):
+    """A class that has every attribute; only looked at, never used."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Placeholder(name, (), {"__init__": _accept})
+
+    def __or__(cls, other: Any) -> Any:
+        return cls
+
+    def __ror__(cls, other: Any) -> Any:
+        return cls
+
+
+class _EmptyModule(types.ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Placeholder(name, (), {"__init__": _accept})
+
+
+class _AbsentPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(
+        self, name: str, path: object, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name.split(".")[0] in _ABSENT:
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        module = _EmptyModule(spec.name)
+        module.__path__ = []
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        pass
+
+
+def start_megatron() -> Callable[[Any], Any]:
+    """Join a process group of one rank; return the function that makes a CPU layer spec."""
+    # Before the placeholders: megatron-core is to see that Transformer Engine is absent.
+    import megatron.core.models.gpt.gpt_layer_specs as specs
+    import megatron.core.models.gpt.gpt_model
+    import megatron.core.optimizer  # noqa: F401
+    import torch
+    from megatron.core import parallel_state, tensor_parallel
+
+    sys.meta_path.append(_AbsentPackages())
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from megatron_msm.runtime import cpu_redirects
+
+    cpu_redirects.install()
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29577", RANK="0", WORLD_SIZE="1")
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1)
+    parallel_state.initialize_model_parallel(create_gloo_process_groups=False)
+    tensor_parallel.model_parallel_cuda_manual_seed(1)
+    return lambda *args, **kwargs: specs.get_gpt_layer_local_spec(normalization="RMSNorm")
+
+
+def megatron_bridge(work: Path) -> None:
+    """Import into a model, and export it."""
+    import torch
+
+    local_spec = start_megatron()
+    from megatron.bridge import AutoBridge
+    from megatron.core.process_groups_config import ProcessGroupCollection
+
+    with _step("import"):
+        bridge = AutoBridge.from_hf_pretrained(str(work / "hf"), torch_dtype=torch.bfloat16)
+        provider = bridge.to_megatron_provider(load_weights=False)
+        for name, value in {
+            "transformer_layer_spec": local_spec,
+            "persist_layer_norm": False,
+            "masked_softmax_fusion": False,
+            "bias_activation_fusion": False,
+            "bias_dropout_fusion": False,
+            "apply_rope_fusion": False,
+            "gradient_accumulation_fusion": False,
+            "use_cpu_initialization": True,
+            "perform_initialization": False,
+            "params_dtype": torch.bfloat16,
+            "bf16": True,
+        }.items():
+            setattr(provider, name, value)
+        provider.finalize()
+        provider._pg_collection = ProcessGroupCollection.use_mpu_process_groups()
+        model = [provider.provide().to(torch.bfloat16)]
+        bridge.load_hf_weights(model)
+    with _step("export"):
+        bridge.save_hf_pretrained(model, str(work / "bridge"))
+        os.sync()
+
+
+def mbridge(work: Path) -> None:
+    """Import into a model, and export it."""
+    local_spec = start_megatron()
+    from mbridge import AutoBridge
+    from mbridge.core import llm_bridge
+    from mbridge.core.bridge import Bridge
+
+    llm_bridge.get_gpt_decoder_block_spec = local_spec
+    named = Bridge._weight_name_mapping_mcore_to_hf
+
+    def with_names_of_fused_norms(self: Any, name: str) -> Any:
+        for local, fused in (
+            (".input_layernorm.", ".self_attention.linear_qkv.layer_norm_"),
+            (".pre_mlp_layernorm.", ".mlp.linear_fc1.layer_norm_"),
+        ):
+            name = name.replace(local, fused)
+        return named(self, name)
+
+    Bridge._weight_name_mapping_mcore_to_hf = with_names_of_fused_norms
+    with _step("import"):
+        bridge = AutoBridge.from_pretrained(str(work / "hf"))
+        bridge.config.persist_layer_norm = False
+        bridge.config.use_cpu_initialization = True
+        model = bridge.get_model(weight_path=str(work / "hf"))
+    with _step("export"):
+        bridge.save_weights(model, str(work / "mbridge"))
+        os.sync()
+
+
+class _step:
+    """Print time and peak memory of a block."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        if self.name == "import":
+            _step.before_kib = _status_kib("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        self.started = time.perf_counter()
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if error is None:
+            seconds = time.perf_counter() - self.started
+            mib = (_status_kib("VmHWM") - _step.before_kib) / 1024
+            row = {"step": self.name, "seconds": seconds, "mib": mib}
+            sys.stdout.write(json.dumps(row) + "\n")
+            sys.stdout.flush()
+
+
+def _status_kib(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    {"megatron-bridge": megatron_bridge, "mbridge": mbridge}[sys.argv[1]](Path(sys.argv[2]))
