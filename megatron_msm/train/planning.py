@@ -56,8 +56,9 @@ def _num_steps(config: RunConfig) -> Mapping[str, int | None]:
 
 def _steps_of_phase(phase: PhaseConfig, *, seed: int) -> int | None:
     """Return the optimizer steps, None when they depend on a dataset that is not there yet."""
-    if phase.duration.steps is not None:
-        return phase.duration.steps
+    steps = phase.duration.num_steps(phase.tokens_per_step)
+    if steps is not None:
+        return steps
     prefixes = [source.prefix for source in phase.data.all_sources]
     if not all(dataset_file(prefix, _INDEX_SUFFIX).exists() for prefix in prefixes):
         return None

@@ -26,6 +26,7 @@ from megatron_msm.models.adapter_sizes import num_adapter_parameters
 from megatron_msm.models.architecture import ModelShape, read_model_shape
 from megatron_msm.models.batch_shape import batch_shape
 from megatron_msm.models.layout import check_layout
+from megatron_msm.plan.weights import weights_of_rank
 from megatron_msm.train.adapter import check_adapter
 from megatron_msm.train.schedule import check_schedule
 from megatron_msm.train.trackers import check_wandb
@@ -211,6 +212,7 @@ def describe(plan: RunPlan) -> list[str]:
         f"model      {plan.shape.model_type}, {plan.shape.num_layers} layers, hidden "
         f"{plan.shape.hidden_size}, from {plan.base_folder}",
         f"layout     {plan.config.parallel.summary}, {plan.config.runtime.precision}",
+        f"weights    {_weights_of_ranks(plan)} on each rank",
     ]
     if plan.config.lora is not None:
         lora, trainable = plan.config.lora, num_adapter_parameters(plan.shape, plan.config.lora)
@@ -219,15 +221,26 @@ def describe(plan: RunPlan) -> list[str]:
             f"{trainable:,} trainable parameters beside {plan.shape.num_parameters:,} frozen ones"
         )
     for phase in plan.phases:
-        lines += _describe_phase(phase)
+        lines += _describe_phase(phase, plan.config.num_microbatches(phase.config))
     return lines
 
 
-def _describe_phase(phase: PhasePlan) -> list[str]:
+def _weights_of_ranks(plan: RunPlan) -> str:
+    parallel = plan.config.parallel
+    counts = {
+        weights_of_rank(plan.shape, parallel, plan.config.lora, rank).total
+        for rank in range(parallel.pipeline)
+    }
+    lowest, highest = min(counts), max(counts)
+    return f"{highest:,}" if lowest == highest else f"{lowest:,} to {highest:,}"
+
+
+def _describe_phase(phase: PhasePlan, num_microbatches: int) -> list[str]:
     config, accounts = phase.config, account(phase.blend)
     lines = [
         f"{config.name:<10} {phase.num_steps} steps of {config.global_batch_size} x "
-        f"{config.seq_length} positions: {phase.processed_tokens:,} processed tokens, "
+        f"{config.seq_length} = {config.tokens_per_step:,} positions ({num_microbatches} micro "
+        f"batches on each rank): {phase.processed_tokens:,} processed tokens, "
         f"{sum(a.loss_tokens for a in accounts):,} with loss"
     ]
     for source, drawn in zip(phase.dataset.sources, accounts, strict=True):

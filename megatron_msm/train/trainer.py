@@ -5,6 +5,7 @@ its newest checkpoint. Midtraining and SFT are two configurations of this loop.
 """
 
 import contextlib
+import sys
 import time
 
 import torch
@@ -13,10 +14,12 @@ from megatron_msm.config.load import dump_config
 from megatron_msm.errors import PreemptedError
 from megatron_msm.formats.checkpoint_folder import RUN_FILE, CheckpointState
 from megatron_msm.formats.files import write_text_atomic
+from megatron_msm.models.gpus import gpu_of_device
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.runtime.versions import installed_versions
 from megatron_msm.train.adapter import adapter_record
+from megatron_msm.train.expected import expected_lines
 from megatron_msm.train.guard import NonFiniteGuard
 from megatron_msm.train.metrics import MetricsWriter, StepMetrics
 from megatron_msm.train.origin import verified_start
@@ -26,6 +29,7 @@ from megatron_msm.train.profiling import profiled
 from megatron_msm.train.progress import ProgressBar
 from megatron_msm.train.reporting import StepReport
 from megatron_msm.train.resume import PhaseStart
+from megatron_msm.train.run_record import record_start
 from megatron_msm.train.saving import CheckpointSaver
 from megatron_msm.train.step import settle_weights
 from megatron_msm.train.stop import StopSignal, agree_to_stop
@@ -57,9 +61,20 @@ class Trainer:
         if self.is_writer:
             self.out.mkdir(parents=True, exist_ok=True)
             write_text_atomic(self.out / RUN_FILE, self.run_yaml)
+        is_first = True
         while (start := verified_start(self.plan)) is not None:
+            if self.is_writer and is_first:
+                self._tell(start)
+            is_first = False
             model = PhaseModel(self.plan, start, self.runtime, self.ranks)
             PhaseRun(self, start, model).train()
+
+    def _tell(self, start: PhaseStart) -> None:
+        """Record the start, and say what to expect on a GPU that is known."""
+        record_start(self.plan, start)
+        gpu = gpu_of_device(torch.cuda.get_device_name()) if self.runtime.is_cuda else None
+        if gpu is not None:
+            sys.stderr.write("".join(f"{line}\n" for line in expected_lines(self.plan, gpu)))
 
     def must_stop(self) -> bool:
         """Return whether any rank was told to stop; called by all ranks alike."""

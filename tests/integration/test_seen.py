@@ -120,6 +120,19 @@ def test_trackers_and_metrics_have_each_step_once_after_a_kill(
     rank.join()
     assert train(folder, *SETTINGS) == 0, output(folder)
     assert_same_result(folder, finished)
+    starts = [
+        orjson.loads(line) for line in (folder / "train" / "starts.jsonl").read_bytes().splitlines()
+    ]
+    assert [(start["phase"], start["after_step"]) for start in starts] == [
+        ("midtrain", 0),
+        ("midtrain", 5),
+    ]
+    manifest = orjson.loads((folder / "data" / "docs.manifest.json").read_bytes())
+    assert starts[1]["base"]["tokenizer_sha256"] == manifest["tokenizer_sha256"]
+    assert starts[1]["from_checkpoint"]["folder"].endswith("midtrain/iter_0000005")
+    assert starts[0]["from_checkpoint"]["identity"] == starts[0]["base"]["identity"]
+    assert set(starts[1]["phases"][0]["data"]) == {"data/docs", "data/more"}
+    assert starts[1]["versions"]["megatron-core"]
     for phase in ("midtrain", "sft"):
         events = EventAccumulator(str(folder / "train" / "tensorboard" / phase), {"scalars": 0})
         events.Reload()

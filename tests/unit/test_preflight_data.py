@@ -1,5 +1,6 @@
 """What preflight says and refuses about data, and which rows a step sees."""
 
+import re
 from pathlib import Path
 
 import orjson
@@ -14,6 +15,8 @@ from megatron_msm.config.run import RunConfig
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.data.batch import MicroBatch, micro_batches_of_step
 from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.models.gpus import gpu_named
+from megatron_msm.train.expected import expected_lines
 from megatron_msm.train.preflight import RunPlan, describe, plan_run
 from tests.tiny import write_tiny_llama
 from tests.unit.data_prep.prep_cases import (
@@ -64,6 +67,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plan(folder: Path, *overrides: str) -> RunPlan:
     return plan_run(load_config(folder / "run.yaml", RunConfig, overrides))
+
+
+def test_the_summary_has_the_numbers_of_a_step_and_of_a_rank(folder: Path) -> None:
+    lines = describe(plan(folder, "parallel.pipeline=2", "phases.midtrain.micro_batch_size=2"))
+    # Embedding and half of the layers; the last stage has a copy of the tied embedding and a norm.
+    (weights,) = (line for line in lines if line.startswith("weights"))
+    lowest, highest = re.findall(r"[\d,]+", weights)
+    assert int(highest.replace(",", "")) == int(lowest.replace(",", "")) + 48
+    assert any("(2 micro batches on each rank)" in line for line in lines)
+
+
+def test_what_to_expect_on_a_known_gpu(folder: Path) -> None:
+    memory, times = expected_lines(plan(folder), gpu_named("h100"))
+    assert re.search(r"expected   \d+\.\d GiB on the fullest rank \(H100", memory)
+    assert re.search(r"midtrain .* s a step, sft .* s a step; .* hours in all", times)
 
 
 def test_every_source_is_accounted_for(folder: Path) -> None:
