@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,24 @@ def test_an_interrupted_export_is_not_visible(
     assert not (tmp_path / "new").exists()
     assert (tmp_path / "back" / EXPORT_FILE).read_bytes() == before
     assert (tmp_path / "back" / "model.safetensors").exists()
+
+
+def test_a_killed_export_leaves_no_folder(checkpoint: Path, tmp_path: Path) -> None:
+    """SIGKILL while the weights are written, as the kernel does it when memory is short."""
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from megatron_msm.convert import exporting\n"
+        "exporting.write_index = lambda *args: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "exporting.export_hf(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+    )
+    command = [sys.executable, "-c", program, str(checkpoint), str(tmp_path / "back")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert (tmp_path / ".tmp-back" / "model.safetensors").exists()
+    assert not (tmp_path / "back").exists()
+    export_hf(checkpoint, tmp_path / "back")
+    assert (tmp_path / "back" / EXPORT_FILE).exists()
+    assert not (tmp_path / ".tmp-back").exists()
 
 
 def test_remains_of_a_killed_export_are_written_over(checkpoint: Path, tmp_path: Path) -> None:
