@@ -111,7 +111,7 @@ class _Builder:
     def _docs(self, model: str, spec: str, files: tuple[Path, ...]) -> Stage:
         tokenizer = self._model(model)
         documents = [self.inputs.read(self.inputs.path(path)) for path in files]
-        reads = (*documents, self.inputs.read(tokenizer / "tokenizer.json"))
+        reads = (*documents, *self.inputs.tokenizer(tokenizer))
         paths = [str(read.path) for read in documents]
         arguments = ("prep", "docs", *paths, "--tokenizer", str(tokenizer), "--out", f"{OUT}/data")
         whole = Stage(
@@ -130,7 +130,7 @@ class _Builder:
         length = str(int(self.grid.sft["seq_length"]) + 1)
         reads = [self.inputs.read(self.inputs.path(path)) for path in files]
         chats = [str(read.path) for read in reads]
-        reads += [self.inputs.read(path) for path in self.inputs.tokenizer_files(tokenizer)]
+        reads += self.inputs.tokenizer(tokenizer)
         arguments = ["prep", "chats", *chats, "--tokenizer", str(tokenizer)]
         return Stage(
             kind="prep",

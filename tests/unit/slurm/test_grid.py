@@ -119,6 +119,18 @@ def test_stages_are_shared(grid_file: Path) -> None:
     assert config.count("/data\n") == 2  # the AFT set and the instruction mix
 
 
+def test_a_change_in_the_tokenizers_settings_prepares_anew(grid_file: Path) -> None:
+    def prepared() -> set[str]:
+        stages = in_order(built(grid_file).final_stages())
+        return {stage.identity for stage in stages if stage.kind == "prep"}
+
+    before = prepared()
+    path = grid_file.parent / "hf" / "tokenizer_config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "eos_token": "<|other|>"}))
+    assert not before & prepared()
+
+
 def test_varied_field_makes_arms_and_unmatched_ones_are_named(grid_file: Path) -> None:
     experiment = built(grid_file, "vary={midtrain.duration.steps: [10, 20]}")
     assert "base+msm(a)[steps=20]" in names(experiment)
