@@ -23,7 +23,7 @@ Event = Literal[
     "finished before", "running", "done", "failed", "not run", "queued", "waits already"
 ]
 OnEvent = Callable[[Stage, Event, str], None]
-_POLL_S = 1.0
+_POLL_S = 2.0
 
 
 def stage_job(root: Path, stage: Stage, site: SiteConfig) -> Job:
