@@ -8,17 +8,19 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import orjson
-from filelock import SoftFileLock
+from filelock import SoftFileLock, Timeout
 
 from megatron_msm.config.section import Section
 from megatron_msm.formats.files import write_json_atomic
 
 _FILE = "submitted.json"
+_PATIENCE_S = 10
 
 
 class Submitted(Section):
@@ -64,10 +66,21 @@ def write_submitted(folder: Path, submitted: Submitted) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; waits for another holder."""
+    """Hold the folder's lock; waits for another holder, and says so when it takes long."""
     folder.mkdir(parents=True, exist_ok=True)
-    with SoftFileLock(str(folder / ".lock"), poll_interval=0.2):
+    lock = SoftFileLock(str(folder / ".lock"), poll_interval=0.2)
+    try:
+        lock.acquire(timeout=_PATIENCE_S)
+    except Timeout:
+        sys.stderr.write(
+            f"waiting    for {lock.lock_file}, held by process {lock.pid} of the host named in it; "
+            "remove it if that process is gone\n"
+        )
+        lock.acquire(timeout=-1)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _runs_here(job_id: str, logs: Path) -> bool:

@@ -14,6 +14,7 @@ from slurm.run_graph import run_here
 from slurm.site import StageKind
 from slurm.stage import OUT, Stage, in_order
 from slurm.stage_record import Read, check_inputs, is_finished, record_outputs
+from slurm.submitted import locked
 
 
 def outside(path: Path) -> Read:
@@ -180,3 +181,20 @@ def test_two_runs_at_once_share_the_work_and_a_failure_stops_only_its_dependants
     stages = in_order(choices_graph(tmp_path)[1:])
     assert run_here(tmp_path, stages, lambda s, event, d: events.append(event), LocalBackend())
     assert events == ["finished before"] * 2
+
+
+def test_lock_of_a_killed_client_is_taken_over(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from slurm.submitted import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
+    )
+    client = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert client.stdout is not None
+    assert client.stdout.readline() == "held\n"
+    client.kill()
+    client.wait()
+    with locked(tmp_path):
+        assert (tmp_path / ".lock").exists()
+    assert not (tmp_path / ".lock").exists()
