@@ -14,7 +14,7 @@ from slurm.run_graph import job_folder
 from slurm.stage_record import StageRecord, read_done, read_stage
 from slurm.submitted import Submitted, read_submitted
 
-State = Literal["finished", "running", "queued", "failed", "blocked", "not started"]
+State = Literal["finished", "running", "queued", "stopped", "failed", "blocked", "not started"]
 _METRICS = "metrics.jsonl"
 _STEPS_FOR_ETA = 20
 
@@ -83,10 +83,19 @@ def _status(
         return StageStatus(
             **known, **progress, state="queued" if waits else "running", detail=detail
         )
+    if _was_stopped(queued, attempts):
+        return StageStatus(**known, state="stopped", detail="run the experiment again to go on")
     return StageStatus(**known, **_failure(queued, attempts), state="failed")
 
 
-_BROKEN: tuple[State, ...] = ("failed", "blocked")
+_BROKEN: tuple[State, ...] = ("failed", "blocked", "stopped")
+
+
+def _was_stopped(queued: QueuedJob | None, attempts: Sequence[Attempt]) -> bool:
+    """Whether somebody ended the job, and nothing is wrong with it."""
+    if queued is not None and queued.state == "CANCELLED":
+        return True
+    return bool(attempts) and attempts[-1].kind in ("preempted", "time-limit")
 
 
 def _live_detail(queued: QueuedJob | None, attempts: Sequence[Attempt]) -> str:

@@ -87,3 +87,4 @@ def test_graph_on_slurm_with_a_failing_stage_and_two_clients(
     stopped = msm("experiment", "cancel", "grid.yaml", cwd=folder)
     assert stopped.stdout.count("cancelled") > 0
     wait_for(has_ended, 60)
+    assert {s["state"] for s in statuses(folder).values()} == {"finished", "stopped", "blocked"}
