@@ -83,3 +83,18 @@ class ScheduleConfig(Section):
         if self.kind != "wsd" and any(value is not None for value in decay):
             raise ValueError(f"only kind wsd has a decay of its own length; kind is {self.kind}")
         return self
+
+
+class LossSpikeConfig(Section):
+    """Going back past a loss spike, and on without the data that led to it.
+
+    The weights return to the newest interval checkpoint; the training goes on with the step after
+    the spike, so the data between is not seen by the weights that remain.
+    """
+
+    above_nats: Annotated[float, Field(gt=0)]
+    """A step is a spike when its loss exceeds the mean of the steps before by more than this."""
+    window_steps: PositiveInt = 50
+    """How many steps before; with fewer, and before the first checkpoint, nothing is a spike."""
+    max_rollbacks: PositiveInt = 3
+    """The run stops at the next spike after so many in the phase."""

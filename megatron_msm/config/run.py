@@ -14,7 +14,12 @@ from megatron_msm.config.data import DataConfig
 from megatron_msm.config.logging import LoggingConfig, ValidationConfig
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.memory import MemoryConfig
-from megatron_msm.config.optimization import DurationConfig, OptimizerConfig, ScheduleConfig
+from megatron_msm.config.optimization import (
+    DurationConfig,
+    LossSpikeConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.config.section import PositiveInt, Section
@@ -46,6 +51,8 @@ class PhaseConfig(Section):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    loss_spike: LossSpikeConfig | None = None
+    """Left out: a loss spike changes nothing."""
     validation: ValidationConfig | None = None
     """Left out: no validation."""
 

@@ -83,6 +83,11 @@ class CheckpointState(BaseModel):
     """Steps of the phase that changed nothing because loss or gradient was not finite."""
     skipped_in_a_row: int = 0
     """Of them the last ones, without a good step since."""
+    recent_losses: tuple[float, ...] = ()
+    """Of the steps before, where loss spikes are looked for."""
+    rollbacks: tuple[tuple[int, int], ...] = ()
+    """Loss spikes of the phase that were gone back from: the step returned to, and the spike's;
+    the steps between, the spike's included, are not in the weights."""
     config_sha256: str | None = None
     """Hash of the resolved phase configuration that wrote it; resuming asks for the same."""
     architecture: str

@@ -33,6 +33,8 @@ class StepMetrics(BaseModel):
     """Global norm before clipping; left out when not finite."""
     skipped_steps: int = Field(alias="optim/skipped_steps")
     """Steps of the phase so far that changed nothing, because loss or gradient was not finite."""
+    rolled_back_to: int | None = Field(default=None, alias="optim/rolled_back_to_step")
+    """This step was a loss spike: its update and those since the given step were undone."""
     loss_tokens: int = Field(alias="tokens/loss")
     """Unmasked tokens of the step."""
     processed_tokens: int = Field(alias="tokens/processed")

@@ -39,6 +39,17 @@ def verified_start(plan: RunPlan) -> PhaseStart | None:
     return None
 
 
+def verify_origin(saved: SavedCheckpoint) -> None:
+    """Verify a checkpoint's content, on all ranks alike.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    problem = _verify_together(saved)
+    if problem is not None:
+        raise CheckpointError(problem)
+
+
 def _verify_together(saved: SavedCheckpoint) -> str | None:
     """Return what is wrong with the checkpoint, the same on all ranks, or None."""
     problem: str | None = None

@@ -17,7 +17,7 @@ from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.train.checkpoint import load_checkpoint
 from megatron_msm.train.preflight import RunPlan
 from megatron_msm.train.replicas import check_replicas
-from megatron_msm.train.resume import PhaseStart
+from megatron_msm.train.resume import PhaseStart, SavedCheckpoint
 from megatron_msm.train.schedule import learning_rate
 from megatron_msm.train.step import (
     StepResult,
@@ -59,6 +59,11 @@ class PhaseModel:
             load_checkpoint(start.origin.folder, self.chunks, self.optimizer)
         check_replicas(self.chunks, ranks)
         self.groups = LossGroups(self._phase.dataset, run.logging.loss_by)
+
+    def load_again(self, saved: SavedCheckpoint) -> None:
+        """Put back weights and optimizer state of one of the phase's checkpoints."""
+        load_checkpoint(saved.folder, self.chunks, self.optimizer)
+        check_replicas(self.chunks, self._ranks)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""

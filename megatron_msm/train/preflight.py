@@ -168,6 +168,8 @@ def _phase_identity(
     data = [manifest.sha256 for manifest in dataset.manifests]
     amounts = [source.amounts for source in phase.data.all_sources]
     packing = phase.data.packing.model_dump(mode="json")
+    if phase.loss_spike is not None:  # goes back to a checkpoint
+        settings["save_interval_steps"] = phase.checkpoint.save_interval_steps
     lora = config.lora and config.lora.model_dump(mode="json")
     precision = config.runtime.model_dump(mode="json", include={"dtype", "fp8"})
     return sha256_of_json([settings, data, amounts, packing, seed, precision, lora])

@@ -12,7 +12,12 @@ import torch
 
 from megatron_msm.config.load import dump_config
 from megatron_msm.errors import PreemptedError
-from megatron_msm.formats.checkpoint_folder import RUN_FILE, CheckpointState
+from megatron_msm.formats.checkpoint_folder import (
+    RUN_FILE,
+    CheckpointState,
+    iteration_folder,
+    read_checkpoint_state,
+)
 from megatron_msm.formats.files import write_text_atomic
 from megatron_msm.models.gpus import gpu_of_device
 from megatron_msm.runtime.device import Runtime
@@ -20,15 +25,15 @@ from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.runtime.versions import installed_versions
 from megatron_msm.train.adapter import adapter_record
 from megatron_msm.train.expected import expected_lines
-from megatron_msm.train.guard import NonFiniteGuard
+from megatron_msm.train.guard import StepGuard
 from megatron_msm.train.metrics import MetricsWriter, StepMetrics
-from megatron_msm.train.origin import verified_start
+from megatron_msm.train.origin import verified_start, verify_origin
 from megatron_msm.train.phase_model import PhaseModel
 from megatron_msm.train.preflight import RunPlan
 from megatron_msm.train.profiling import profiled
 from megatron_msm.train.progress import ProgressBar
 from megatron_msm.train.reporting import StepReport
-from megatron_msm.train.resume import PhaseStart
+from megatron_msm.train.resume import PhaseStart, SavedCheckpoint
 from megatron_msm.train.run_record import record_start
 from megatron_msm.train.saving import CheckpointSaver
 from megatron_msm.train.step import settle_weights
@@ -88,7 +93,7 @@ class PhaseRun:
         self._trainer, self._start, self._model = trainer, start, model
         self._phase = start.phase
         self._config = start.phase.config
-        self._guard = NonFiniteGuard(start)
+        self._guard = StepGuard(start)
         self._report = StepReport(trainer.plan, self._phase, trainer.runtime, model.groups.names)
         self._saver = CheckpointSaver(
             trainer.out / self._config.name,
@@ -131,7 +136,19 @@ class PhaseRun:
         row = self._report.line(
             step, self._model.learning_rate(step), result, times, self._guard.skipped_steps
         )
-        return row.model_copy(update={"save_s": self._save_s})
+        target = self._guard.step_to_return_to(step, result)
+        if target is not None:
+            self._go_back(target, step)
+        return row.model_copy(update={"save_s": self._save_s, "rolled_back_to": target})
+
+    def _go_back(self, target: int, step: int) -> None:
+        """Load the checkpoint of step `target` again; the training goes on after `step`."""
+        self._saver.finish()
+        folder = iteration_folder(self._trainer.out / self._config.name, target)
+        saved = SavedCheckpoint(folder, read_checkpoint_state(folder))
+        verify_origin(saved)
+        self._model.load_again(saved)
+        self._guard.went_back(saved.state, step)
 
     def _save_if_due(self, num_done: int, metrics: MetricsWriter | None, bar: ProgressBar) -> None:
         must_stop = self._trainer.must_stop()
@@ -168,8 +185,7 @@ class PhaseRun:
                 "phase": config.name,
                 "phase_complete": num_done == phase.num_steps,
                 "consumed_packs": min(num_done * config.global_batch_size, phase.total_packs),
-                "skipped_steps": self._guard.skipped_steps,
-                "skipped_in_a_row": self._guard.in_a_row,
+                **self._guard.memory(),
                 "config_sha256": phase.config_sha256,
                 "adapter": adapter_record(self._trainer.plan.config.lora),
                 "lineage": self._start.lineage,
