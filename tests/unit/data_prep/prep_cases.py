@@ -1,6 +1,6 @@
 """Small corpora, and preparing them in one line."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,16 @@ def conversations(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def prepare_docs(inputs: list[Path], tokenizer: Path, out: Path, **options: Any) -> Prepared:
+def prepare_docs(
+    inputs: list[Path],
+    tokenizer: Path,
+    out: Path,
+    on_slow: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Prepared:
     """Run `msm prep docs`."""
-    return prepare_documents(inputs, DocumentOptions(tokenizer=tokenizer, out=out, **options))
+    chosen = DocumentOptions(tokenizer=tokenizer, out=out, **options)
+    return prepare_documents(inputs, chosen, on_slow=on_slow)
 
 
 def prepare_talks(inputs: list[Path], tokenizer: Path, out: Path, **options: Any) -> Prepared:
