@@ -48,15 +48,17 @@ def chat_outcomes(chat: Chat, encoders: Encoders, shape: Shape) -> Iterator[Outc
         return
     is_truncated = shape.overlong == "truncate" and parts != [whole]
     for place, row in enumerate(encoded):
+        utf8 = row.text.encode()
         provenance = provenance_row(
             chat.line,
             chat.carried,
             text=row.text,
-            utf8=row.text.encode(),
+            utf8=utf8,
             num_tokens=len(row.tokens),
         )
         overlong: RowOverlong = "continued" if place else "truncated" if is_truncated else None
-        yield Row(row.tokens, provenance, row.mask, overlong)
+        lost = encoders.wanted.files.num_lost_bytes(utf8)
+        yield Row(row.tokens, provenance, row.mask, overlong, lost_bytes=lost)
 
 
 class _Form:

@@ -48,7 +48,7 @@ class ChatEncoder:
     """
 
     def __init__(self, files: TokenizerFiles, renderer: ChatRenderer) -> None:
-        self._files = files
+        self.files = files
         self._renderer = renderer
         self._ids = {**files.control_tokens, **renderer.written_tokens}
         self._tokenizer: Any = load_tokenizer(files, control_tokens_as_text=False)
@@ -127,10 +127,10 @@ class ChatEncoder:
             raise RejectLineError(
                 f"the template writes {written} control tokens, but the tokens contain {found}"
             )
-        bos = self._files.bos_id
+        bos = self.files.bos_id
         if bos is not None and list(pieces.ids[:2]) == [bos, bos]:
             raise RejectLineError(
-                f"it begins with two {self._files.bos_token}: take it out of the content"
+                f"it begins with two {self.files.bos_token}: take it out of the content"
             )
 
     def _mark_turn(

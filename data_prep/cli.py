@@ -278,6 +278,11 @@ def _report(prepared: "Prepared", *, as_json: bool) -> None:
     num_rejects = counts.rejected - counts.overlong_dropped
     if num_rejects:
         typer.echo(f"  {num_rejects:,} lines rejected: {prefix}.rejects.jsonl says why")
+    if counts.lost_bytes:
+        typer.echo(
+            f"  warning: the tokenizer has no token for {counts.lost_bytes:,} bytes of the text "
+            "(rare characters), and leaves them out"
+        )
     if counts.blank:
         typer.echo(f"  {counts.blank:,} blank lines skipped")
     for name in columns_without_values(

@@ -63,6 +63,7 @@ class DatasetWriter:
         self._overlong_dropped = 0
         self._overlong_truncated = 0
         self._extra_rows = 0
+        self._lost_bytes = 0
 
     @property
     def num_rejects(self) -> int:
@@ -82,6 +83,7 @@ class DatasetWriter:
             extra_rows=self._extra_rows,
             tokens=self._tokens.num_tokens,
             trained_tokens=self._trained_tokens,
+            lost_bytes=self._lost_bytes,
         )
 
     def add_block(self, block: EncodedBlock, *, num_lines: int) -> None:
@@ -107,6 +109,7 @@ class DatasetWriter:
         self._overlong_dropped += block.num_dropped
         self._overlong_truncated += block.num_truncated
         self._extra_rows += block.num_continued
+        self._lost_bytes += block.num_lost_bytes
 
     def add_rejects(self, rejects: Iterable[Reject], counts: Counts) -> None:
         """Append what a finished dataset has besides its rows."""
@@ -117,6 +120,7 @@ class DatasetWriter:
         self._overlong_dropped += counts.overlong_dropped
         self._overlong_truncated += counts.overlong_truncated
         self._extra_rows += counts.extra_rows
+        self._lost_bytes += counts.lost_bytes
 
     def publish(
         self, recipe: Recipe, inputs: Sequence[InputEntry], *, may_be_empty: bool = False

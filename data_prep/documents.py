@@ -109,7 +109,7 @@ def prepare_documents(
         fill(
             writer,
             itertools.chain(first, blocks),
-            DocumentEncoder(chosen.encoder, _check(files, options), recipe, dtype),
+            DocumentEncoder(files, chosen.encoder, _check(files, options), recipe),
             max_rejects=options.max_rejects,
             num_workers=num_workers_for(reader.parts, options.workers),
             on_progress=on_progress,
@@ -126,24 +126,25 @@ class DocumentEncoder:
     """Turns blocks of lines into rows.
 
     Args:
+        files: The tokenizer.
         encoder: The back end.
         check: Finds control tokens that plain text must not become.
         recipe: Says the end-of-document token and the fields to carry.
-        dtype: Of the dataset.
     """
 
     def __init__(
         self,
+        files: TokenizerFiles,
         encoder: TextEncoder,
         check: ControlTokenCheck,
         recipe: Recipe,
-        dtype: npt.DTypeLike,
     ) -> None:
+        self._files = files
         self._encoder = encoder
         self._check = check
         self._eod_id = recipe.eod_id
         self._carry: Sequence[str] = recipe.settings["carry"]
-        self._dtype = dtype
+        self._dtype = token_dtype(files.vocab_size)
 
     def __call__(self, task: Task) -> EncodedBlock:
         """Return the rows of a block, and its lines that are none."""
@@ -173,8 +174,15 @@ class DocumentEncoder:
             provenance_row(item.line, item.carried, text=item.text, utf8=item.utf8, num_tokens=n)
             for item, n in zip(documents, lengths.tolist(), strict=True)
         ]
-        table = provenance_table(rows, self._carry)
-        return EncodedBlock(tokens, lengths, None, table, rejects, num_blank=num_blank)
+        return EncodedBlock(
+            tokens,
+            lengths,
+            mask=None,
+            provenance=provenance_table(rows, self._carry),
+            rejects=rejects,
+            num_blank=num_blank,
+            num_lost_bytes=sum(self._files.num_lost_bytes(item.utf8) for item in documents),
+        )
 
     def _unusable(self, batch: EncodedBatch) -> dict[int, str]:
         """Return which texts cannot be rows, and why."""

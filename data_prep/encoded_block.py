@@ -25,6 +25,8 @@ class Row(NamedTuple):
     provenance: ProvenanceRow
     mask: npt.NDArray[np.uint8] | None = None
     overlong: RowOverlong = None
+    lost_bytes: int = 0
+    """Bytes of its text that the tokenizer leaves out."""
 
 
 class Dropped(NamedTuple):
@@ -54,6 +56,8 @@ class EncodedBlock(NamedTuple):
     num_truncated: int = 0
     num_continued: int = 0
     """Rows that belong to a line that has a row already."""
+    num_lost_bytes: int = 0
+    """Bytes of the rows' text that the tokenizer leaves out."""
 
 
 def gather(
@@ -89,6 +93,7 @@ def gather(
         num_dropped=num_dropped,
         num_truncated=sum(row.overlong == "truncated" for row in rows),
         num_continued=sum(row.overlong == "continued" for row in rows),
+        num_lost_bytes=sum(row.lost_bytes for row in rows),
     )
 
 

@@ -22,9 +22,7 @@ import numpy.typing as npt
 import orjson
 
 from data_prep.encode import EncodedBatch, TextEncoder, batch_of
-from megatron_msm.formats.tokenizer_files import TokenizerFiles
-
-_BYTE_LEVEL = "ByteLevel"
+from megatron_msm.formats.tokenizer_files import TokenizerFiles, byte_characters
 
 
 class GigatokenEncoder:
@@ -85,26 +83,10 @@ def gigatoken_json(files: TokenizerFiles, *, control_tokens_as_text: bool) -> by
             for token in content.get("added_tokens") or ()
             if token["content"] not in files.control_tokens
         ]
-    model = content["model"]
-    if isinstance(model.get("vocab"), dict) and _is_byte_level(content):
-        missing = [char for char in _byte_characters() if char not in model["vocab"]]
-        model["vocab"] |= {char: files.vocab_size + n for n, char in enumerate(missing)}
+    characters = byte_characters()
+    if files.missing_bytes:
+        content["model"]["vocab"] |= {
+            characters[byte]: files.vocab_size + place
+            for place, byte in enumerate(files.missing_bytes)
+        }
     return orjson.dumps(content)
-
-
-def _is_byte_level(content: dict[str, Any]) -> bool:
-    steps = content.get("pre_tokenizer") or {}
-    return any(
-        step.get("type") == _BYTE_LEVEL for step in (steps, *(steps.get("pretokenizers") or ()))
-    )
-
-
-def _byte_characters() -> list[str]:
-    """Return the character that a byte-level vocabulary writes for each byte.
-
-    Printable bytes stand for themselves, the others are moved above U+0100.
-    Source: GPT-2's `bytes_to_unicode`.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    moved = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(moved)) for byte in range(256)]

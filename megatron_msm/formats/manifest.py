@@ -84,6 +84,8 @@ class Counts(_Frozen):
     tokens: int
     trained_tokens: int
     """Tokens that carry loss; for documents all of them."""
+    lost_bytes: int = 0
+    """Bytes of the rows' text for which the tokenizer has no token, so that it leaves them out."""
 
 
 class DatasetManifest(_Frozen):

@@ -62,11 +62,19 @@ class TokenizerFiles:
     """The added tokens that are control tokens."""
     model_unk_id: int | None
     """What the model makes of text that it cannot spell; None for byte-level models."""
+    missing_bytes: bytes = b""
+    """Bytes for which a byte-level vocabulary has no token: the tokenizer leaves them out."""
 
     @property
     def folder(self) -> Path:
         """The folder the files are in."""
         return self.path.parent
+
+    def num_lost_bytes(self, text: bytes) -> int:
+        """Return how many bytes of a UTF-8 text the tokenizer leaves out."""
+        if not self.missing_bytes:
+            return 0
+        return len(text) - len(text.translate(None, self.missing_bytes))
 
     def require_id(self, token: str, *, what: str) -> int:
         """Return the id of an added token.
@@ -123,6 +131,7 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
         added_tokens=added,
         control_tokens=_control_tokens(content),
         model_unk_id=_model_unk_id(content, vocab, added),
+        missing_bytes=_missing_bytes(content, vocab),
     )
 
 
@@ -235,6 +244,25 @@ def _model_unk_id(
         return added.get(text, vocab.get(text))
     unk_id = model.get("unk_id")  # Unigram
     return unk_id if isinstance(unk_id, int) else None
+
+
+def byte_characters() -> list[str]:
+    """Return the character that a byte-level vocabulary writes for each byte.
+
+    Printable bytes stand for themselves, the others are moved above U+0100.
+    Source: GPT-2's `bytes_to_unicode`.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    moved = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(moved)) for byte in range(256)]
+
+
+def _missing_bytes(content: dict[str, Any], vocab: dict[str, int]) -> bytes:
+    steps = content.get("pre_tokenizer") or {}
+    types = [step.get("type") for step in (steps, *(steps.get("pretokenizers") or ()))]
+    if "ByteLevel" not in types:
+        return b""
+    return bytes(byte for byte, char in enumerate(byte_characters()) if char not in vocab)
 
 
 def _named_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from data_prep.awkward_texts import awkward_texts
 from data_prep.encode import EncodedBatch, TokenizersEncoder
 from data_prep.gigatoken_encoder import GigatokenEncoder
 from megatron_msm.formats.indexed_dataset import IndexedDataset
+from megatron_msm.formats.manifest import read_manifest
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from tests.unit.data_prep.prep_cases import prepare_docs, write_lines
 from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
@@ -61,6 +62,7 @@ def test_bytes_that_the_vocabulary_lacks(tmp_path: Path) -> None:
     edit(folder, "model", content["model"])
     assert rows_of_command(folder, tmp_path, "gigatoken") == rows_by_tokenizers(folder)
     assert len(rows_by_tokenizers(folder)[2]) == 2, "such bytes are left out"
+    assert read_manifest(tmp_path / "a").counts.lost_bytes == 4, "and counted"
 
 
 def test_another_kind_of_tokenizer(tmp_path: Path) -> None:
