@@ -1,5 +1,6 @@
 """The fast back end is used only where it gives the tokens of `tokenizers`."""
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import orjson
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from data_prep import choose_encoder
+from data_prep import choose_encoder, gigatoken_encoder
 from data_prep.awkward_texts import awkward_texts
 from data_prep.encode import EncodedBatch, TokenizersEncoder
 from data_prep.gigatoken_encoder import GigatokenEncoder
@@ -105,6 +106,24 @@ def test_a_difference_far_into_the_input_decides(
     prepare_docs([source], chatml_folder, tmp_path / "b", on_slow=said.append, workers=1)
     assert said
     assert said[0].startswith("gigatoken encodes 'ZZ document ")
+
+
+def test_memory_of_new_words_is_bounded(
+    chatml_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = read_tokenizer_files(chatml_folder)
+    exact = TokenizersEncoder(files, control_tokens_as_text=True)
+    monkeypatch.setattr(gigatoken_encoder, "_MOST_GROWTH_BYTES", 20 << 20)
+    encoder = GigatokenEncoder(files, exact, control_tokens_as_text=True)
+    generator = random.Random(0)
+    table = {byte: "etaoinshrd"[byte % 10] for byte in range(256)}
+    before, grown = gigatoken_encoder._resident_bytes(), []
+    for _ in range(12):
+        letters = generator.randbytes(1_000_000).decode("latin-1").translate(table)
+        text = " ".join(letters[at : at + 9] for at in range(0, len(letters), 9)).encode()
+        assert encoder.encode_batch([text]).lengths[0] > 100_000
+        grown.append(gigatoken_encoder._resident_bytes() - before)
+    assert max(grown[6:]) < 100 << 20, grown
 
 
 def test_the_awkward_texts_are_what_they_say() -> None:
