@@ -1,10 +1,11 @@
 """One training step on a CPU, beside transformers' and a bare megatron-core loop's.
 
-    python benchmarks/step.py [--seq-length 1024] [--rounds 5] [--dtype bf16] [--threads 2]
+    python benchmarks/step.py [--seq-length 1024] [--rounds 5] [--dtype bf16] [--cpu-time]
 
 The model has SmolLM2-135M's sizes and random weights; the batch is one full sequence of random
 tokens, all with a loss. Every peer is a process of its own, with the same threads, that waits while
-the others run: rounds alternate, so that a loaded machine slows all alike. The best round counts.
+the others run: rounds alternate. The best round counts. On a loaded machine wall time says little:
+use --cpu-time with --threads 1.
 
 - transformers: LlamaForCausalLM with SDPA attention, its own loss, gradient clipping, torch's fused
   AdamW on the weights in their dtype.
@@ -221,8 +222,11 @@ PEERS: dict[str, Callable[[int, str], Step]] = {
 }
 
 
-def _serve(name: str, seq_length: int, dtype: str, threads: int, pipe: Connection) -> None:
+def _serve(
+    name: str, seq_length: int, dtype: str, threads: int, cpu_time: bool, pipe: Connection
+) -> None:
     """Build one peer and make a step for each message; answer with seconds and loss."""
+    clock = time.process_time if cpu_time else time.perf_counter
     warnings.filterwarnings("ignore")
     import torch
 
@@ -231,9 +235,9 @@ def _serve(name: str, seq_length: int, dtype: str, threads: int, pipe: Connectio
     step()
     pipe.send((0.0, 0.0))
     while pipe.recv():
-        started = time.perf_counter()
+        started = clock()
         loss = step()
-        pipe.send((time.perf_counter() - started, loss))
+        pipe.send((clock() - started, loss))
 
 
 def main() -> None:
@@ -243,12 +247,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="count the process's CPU seconds; with --threads 1 right on a loaded machine too",
+    )
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     pipes = {}
     for name in PEERS:
         pipes[name], theirs = context.Pipe()
-        job = (name, options.seq_length, options.dtype, options.threads, theirs)
+        settings = (options.seq_length, options.dtype, options.threads, options.cpu_time)
+        job = (name, *settings, theirs)
         context.Process(target=_serve, args=job, daemon=True).start()
         pipes[name].recv()
     seconds: dict[str, list[float]] = {name: [] for name in PEERS}
@@ -269,7 +279,8 @@ def _print(
     load = os.getloadavg()[0]
     sys.stdout.write(
         f"SmolLM2-135M's sizes, {options.seq_length} tokens, {options.dtype}, {options.threads} "
-        f"threads, {options.rounds} rounds, load average {load:.1f}\n"
+        f"threads, {options.rounds} rounds, {'CPU' if options.cpu_time else 'wall'} seconds, load "
+        f"average {load:.1f}\n"
     )
     for name, spent in seconds.items():
         best, rate = min(spent), options.seq_length / min(spent)
