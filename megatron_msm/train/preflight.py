@@ -260,6 +260,12 @@ def _describe_phase(phase: PhasePlan, num_microbatches: int) -> list[str]:
                 f"warning    {drawn.prefix} is not drawn from at all: its share is less than one "
                 "packed sequence. Raise its weight, or the duration."
             )
+    lines += [
+        f"  {data.prefix}: held out, {data.num_batches} batches every "
+        f"{config.validation.interval_steps} steps"
+        for data in phase.held_out
+        if config.validation is not None
+    ]
     if phase.num_steps < FEW_STEPS:
         lines.append(
             f"warning    {config.name} has only {phase.num_steps} optimizer steps; under "

@@ -8,14 +8,14 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from megatron_msm.train.metrics import StepMetrics
+from megatron_msm.train.metrics import VALIDATION, StepMetrics
 
 # Seconds between lines when the output is not a terminal.
 _PLAIN_INTERVAL_S = 15.0
 
 
 class ProgressBar:
-    """Shows step, loss, learning rate, gradient norm, tokens/s and time left of one phase."""
+    """Shows step, loss, learning rate, gradient norm, tokens/s, validation and time left."""
 
     def __init__(self, phase: str, num_steps: int, first_step: int, *, shown: bool) -> None:
         self._shown = shown
@@ -24,6 +24,7 @@ class ProgressBar:
         self._first_step = first_step
         self._started = time.monotonic()
         self._last_line = 0.0
+        self._validation = ""
         console = Console(file=sys.stderr)
         self._live = shown and console.is_terminal
         self._bar = Progress(
@@ -52,6 +53,16 @@ class ProgressBar:
             sys.stderr.write(
                 f"{self._phase} {row.step}/{self._num_steps}  {numbers}  {left:.0f} s left\n"
             )
+
+    def _newest_validation(self, row: StepMetrics) -> str:
+        found = {k: v for k, v in row.parts.items() if k.startswith(VALIDATION)}
+        if found:
+            losses = ", ".join(
+                f"{name.removeprefix(VALIDATION).removesuffix('_nats')} {loss:.4f}"
+                for name, loss in found.items()
+            )
+            self._validation = f"  validation {losses}"
+        return self._validation
 
     def note(self, text: str) -> None:
         """Show what happens between steps."""

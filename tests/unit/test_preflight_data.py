@@ -78,6 +78,14 @@ def test_the_summary_has_the_numbers_of_a_step_and_of_a_rank(folder: Path) -> No
     assert any("(2 micro batches on each rank)" in line for line in lines)
 
 
+def test_held_out_rows_of_any_role_are_admitted_for_validation(folder: Path) -> None:
+    held_out = f"phases.midtrain.validation={{prefixes: [{folder}/aside], interval_steps: 7}}"
+    lines = describe(plan(folder, held_out))
+    assert f"  {folder}/aside: held out, 1 batches every 7 steps" in lines
+    same = plan(folder).phases[0].config_sha256
+    assert plan(folder, held_out).phases[0].config_sha256 == same, "it changes no result"
+
+
 def test_what_to_expect_on_a_known_gpu(folder: Path) -> None:
     memory, times = expected_lines(plan(folder), gpu_named("h100"))
     assert re.search(r"expected   \d+\.\d GiB on the fullest rank \(H100", memory)
