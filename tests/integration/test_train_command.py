@@ -117,8 +117,14 @@ def test_checkpoint_of_one_layout_continues_under_another(run_folder: Path, fini
 
 WRONG = {
     "unknown key": (["runtime.dtyp=fp32"], ["dtyp", "Did you mean 'dtype'", "timeout_min"]),
-    "tensor size": (["parallel.tensor=2"], ["parallel.tensor", "3 key/value heads", "[1, 3]"]),
-    "pipeline size": (["parallel.pipeline=3"], ["parallel.pipeline", "4 layers", "[1, 2, 4]"]),
+    "tensor size": (
+        ["parallel.tensor=2"],
+        ["parallel.tensor", "3 key/value heads", "parallel.data=4"],
+    ),
+    "pipeline size": (
+        ["parallel.pipeline=3"],
+        ["parallel.pipeline", "4 layers", "layers_per_stage=[1,2,1]"],
+    ),
     "batch": (["phases.sft.global_batch_size=3"], ["'sft'", "global_batch_size 3", "= 2"]),
     "no duration": (["phases.sft.duration={}"], ["exactly one of `epochs`, `steps` and `tokens`"]),
     "warm-up": (["phases.sft.schedule.warmup_steps=6"], ["phases.sft.schedule", "6 steps"]),
