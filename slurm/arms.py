@@ -13,7 +13,6 @@ from pathlib import Path
 import orjson
 
 from megatron_msm.config.load import dump_config
-from megatron_msm.config.run import RunConfig
 from slurm.grid import PACKAGED_MODEL, GridConfig, run_config
 from slurm.inputs import Inputs
 from slurm.lineage import MIX, NEUTRAL, Lineage, lineages
@@ -155,6 +154,8 @@ class _Builder:
             seed=lineage.seed,
             out=f"{OUT}/run",
         )
+        trained = config.phases[0]
+        num_steps = trained.duration.num_steps(trained.tokens_per_step)
         what = lineage.spec if phase == "midtrain" else f"{lineage.spec or 'no-msm'}+{lineage.aft}"
         return Stage(
             kind="train",
@@ -164,8 +165,8 @@ class _Builder:
             needs=(parent, *datasets),
             files={"run.yaml": dump_config(config)},
             num_ranks=config.parallel.world_size,
-            num_steps=config.phases[0].duration.steps,
-            num_tokens=_num_tokens(config),
+            num_steps=num_steps,
+            num_tokens=None if num_steps is None else num_steps * trained.tokens_per_step,
             run=config,
             model=self._model(lineage.model),
         )
@@ -226,13 +227,6 @@ def _sharded(whole: Stage, count: int) -> Stage:
         makes=("data",),
         needs=tuple(parts),
     )
-
-
-def _num_tokens(config: RunConfig) -> int | None:
-    phase = config.phases[0]
-    if phase.duration.steps is None:
-        return None
-    return phase.duration.steps * phase.global_batch_size * phase.seq_length
 
 
 def _report(title: str, arms: list[Arm]) -> Stage | None:

@@ -39,7 +39,9 @@ def matching(arms: Sequence[Arm]) -> list[str]:
         trained = [arm.training[0 if phase == "midtrain" else -1] for arm in having]
         amounts = {(stage.num_steps, stage.num_tokens) for stage in trained}
         if None in {tokens for _, tokens in amounts}:
-            lines.append(f"{phase}: length in epochs, so not known to be matched; give steps")
+            lines.append(
+                f"{phase}: length in epochs, so not known to be matched; give steps or tokens"
+            )
         elif len(amounts) == 1:
             [(steps, tokens)] = amounts
             lines.append(f"{phase}: matched, {steps:,} steps and {tokens:,} tokens in every arm")

@@ -140,6 +140,8 @@ def test_varied_field_makes_arms_and_unmatched_ones_are_named(grid_file: Path) -
         "sft: matched, 5 steps and 1,280 tokens in every arm",
     ]
     assert any("midtrain: NOT matched" in line for line in matching(experiment.arms))
+    tokens = built(grid_file, "midtrain.duration={tokens: 2500}")
+    assert matching(tokens.arms)[0] == matching(built(grid_file).arms)[0]
     epochs = built(grid_file, "midtrain.duration={epochs: 1}")
     assert "not known to be matched" in matching(epochs.arms)[0]
 
