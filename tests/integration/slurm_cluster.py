@@ -89,16 +89,16 @@ class SlurmCluster:
         self._start("slurmctld", "-D", "-f", str(self.conf))
         for node in NODES:
             self.start_node(node)
-        wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-p", "low", "-o%D") == "3", 30)
+        wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-p", "low", "-o%D") == "3", 90)
 
     def down(self) -> None:
         """Cancel what runs and stop the daemons."""
-        subprocess.run(["scancel", "--me"], env=self.environment, check=False, timeout=30)
-        wait_for(lambda: self.run("squeue", "-h") == "", 60)
+        subprocess.run(["scancel", "--me"], env=self.environment, check=False, timeout=120)
+        wait_for(lambda: self.run("squeue", "-h") == "", 120)
         for daemon in reversed(self._daemons):
             daemon.terminate()
         for daemon in self._daemons:
-            daemon.wait(30)
+            daemon.wait(120)
 
     def start_node(self, node: str) -> None:
         """Start a node's slurmd."""
@@ -113,7 +113,7 @@ class SlurmCluster:
             for pid in victims:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
-        daemon.wait(30)
+        daemon.wait(120)
         self._daemons.remove(daemon)
 
     def run(self, *command: str) -> str:
@@ -124,7 +124,7 @@ class SlurmCluster:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout.strip()
@@ -134,7 +134,7 @@ class SlurmCluster:
         shown = self.run("scontrol", "show", "job", "--oneliner", job_id)
         return next(p for p in shown.split() if p.startswith(f"{name}=")).partition("=")[2]
 
-    def wait_state(self, job_id: str, *states: str, seconds: float = 120) -> str:
+    def wait_state(self, job_id: str, *states: str, seconds: float = 300) -> str:
         """Wait until the job is in one of these states and return it."""
         wait_for(lambda: self.field(job_id, "JobState") in states, seconds)
         return self.field(job_id, "JobState")
@@ -152,9 +152,9 @@ class SlurmCluster:
             subprocess.run(update, env=self.environment, check=False, capture_output=True)
             return self.field(job_id, "JobState") == "RUNNING"
 
-        wait_for(is_held, 120)
+        wait_for(is_held, 300)
         time.sleep(2)  # a start in the same second finds its credential revoked
-        wait_for(runs_again, 120)
+        wait_for(runs_again, 300)
 
     def _start_munge(self) -> None:
         key = self.folder / "munge.key"
@@ -168,7 +168,7 @@ class SlurmCluster:
             f"--log-file={self.folder}/munge.log",
             f"--seed-file={self.folder}/munge.seed",
         )
-        wait_for((self.folder / "munge.socket").exists, 10)
+        wait_for((self.folder / "munge.socket").exists, 60)
 
     def _start(self, *command: str) -> None:
         log = (self.folder / "daemons.log").open("ab")

@@ -55,7 +55,7 @@ def test_graph_on_slurm_with_a_failing_stage_and_two_clients(
         )
         for _ in range(2)
     ]
-    outputs = "".join(client.communicate(timeout=120)[0] for client in clients)
+    outputs = "".join(client.communicate(timeout=300)[0] for client in clients)
     assert [client.returncode for client in clients] == [0, 0]
     num_stages = len(statuses(folder))
     queued = [line for line in outputs.splitlines() if line.startswith("queued")]
@@ -65,7 +65,7 @@ def test_graph_on_slurm_with_a_failing_stage_and_two_clients(
     def has_ended() -> bool:
         return cluster.run("squeue", "-h") == ""
 
-    wait_for(has_ended, 300)
+    wait_for(has_ended, 500)
     ended = statuses(folder)
     states = {label: stage["state"] for label, stage in ended.items()}
     assert states["prep docs bad 0/3"] == "failed"
@@ -86,5 +86,5 @@ def test_graph_on_slurm_with_a_failing_stage_and_two_clients(
     assert not any("good" in line for line in shown.stdout.splitlines() if "queued" in line)
     stopped = msm("experiment", "cancel", "grid.yaml", cwd=folder)
     assert stopped.stdout.count("cancelled") > 0
-    wait_for(has_ended, 60)
+    wait_for(has_ended, 200)
     assert {s["state"] for s in statuses(folder).values()} == {"finished", "stopped", "blocked"}

@@ -56,7 +56,7 @@ def wait_counting(job: Job, restarts: int = 0) -> None:
         starts = [state / f"starts_{r}" for r in range(job.num_ranks or 1)]
         return all(p.exists() and p.read_text().count("\n") == restarts + 1 for p in starts)
 
-    wait_for(all_count, 60)
+    wait_for(all_count, 180)
 
 
 def test_ranks_run_over_two_nodes_and_end_well(cluster: SlurmCluster, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_arrays_are_as_large_as_the_cluster_allows(cluster: SlurmCluster, tmp_pa
     scripts = [path.read_text() for path in tmp_path.rglob("*_submission.sh")]
     assert sorted("--array=" in script for script in scripts) == [False, True]
     assert any("--array='0-3%2'" in script or "--array=0-3%2" in script for script in scripts)
-    wait_for(lambda: all(read_attempts(job.folder) for job in jobs), 90)
+    wait_for(lambda: all(read_attempts(job.folder) for job in jobs), 240)
     assert [counts(job) for job in jobs] == [["2"]] * 5
 
 
@@ -208,7 +208,7 @@ def test_cancelled_job_leaves_no_process(cluster: SlurmCluster, tmp_path: Path) 
     wait_counting(job)
     cluster.run("scancel", job_id)
     assert cluster.wait_state(job_id, "CANCELLED") == "CANCELLED"
-    wait_for(lambda: cluster.run("squeue", "-h", "-j", job_id) == "", 30)
+    wait_for(lambda: cluster.run("squeue", "-h", "-j", job_id) == "", 120)
     before = counts(job, "now")
     time.sleep(0.3)
     assert counts(job, "now") == before

@@ -44,7 +44,7 @@ def submit(folder: Path) -> str:
 def wait_step(folder: Path, step: int) -> None:
     metrics = folder / "train" / "metrics.jsonl"
     wanted = f'"step":{step},'.encode()
-    wait_for(lambda: metrics.exists() and wanted in metrics.read_bytes(), 180)
+    wait_for(lambda: metrics.exists() and wanted in metrics.read_bytes(), 300)
 
 
 def test_preempted_over_two_nodes_ends_bit_for_bit_as_never_interrupted(
@@ -60,7 +60,7 @@ def test_preempted_over_two_nodes_ends_bit_for_bit_as_never_interrupted(
     cluster.run("sbatch", "-p", "high", "-N3", "--exclusive", "-o", "/dev/null", "--wrap", "true")
     cluster.wait_restart(job_id)
 
-    assert cluster.wait_state(job_id, "COMPLETED", "FAILED", seconds=240) == "COMPLETED"
+    assert cluster.wait_state(job_id, "COMPLETED", "FAILED", seconds=400) == "COMPLETED"
     assert cluster.field(job_id, "NumNodes") == "2"
     first, last = read_attempts(folder / "train" / "slurm")
     assert (first.kind, first.status, last.kind) == ("preempted", 75, None)
@@ -89,7 +89,7 @@ def test_interrupted_ends_bit_for_bit_as_never_interrupted(
         cluster.crash_node(node)
     try:
         cluster.wait_restart(job_id)
-        assert cluster.wait_state(job_id, "COMPLETED", "FAILED", seconds=240) == "COMPLETED"
+        assert cluster.wait_state(job_id, "COMPLETED", "FAILED", seconds=400) == "COMPLETED"
     finally:
         if how == "node-down":
             cluster.start_node(node)
