@@ -54,7 +54,7 @@ def train(
     """Run the ranks to their end and return rank 0's status."""
     ranks = start_ranks(folder, *overrides, num_ranks=num_ranks, max_file_bytes=max_file_bytes)
     for rank in ranks:
-        rank.join(300)
+        rank.join(600)
         assert rank.exitcode is not None, "the rank hangs"
     status = ranks[0].exitcode
     assert status is not None

@@ -17,6 +17,11 @@ SETTINGS = (
     "phases.sft.checkpoint={save_interval_steps: 2}",
 )
 
+# How often it is saved decides nothing; without kills it only takes time.
+RARELY = tuple(
+    f"phases.{phase}.checkpoint={{save_interval_steps: 100}}" for phase in ("midtrain", "sft")
+)
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -40,7 +45,7 @@ def run_with_kills(folder: Path, settings: tuple[str, ...], *, num_ranks: int, k
         for rank in ranks:
             rank.join()
         hit_saves += any((folder / "train").glob("*/.tmp-*"))
-    assert train(folder, *settings, num_ranks=num_ranks) == 0, output(folder)
+    assert train(folder, *settings, *RARELY, num_ranks=num_ranks) == 0, output(folder)
     return hit_saves
 
 
@@ -61,10 +66,7 @@ def compare(
     prepared: Path, tmp_path: Path, settings: tuple[str, ...], *, num_ranks: int, kills: int
 ) -> int:
     calm = shutil.copytree(prepared, tmp_path / "calm")
-    rarely = [
-        f"phases.{phase}.checkpoint={{save_interval_steps: 100}}" for phase in ("midtrain", "sft")
-    ]
-    assert train(calm, *settings, *rarely, num_ranks=num_ranks) == 0, output(calm)
+    assert train(calm, *settings, *RARELY, num_ranks=num_ranks) == 0, output(calm)
     wild = shutil.copytree(prepared, tmp_path / "wild")
     hit_saves = run_with_kills(wild, settings, num_ranks=num_ranks, kills=kills)
     assert_same_result(wild, calm)
