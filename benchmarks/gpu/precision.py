@@ -68,10 +68,11 @@ def measure(args: argparse.Namespace, precision: str) -> dict[str, Any]:
     from megatron_msm.config.runtime import RuntimeConfig
     from megatron_msm.models.build import build_model
     from megatron_msm.runtime import process_groups
-    from megatron_msm.runtime.device import select_runtime
+    from megatron_msm.runtime.device import select_runtime, set_cuda_environment
     from megatron_msm.train.step import build_optimizer, train_step, wrap_data_parallel
 
     fp8 = None if precision == "bf16" else Fp8Config.model_validate({"recipe": precision})
+    set_cuda_environment(ParallelConfig())
     runtime = select_runtime(RuntimeConfig(device=args.device, fp8=fp8), local_rank=0)
     parallel, lora = ParallelConfig(), LoraConfig(rank=args.lora_rank) if args.lora_rank else None
     info = process_groups.RankInfo(rank=0, local_rank=0, world_size=1)

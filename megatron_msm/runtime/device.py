@@ -1,11 +1,13 @@
 """Which machine a rank runs on: CUDA with NCCL, or the CPU with gloo."""
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import torch
 
+from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.precision import Fp8Config
 from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.errors import ConfigError
@@ -38,6 +40,19 @@ class Runtime:
 HAS_FUSED_WEIGHT_GRADIENT = importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None
 """True when this Python has NVIDIA apex's kernel of that name."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def set_cuda_environment(parallel: ParallelConfig) -> None:
+    """Set what CUDA and torch's allocator read when they start, unless the user has.
+
+    Called before the first use of a GPU; without one it changes nothing.
+    """
+    if parallel.tensor > 1 or parallel.context > 1:
+        # One queue to the GPU keeps kernels in the order of their launch, which megatron-core's
+        # overlap of messages and matrix products counts on (tensor_parallel/layers.py:526).
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+    # Blocks that grow instead of fragmenting: lengths of documents differ from step to step.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 
 def select_runtime(config: RuntimeConfig, *, local_rank: int) -> Runtime:

@@ -65,7 +65,7 @@ def run_rank(config: RunConfig, stop: StopSignal) -> None:
 def _train(config: RunConfig, stop: StopSignal) -> None:
     # Imported after the warnings are silenced.
     from megatron_msm.runtime import process_groups
-    from megatron_msm.runtime.device import select_runtime
+    from megatron_msm.runtime.device import select_runtime, set_cuda_environment
     from megatron_msm.train.failure_watch import FailureWatch
     from megatron_msm.train.preflight import plan_run
     from megatron_msm.train.trainer import Trainer
@@ -73,6 +73,7 @@ def _train(config: RunConfig, stop: StopSignal) -> None:
     info = process_groups.rank_info_from_environment()
     try:
         plan = plan_run(config)
+        set_cuda_environment(config.parallel)
         runtime = select_runtime(config.runtime, local_rank=info.local_rank)
         ranks = process_groups.initialize(
             info,
