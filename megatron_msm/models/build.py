@@ -61,8 +61,8 @@ def transformer_config(
         overlap_p2p_comm=parallel.virtual_pipeline > 1,
         batch_p2p_comm=parallel.virtual_pipeline == 1,
         pipeline_dtype=runtime.params_dtype,
-        # What was sent to the next stage is kept as a gradient's place only.
-        deallocate_pipeline_outputs=True,
+        # Frees what was sent to the next stage. NCCL has read it by then, gloo may not have.
+        deallocate_pipeline_outputs=runtime.is_cuda,
         params_dtype=runtime.params_dtype,
         bf16=runtime.params_dtype is torch.bfloat16,
         # The loss is a sum over tokens, divided by the global batch's token count after all
