@@ -85,6 +85,26 @@ def _random_pack(generator: np.random.Generator, index: int, corpus: npt.NDArray
     )
 
 
+ISOLATION_LENGTHS = np.array([16, 20, 12])
+
+
+def isolation_batches(corpus: npt.NDArray[np.int64]) -> list[list[Pack]]:
+    """Return packs of three documents, and the same with every token of the middle one changed."""
+    tokens = corpus[:SEQ_LENGTH]
+    changed = np.where(is_middle_document(), (tokens + 1) % 300, tokens)
+    return [[_unmasked_pack(content)] * NUM_PACKS for content in (tokens, changed)]
+
+
+def is_middle_document() -> npt.NDArray[np.bool_]:
+    """Return which positions of the isolation packs belong to the middle document."""
+    return np.repeat([False, True, False], ISOLATION_LENGTHS)
+
+
+def _unmasked_pack(tokens: npt.NDArray[np.int64]) -> Pack:
+    mask = np.ones(len(tokens), np.bool_)
+    return Pack(tokens=tokens, labels=tokens, loss_mask=mask, segment_lengths=ISOLATION_LENGTHS)
+
+
 @dataclass(frozen=True)
 class Rank:
     """A rank with its loaded model chunks."""
@@ -185,22 +205,6 @@ def is_first_replica(rank: Rank) -> bool:
     return bool(rank.ranks.is_last_stage and groups.tp.rank() == 0 and groups.cp.rank() == 0)
 
 
-def save_logits(
-    layouts: list[ParallelConfig], checkpoint: Path, batches: list[list[Pack]], out: Path
-) -> None:
-    """Write the logits of each batch of packs to `out`/layout.pt, from data parallel rank 0."""
-    for rank in _in_each_layout(layouts, checkpoint):
-        results = [logits_of_packs(rank, packs) for packs in batches]
-        if is_first_replica(rank) and rank.ranks.data_rank == 0:
-            torch.save(results, out / f"{layout_name(rank.layout)}.pt")
-
-
-def _in_each_layout(layouts: list[ParallelConfig], checkpoint: Path) -> Iterator[Rank]:
-    for layout in layouts:
-        with joined(layout) as (runtime, ranks):
-            yield load(layout, checkpoint, runtime, ranks)
-
-
 @contextlib.contextmanager
 def joined(layout: ParallelConfig) -> Iterator[tuple[Any, Any]]:
     """Take part in a layout's process groups; an error says which layout it was."""
@@ -249,11 +253,12 @@ def save_as_megatron_lm(jobs: list[tuple[ParallelConfig, Path, Path]]) -> None:
             )
 
 
-def save_mathematics(cases: list[Case]) -> None:
-    """Write for each case what `_save_mathematics` writes, in one set of processes."""
+def save_mathematics(cases: list[Case], chain: list[Case]) -> None:
+    """Write for each case what `_save_mathematics` writes, and go through a chain of layouts."""
     for case in cases:
         with joined(case.layout) as (runtime, ranks):
             _save_mathematics(load(case.layout, case.checkpoint, runtime, ranks), case)
+    _save_after_changing_layout(chain)
 
 
 def _save_mathematics(rank: Rank, case: Case) -> None:
@@ -264,6 +269,9 @@ def _save_mathematics(rank: Rank, case: Case) -> None:
     logits = logits_of_packs(rank, packs_of_step(0, case.corpus))
     if is_first_replica(rank):
         torch.save(logits, out / f"logits_{rank.ranks.data_rank}.pt")
+    isolation = [logits_of_packs(rank, packs) for packs in isolation_batches(case.corpus)]
+    if is_first_replica(rank) and rank.ranks.data_rank == 0:
+        torch.save(isolation, out / "isolation.pt")
     _save(rank, _gradients(rank, case.corpus), out / "gradients")
     wrapped = wrap_data_parallel(rank.chunks, rank.runtime)
     optimizer = build_optimizer(wrapped, OPTIMIZER, rank.runtime)
@@ -297,7 +305,7 @@ def _train(
     return results
 
 
-def save_after_changing_layout(cases: list[Case]) -> None:
+def _save_after_changing_layout(cases: list[Case]) -> None:
     """Train a step or two under each case's layout, each from the checkpoint of the one before.
 
     Weights and optimizer state of the last end in its `out`/weights.

@@ -73,7 +73,7 @@ def run_cases(wanted: list[Run], hf_folders: dict[str, Path], root: Path) -> dic
         out = root / f"{layout_name(layout)}-{name}"
         out.mkdir()
         cases[layout, name] = Case(layout, iteration_folder(root / name, 0), out, CORPUS, lr=LR)
-    run_on_ranks(save_mathematics, wanted[0][0].world_size, list(cases.values()))
+    run_on_ranks(save_mathematics, wanted[0][0].world_size, list(cases.values()), [])
     return {key: case.out for key, case in cases.items()}
 
 

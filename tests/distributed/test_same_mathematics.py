@@ -22,9 +22,9 @@ from megatron_msm.formats.tokenizer_files import load_tokenizer, read_tokenizer_
 from tests.distributed import reference
 from tests.distributed.layout_worker import (
     Case,
+    is_middle_document,
     layout_name,
     packs_of_step,
-    save_after_changing_layout,
     save_mathematics,
 )
 from tests.distributed.ranks import run_on_ranks
@@ -42,12 +42,14 @@ LAYOUTS = [
     L(data=2),
     L(pipeline=4),
     L(tensor=2, sequence=True, pipeline=2),
+    L(context=2, pipeline=2),
+    L(pipeline=2, virtual_pipeline=2, data=2),
+]
+SLOW_LAYOUTS = [
     L(tensor=2, pipeline=2, virtual_pipeline=2),
     L(tensor=2, sequence=True, context=2),
     L(tensor=2, sequence=True, data=2),
-    L(context=2, pipeline=2),
     L(context=2, data=2),
-    L(pipeline=2, virtual_pipeline=2, data=2),
 ]
 # Grouped-query attention everywhere; what differs is whether embeddings are tied, and the heads.
 HEADS = {"num_attention_heads": 8, "num_key_value_heads": 4}
@@ -56,8 +58,19 @@ TINY_MODELS: dict[str, dict[str, Any]] = {
     "untied": {**HEADS, "tie_word_embeddings": False, "head_dim": 8, "rope_theta": 500000.0},
 }
 # The real one has 9 heads in 3 groups and 30 layers.
-SMOLLM2_LAYOUTS = [L(), L(tensor=3, sequence=True)]
-SLOW_SMOLLM2_LAYOUTS = [L(pipeline=2, virtual_pipeline=3), L(context=2)]
+SLOW_SMOLLM2_LAYOUTS = [
+    L(tensor=3, sequence=True),
+    L(pipeline=2, virtual_pipeline=3),
+    L(context=2),
+]
+# One run that changes its layout four times.
+CHAIN = [
+    L(pipeline=2, virtual_pipeline=2),
+    L(tensor=2, sequence=True),
+    L(context=2),
+    L(pipeline=2, layers_per_stage=(3, 1)),
+    L(data=2),
+]
 # Random tokens for random models. A pretrained one gets text, and a learning rate that suits it:
 # far from what it knows its gradients are so steep that rounding grows from step to step.
 LEARNING_RATES = {"tied": 1e-3, "untied": 1e-3, "smollm2": 1e-5}
@@ -96,50 +109,84 @@ def checkpoints(
     return {name: iteration_folder(root / name, 0) for name in hf_folders}
 
 
-def _tiny_models(layout: L) -> list[str]:
-    """Both on up to two ranks; on four, tied embeddings where a pipeline parts them."""
-    if layout.world_size < 4:
-        return list(TINY_MODELS)
-    return ["tied" if layout.pipeline > 1 else "untied"]
+def _cases(layouts: list[L]) -> list[tuple[L, str]]:
+    """Both tiny models on up to two ranks; on four, tied embeddings where a pipeline parts them."""
+    cases = []
+    for layout in layouts:
+        one = ["tied" if layout.pipeline > 1 else "untied"]
+        names = list(TINY_MODELS) if layout.world_size < 4 else one
+        cases += [(layout, name) for name in names]
+    return cases
 
 
-SLOW_CASES = [(layout, "smollm2") for layout in SLOW_SMOLLM2_LAYOUTS]
-CASES = [
-    *((layout, name) for layout in LAYOUTS for name in _tiny_models(layout)),
-    *((layout, "smollm2") for layout in SMOLLM2_LAYOUTS),
-    *SLOW_CASES,
+SLOW_CASES = [
+    *_cases(SLOW_LAYOUTS),
+    *((layout, "smollm2") for layout in SLOW_SMOLLM2_LAYOUTS),
 ]
+CASES = [*_cases(LAYOUTS), (L(), "smollm2"), *SLOW_CASES]
+for_every_case = pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        pytest.param(
+            *case,
+            id=f"{layout_name(case[0])}-{case[1]}",
+            marks=[pytest.mark.slow] if case in SLOW_CASES else [],
+        )
+        for case in CASES
+    ],
+)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one set of processes wrote."""
+
+    of_case: dict[tuple[ParallelConfig, str], Path]
+    of_chain: Path
+    """Where the chain's last layout wrote."""
+
+
+ResultsOf = Callable[[ParallelConfig, str], Path]
 
 
 @pytest.fixture(scope="module")
-def results_of(
+def run_ranks(
     checkpoints: dict[str, Path],
     corpora: dict[str, npt.NDArray[np.int64]],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[ParallelConfig, str], Path]:
-    """Return what the ranks wrote; all cases on as many ranks run in one set of processes."""
+) -> Callable[..., Results]:
+    """Return a function that runs all cases on as many ranks in one set of processes, once."""
+
+    def case_of(layout: ParallelConfig, name: str) -> Case:
+        out = tmp_path_factory.mktemp(f"{layout_name(layout)}-{name}")
+        return Case(layout, checkpoints[name], out, corpora[name], lr=LEARNING_RATES[name])
 
     @functools.cache
-    def run(world_size: int, *, is_slow: bool) -> dict[tuple[ParallelConfig, str], Path]:
+    def run(world_size: int, *, is_slow: bool) -> Results:
         cases = {
-            (layout, name): Case(
-                layout,
-                checkpoints[name],
-                tmp_path_factory.mktemp(f"{layout_name(layout)}-{name}"),
-                corpora[name],
-                lr=LEARNING_RATES[name],
-            )
+            (layout, name): case_of(layout, name)
             for layout, name in CASES
             if layout.world_size == world_size and ((layout, name) in SLOW_CASES) == is_slow
         }
-        run_on_ranks(save_mathematics, world_size, list(cases.values()))
-        return {key: case.out for key, case in cases.items()}
+        has_chain = world_size == CHAIN[0].world_size and not is_slow
+        chain = [case_of(layout, "tied") for layout in CHAIN] if has_chain else []
+        run_on_ranks(save_mathematics, world_size, list(cases.values()), chain)
+        return Results(
+            {key: case.out for key, case in cases.items()}, chain[-1].out if chain else Path()
+        )
 
-    def result(layout: ParallelConfig, name: str) -> Path:
+    return run
+
+
+@pytest.fixture(scope="module")
+def results_of(run_ranks: Callable[..., Results]) -> ResultsOf:
+    """Return the folder of a case."""
+
+    def results(layout: ParallelConfig, name: str) -> Path:
         is_slow = (layout, name) in SLOW_CASES
-        return run(layout.world_size, is_slow=is_slow)[layout, name]
+        return run_ranks(layout.world_size, is_slow=is_slow).of_case[layout, name]
 
-    return result
+    return results
 
 
 def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -200,21 +247,11 @@ def expected_of(
     return compute
 
 
-@pytest.mark.parametrize(
-    ("layout", "name"),
-    [
-        pytest.param(
-            *case,
-            id=f"{layout_name(case[0])}-{case[1]}",
-            marks=[pytest.mark.slow] if case in SLOW_CASES else [],
-        )
-        for case in CASES
-    ],
-)
+@for_every_case
 def test_logits_gradients_and_weights_after_steps(
     layout: ParallelConfig,
     name: str,
-    results_of: Callable[[ParallelConfig, str], Path],
+    results_of: ResultsOf,
     expected_of: Callable[[str], Expected],
     tmp_path: Path,
 ) -> None:
@@ -242,23 +279,23 @@ def test_logits_gradients_and_weights_after_steps(
     check_tensors_agree(tmp_path / "weights", expected.weights)
 
 
+@for_every_case
+def test_changing_one_document_moves_no_logit_of_another(
+    layout: ParallelConfig, name: str, results_of: ResultsOf
+) -> None:
+    out = results_of(layout, name)
+    before, after = torch.load(out / "isolation.pt", weights_only=True)
+    is_middle = torch.from_numpy(is_middle_document())
+    for one, other in zip(before, after, strict=True):
+        assert torch.equal(one[~is_middle], other[~is_middle])
+        assert (one[is_middle] != other[is_middle]).any(dim=-1).all()
+
+
 def test_a_run_goes_on_under_other_layouts_as_if_nothing_had_happened(
-    checkpoints: dict[str, Path],
-    corpora: dict[str, npt.NDArray[np.int64]],
+    run_ranks: Callable[..., Results],
     expected_of: Callable[[str], Expected],
     tmp_path: Path,
 ) -> None:
-    layouts = [
-        L(pipeline=2, virtual_pipeline=2),
-        L(tensor=2, sequence=True),
-        L(context=2),
-        L(pipeline=2, layers_per_stage=(3, 1)),
-        L(data=2),
-    ]
-    cases = [
-        Case(it, checkpoints["tied"], tmp_path / layout_name(it), corpora["tied"], 1e-3)
-        for it in layouts
-    ]
-    run_on_ranks(save_after_changing_layout, 2, cases)
-    export_hf(cases[-1].out / "weights", tmp_path / "exported", dtype="float32")
+    results = run_ranks(CHAIN[0].world_size, is_slow=False)
+    export_hf(results.of_chain / "weights", tmp_path / "exported", dtype="float32")
     check_tensors_agree(tmp_path / "exported", expected_of("tied").weights)
