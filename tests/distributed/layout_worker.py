@@ -258,7 +258,8 @@ def save_mathematics(cases: list[Case], chain: list[Case]) -> None:
     for case in cases:
         with joined(case.layout) as (runtime, ranks):
             _save_mathematics(load(case.layout, case.checkpoint, runtime, ranks), case)
-    _save_after_changing_layout(chain)
+    if chain:
+        _save_after_changing_layout(chain)
 
 
 def _save_mathematics(rank: Rank, case: Case) -> None:
