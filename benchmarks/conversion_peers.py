@@ -163,13 +163,15 @@ class _step:
         if self.name == "import":
             _step.before_kib = _status_kib("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
+        self.cpu_before = sum(os.times()[:4])
         self.started = time.perf_counter()
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         if error is None:
             seconds = time.perf_counter() - self.started
             mib = (_status_kib("VmHWM") - _step.before_kib) / 1024
-            row = {"step": self.name, "seconds": seconds, "mib": mib}
+            cpu = sum(os.times()[:4]) - self.cpu_before
+            row = {"step": self.name, "seconds": seconds, "cpu": cpu, "mib": mib}
             sys.stdout.write(json.dumps(row) + "\n")
             sys.stdout.flush()
 

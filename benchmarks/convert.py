@@ -4,8 +4,9 @@
 
 A random Llama in the shape of SmolLM2-1.7B (hidden 2048, MLP 8192, 32 heads, vocabulary 49,152,
 tied, bfloat16; 3.4 GB with 24 layers) is written to DIR and removed at the end. Each row runs in a
-process of its own. Time is that of the work, imports apart, until the files are flushed to disk;
-memory is the peak above what the imports take, of the largest process.
+process of its own. Time is that of the work, imports apart, until the files are flushed to disk; on
+a machine that others use, processor time says more. Memory is the peak above what the imports take,
+of the largest process.
 
 - copy: the same bytes read and written, then flushed.
 - ours: import (hashing source and result), export without and with the check of every tensor.
@@ -149,11 +150,16 @@ def measure(tool: str, work: Path, workers: int) -> Measured:
     before_kib = _status_kib("VmRSS")
     # Forget the peak of the imports. getrusage would not do: its peak is older than the program.
     Path("/proc/self/clear_refs").write_text("5")
-    started = time.perf_counter()
+    started, cpu_before = time.perf_counter(), cpu_seconds()
     run()
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, cpu_seconds() - cpu_before
     peak_kib = max(_status_kib("VmHWM"), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-    return {"seconds": seconds, "mib": (peak_kib - before_kib) / 1024}
+    return {"seconds": seconds, "cpu": cpu, "mib": (peak_kib - before_kib) / 1024}
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and those that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def _status_kib(field: str) -> int:
@@ -197,7 +203,8 @@ def compare(work: Path, options: argparse.Namespace) -> None:
     num_bytes = (work / "hf" / "model.safetensors").stat().st_size
     sys.stdout.write(f"{num_bytes / 1e9:.2f} GB of weights\n")
     sys.stdout.write(
-        f"{'':<38} {'seconds':>8} {'MB/s':>7} {'MiB':>7} {'of copy':>8} {'of model':>9}\n"
+        f"{'':<38} {'seconds':>8} {'cpu s':>7} {'MB/s':>7} {'MiB':>7} "
+        f"{'of copy':>8} {'of model':>9}\n"
     )
     copied: list[float] = []
     for tool, (title, _, _) in TOOLS.items():
@@ -225,7 +232,8 @@ def _show(rows: list[Measured], title: str, num_bytes: int, copied: list[float])
         seconds, mib = float(row["seconds"]), float(row["mib"])
         copied.append(seconds)
         sys.stdout.write(
-            f"{name:<38} {seconds:>8.1f} {num_bytes / 1e6 / seconds:>7.0f} {mib:>7.0f} "
+            f"{name:<38} {seconds:>8.1f} {float(row['cpu']):>7.1f} "
+            f"{num_bytes / 1e6 / seconds:>7.0f} {mib:>7.0f} "
             f"{copied[0] / seconds:>8.2f} {mib * 2**20 / num_bytes:>9.3f}\n"
         )
 
