@@ -83,8 +83,8 @@ def start_megatron() -> Callable[[Any], Any]:
     from megatron_msm.runtime import cpu_redirects
 
     cpu_redirects.install()
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29577", RANK="0", WORLD_SIZE="1")
-    torch.distributed.init_process_group("gloo", rank=0, world_size=1)
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     parallel_state.initialize_model_parallel(create_gloo_process_groups=False)
     tensor_parallel.model_parallel_cuda_manual_seed(1)
     return lambda *args, **kwargs: specs.get_gpt_layer_local_spec(normalization="RMSNorm")
