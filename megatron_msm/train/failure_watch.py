@@ -8,7 +8,6 @@ looks there once a second and ends its process.
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,12 +36,12 @@ class FailureWatch:
     def __init__(self, out: Path, rank: int) -> None:
         self._out, self._rank = out, rank
         self._store = _connect()
-        self._is_over = False
+        self._is_over = threading.Event()
         # A connection of its own: one is busy while it waits for an answer.
-        watched = _connect()
-        threading.Thread(
-            target=self._watch, args=(watched,), name="failure-watch", daemon=True
-        ).start()
+        self._thread = threading.Thread(
+            target=self._watch, args=(_connect(),), name="failure-watch", daemon=True
+        )
+        self._thread.start()
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +52,10 @@ class FailureWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._is_over = True
+        self._is_over.set()
+        # A thread that is inside the store's C++ code when Python ends takes the process down
+        # ("terminate called without an active exception").
+        self._thread.join(timeout=_GRACE_S)
         if error is not None and not isinstance(error, PreemptedError):
             self._announce(error)
 
@@ -70,18 +72,15 @@ class FailureWatch:
             sys.stderr.write(f"rank {self._rank} ends because {first}\n")
 
     def _watch(self, store: TCPStore) -> None:
-        while not self._is_over:
-            time.sleep(_POLL_S)
+        while not self._is_over.wait(_POLL_S):
             try:
                 found = store.get(_KEY).decode() if store.check([_KEY]) else ""
             except RuntimeError:
                 found = "the connection to rank 0 is lost; its output says why"
-            if found:
-                time.sleep(_GRACE_S)
-                if not self._is_over:
-                    sys.stderr.write(f"rank {self._rank} ends because {found}\n")
-                    sys.stderr.flush()
-                    os._exit(1)
+            if found and not self._is_over.wait(_GRACE_S):
+                sys.stderr.write(f"rank {self._rank} ends because {found}\n")
+                sys.stderr.flush()
+                os._exit(1)
 
 
 def _connect() -> TCPStore:
