@@ -6,6 +6,7 @@ import sys
 import pytest
 
 COMMANDS = {
+    "plan",
     "convert",
     "doctor",
     "eval",
