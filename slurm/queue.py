@@ -69,7 +69,8 @@ def query_jobs(job_ids: Collection[str]) -> dict[str, QueuedJob]:
     missing = [job_id for job_id in job_ids if job_id not in found]
     ended = _sacct(missing) if missing else {}
     for job_id in missing:
-        job = ended.get(job_id) or _scontrol(job_id)
+        # An array element that was cancelled before it started has no record of its own.
+        job = ended.get(job_id) or _scontrol(job_id) or _scontrol(job_id.partition("_")[0])
         if job is not None:
             found[job_id] = job
     return found

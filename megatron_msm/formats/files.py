@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,12 @@ def fsync_path(path: Path) -> None:
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Replace `path` with `content`; a reader sees the old file or the new one, whole."""
-    tmp = tmp_path(path)
+    """Replace `path` with `content`; a reader sees the old file or the new one, whole.
+
+    Several processes may do so at once, on several hosts: the last one's content stays.
+    """
+    writer = f"{socket.gethostname()}-{os.getpid()}"
+    tmp = path.with_name(f"{TMP_PREFIX}{writer}-{path.name}")
     with tmp.open("wb") as file:
         file.write(content)
         file.flush()

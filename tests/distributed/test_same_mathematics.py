@@ -59,7 +59,11 @@ TINY_MODELS: dict[str, dict[str, Any]] = {
 }
 # The real one has 9 heads in 3 groups and 30 layers.
 SLOW_SMOLLM2_LAYOUTS = [
+    L(tensor=3),
     L(tensor=3, sequence=True),
+    L(pipeline=2),
+    L(tensor=3, pipeline=2),
+    L(data=2),
     L(pipeline=2, virtual_pipeline=3),
     L(context=2),
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.forked_ranks import output, start_ranks, train
-from tests.integration.training_runs import assert_same_result, prepare_run
+from tests.integration.training_runs import assert_same_result
 
 # Every second step is saved, in a forked process in the first phase: many kills hit a save.
 SETTINGS = (
@@ -21,11 +21,6 @@ SETTINGS = (
 RARELY = tuple(
     f"phases.{phase}.checkpoint={{save_interval_steps: 100}}" for phase in ("midtrain", "sft")
 )
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_run(tmp_path_factory.mktemp("prepared"))
 
 
 def run_with_kills(folder: Path, settings: tuple[str, ...], *, num_ranks: int, kills: int) -> int:

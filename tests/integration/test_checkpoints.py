@@ -11,14 +11,9 @@ import pytest
 
 from megatron_msm.formats.checkpoint_folder import STATE_FILE, file_record, latest_iteration
 from tests.integration.forked_ranks import output, train
-from tests.integration.training_runs import assert_same_result, prepare_run
+from tests.integration.training_runs import assert_same_result
 
 ONE_RANK = "parallel.data=1"
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_run(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="module")

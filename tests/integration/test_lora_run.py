@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from megatron_msm.convert.megatron_reader import MegatronCheckpoint
 from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
-from tests.integration.training_runs import msm, prepare_run
+from tests.integration.training_runs import msm
 
 LORA = "lora={rank: 4, alpha: 8}"
 SHORT = (
@@ -19,11 +19,6 @@ SHORT = (
     "phases.sft.duration={steps: 3}",
     "phases.sft.optimizer={lr: 1e-5}",
 )
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_run(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="module")

@@ -1,44 +1,22 @@
 """Stop signals at any time: all ranks save the same step, the command ends with status 75."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.integration.training_runs import (
     assert_same_result,
     metrics_rows,
     msm,
-    prepare_run,
     rank_processes,
     start_training,
     wait_for_step,
 )
 
 PREEMPTED = 75
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_run(tmp_path_factory.mktemp("prepared"))
-
-
-@pytest.fixture(scope="module")
-def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = shutil.copytree(prepared, tmp_path_factory.mktemp("finished") / "run")
-    done = msm("train", "run.yaml", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture
-def run_folder(prepared: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(prepared, tmp_path / "run")
 
 
 def test_stopped_in_start_up_then_between_saves_ends_bit_for_bit_the_same(

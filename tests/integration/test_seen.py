@@ -13,7 +13,6 @@ from tests.integration.training_runs import (
     assert_same_result,
     metrics_rows,
     msm,
-    prepare_run,
     wait_for_line,
 )
 from tests.tiny import write_jsonl
@@ -29,8 +28,8 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = prepare_run(tmp_path_factory.mktemp("prepared"))
+def prepared(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = shutil.copytree(prepared, tmp_path_factory.mktemp("more") / "run")
     for name, fields in (("more", {}), ("heldout", {"role": "dev"})):
         rows: list[dict[str, Any]] = [
             {

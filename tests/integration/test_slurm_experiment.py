@@ -87,4 +87,5 @@ def test_graph_on_slurm_with_a_failing_stage_and_two_clients(
     stopped = msm("experiment", "cancel", "grid.yaml", cwd=folder)
     assert stopped.stdout.count("cancelled") > 0
     wait_for(has_ended, 200)
-    assert {s["state"] for s in statuses(folder).values()} == {"finished", "stopped", "blocked"}
+    states = {label: (s["state"], s["detail"]) for label, s in statuses(folder).items()}
+    assert {state for state, _ in states.values()} == {"finished", "stopped", "blocked"}, states

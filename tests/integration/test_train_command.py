@@ -1,6 +1,5 @@
 """`msm train` as a user meets it: resume after a kill, torchrun, wrong input."""
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,29 +15,9 @@ from tests.integration.training_runs import (
     assert_same_result,
     metrics_rows,
     msm,
-    prepare_run,
     start_training,
     wait_for_step,
 )
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_run(tmp_path_factory.mktemp("prepared"))
-
-
-@pytest.fixture(scope="module")
-def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was never interrupted."""
-    folder = shutil.copytree(prepared, tmp_path_factory.mktemp("finished") / "run")
-    done = msm("train", "run.yaml", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture
-def run_folder(prepared: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(prepared, tmp_path / "run")
 
 
 def test_phases_run_in_order_and_leave_checkpoints(finished: Path) -> None:
@@ -138,16 +117,18 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG, ids=str)
-def test_wrong_configuration_ends_with_status_2_and_one_message(prepared: Path, case: str) -> None:
+def test_wrong_configuration_ends_with_status_2_and_one_message(
+    run_folder: Path, case: str
+) -> None:
     if case == "no gpu" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     overrides, expected = WRONG[case]
-    done = msm("train", "run.yaml", *overrides, cwd=prepared)
+    done = msm("train", "run.yaml", *overrides, cwd=run_folder)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     for text in expected:
         assert text in done.stderr
-    assert not list((prepared / "train").glob("*/iter_*"))
+    assert not list((run_folder / "train").glob("*/iter_*"))
 
 
 def test_dataset_of_another_tokenizer_is_refused(run_folder: Path) -> None:
