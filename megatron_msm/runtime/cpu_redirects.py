@@ -88,12 +88,27 @@ def _l2_norm(
     That one adds millions of squares in float32 on the CPU, and torch's result is then off in the
     fourth digit (28M gradients of an embedding: 5e-5; 135M in one: 7e-3). Sums here are float64.
     """
-    norms = [
-        torch.linalg.vector_norm(tensor, dtype=torch.float64)
-        for tensors in tensor_lists
-        for tensor in tensors
-    ]
+    norms = [accurate_norm(tensor) for tensors in tensor_lists for tensor in tensors]
     return torch.stack(norms).norm().float().reshape(1), None
+
+
+_NORM_BLOCK = 4096
+
+
+def accurate_norm(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the L2 norm of a float32 tensor, a float64 scalar right to about six digits.
+
+    Squares are added in float32 within short blocks, and the blocks in float64. Adding all in
+    float64 would convert the tensor first: 0.8 s instead of 0.03 s for 135M elements on one core.
+    """
+    flat = tensor.reshape(-1)
+    num_whole = flat.numel() // _NORM_BLOCK * _NORM_BLOCK
+    of_blocks = torch.linalg.vector_norm(flat[:num_whole].view(-1, _NORM_BLOCK), dim=1)
+    of_rest = torch.linalg.vector_norm(flat[num_whole:], dtype=torch.float64)
+    norm: torch.Tensor = torch.linalg.vector_norm(
+        torch.cat([of_blocks.double(), of_rest.reshape(1)])
+    )
+    return norm
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
