@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.checkpoint_folder import WEIGHTS_SUFFIX
 
 app = typer.Typer(
     help="Convert between Hugging Face folders and Megatron checkpoints, and prove them equal.",
@@ -24,7 +25,13 @@ Checkpoint = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Workers = Annotated[
-    int, typer.Option(min=1, help="Processes that share the files. Each takes as much memory.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes that share the files; each takes as much memory. Default: one for each "
+        "four cores, at most 4.",
+        show_default=False,
+    ),
 ]
 _DIFFERENCES_SHOWN = 10
 _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -44,7 +51,7 @@ def import_command(
         ),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an import that is already there.")] = False,
-    workers: Workers = 1,
+    workers: Workers = None,
     adapter: Annotated[
         Path | None,
         typer.Option(help="PEFT folder: put its LoRA adapters beside the weights."),
@@ -67,7 +74,7 @@ def import_command(
             state = import_megatron(
                 source, hf, out, force=force, workers=workers, progress=progress
             )
-    num_bytes = sum(r.bytes for name, r in state.files.items() if name.endswith(".distcp"))
+    num_bytes = sum(r.bytes for name, r in state.files.items() if name.endswith(WEIGHTS_SUFFIX))
     result = {
         "checkpoint": str(out),
         "architecture": state.architecture,
@@ -90,9 +97,13 @@ def export_command(
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
     check: Annotated[
-        bool, typer.Option(help="Read every tensor back and compare it with the checkpoint's.")
+        bool,
+        typer.Option(
+            help="Compare the checkpoint's files with their SHA-256, and every tensor, read back, "
+            "with the checkpoint's."
+        ),
     ] = True,
-    workers: Workers = 1,
+    workers: Workers = None,
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Write the LoRA adapters alone, in PEFT's format.")
     ] = False,

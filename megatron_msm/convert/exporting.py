@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from megatron_msm.convert.comparing import same_bits
+from megatron_msm.convert.file_access import Scratch
 from megatron_msm.convert.hf_files import EXPORT_FILE, TENSORS_FILE
 from megatron_msm.convert.hf_weights import SafetensorsWeights
 from megatron_msm.convert.importing import check_disk_space
@@ -32,10 +33,10 @@ from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.checkpoint_folder import (
     HF_FOLDER,
     RUN_FILE,
+    WEIGHTS_SUFFIX,
     CheckpointState,
     FileRecord,
     LineageEntry,
-    file_record,
     file_records,
     read_checkpoint_state,
     resolve_checkpoint,
@@ -105,7 +106,7 @@ def export_hf(
     dtype: str | None = None,
     force: bool = False,
     check: bool = True,
-    workers: int = 1,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> ExportManifest:
     """Write a checkpoint as a complete Hugging Face folder.
@@ -121,8 +122,10 @@ def export_hf(
         dtype: Convert every tensor to it (`bfloat16`, `float32`, `float16`), and say so in
             config.json.
         force: Replace an earlier export.
-        check: Read every tensor back and compare it with the checkpoint's, bit for bit.
+        check: Compare the checkpoint's files with their SHA-256, read every written tensor back,
+            and compare it with the checkpoint's, bit for bit.
         workers: Processes that share the weight files; the result is the same for any number.
+            None: one for each four cores, at most 4.
         progress: Told how many bytes are done.
 
     Raises:
@@ -136,14 +139,16 @@ def export_hf(
     _check_target(out, force=force)
     folder = resolve_checkpoint(checkpoint)
     state = read_checkpoint_state(folder)
-    shape = _check_hf_files(folder, state)
+    _verify_files(folder, state, weights=False)
+    shape = _check_hf_files(folder / HF_FOLDER, state)
     mapped = table_for(shape).expand(shape)
     megatron, adapters = open_checkpoint(folder, mapped, state.adapter)
     check_megatron_tensors(megatron, shape, mapped, adapters)
     layouts = _layouts(folder / HF_FOLDER / TENSORS_FILE, shape, mapped, dtype)
     check_disk_space(out, sum(layout.num_bytes for layout in layouts.values()))
     shards = split_into_shards(layouts.values(), shard_bytes)
-    with folder_written_aside(out) as tmp:
+    with folder_written_aside(out) as tmp, ThreadPoolExecutor(1) as thread:
+        verified = thread.submit(_verify_files, folder, state, weights=True) if check else None
         jobs = _shard_jobs(megatron, tmp, shards, mapped, tied_copies(shape), check=check)
         progress.start("writing tensors", sum(job.num_bytes for job in jobs))
         records = run_jobs(
@@ -153,6 +158,8 @@ def export_hf(
             num_bytes=lambda job: job.num_bytes,
             progress=progress,
         )
+        if verified is not None:
+            verified.result()
         write_index(tmp, shards)
         _copy_small_files(folder, state, tmp, dtype)
         known = {job.file.name: record for job, record in zip(jobs, records, strict=True)}
@@ -188,33 +195,40 @@ def _shard_jobs(
 
 
 def _write_shard(job: _ShardJob, progress: Progress) -> FileRecord:
+    scratch = Scratch()
     with SafetensorsFile(job.file, list(job.layouts.values())) as file:
-        for name, tensor in _tensors_of(job):
+        for name, tensor in _tensors_of(job, scratch):
             file.write(name, tensor)
             progress.advance(tensor.nbytes)
-    with ThreadPoolExecutor(1, thread_name_prefix="sha256") as thread:
-        record = thread.submit(file_record, job.file)
         if job.check:
-            _check_shard(job, progress)
-        return record.result()
+            _check_shard(job, scratch, progress)
+        return file.record()
 
 
-def _tensors_of(job: _ShardJob) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield name and content of every tensor of the file, in the order of the checkpoint."""
+def _tensors_of(job: _ShardJob, scratch: Scratch) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield name and elements of every tensor of the file, in the order of the checkpoint.
+
+    A tensor is a view of `scratch`, which the next one overwrites.
+    """
     for source in job.sources:
-        parts = source.split(job.checkpoint.read_mapped(source))
-        for name, part in zip(source.hf_names, parts, strict=True):
+        fused = scratch.tensor(source.size, job.checkpoint.tensors[source.key].dtype)
+        job.checkpoint.read_mapped(source, fused)
+        for name, place in zip(source.hf_names, source.places(fused), strict=True):
             for target in (name, job.copies.get(name)):
                 if target is not None and target in job.layouts:
-                    yield target, _cast(part, job.layouts[target])
+                    yield target, _cast(place, job.layouts[target])
 
 
-def _check_shard(job: _ShardJob, progress: Progress) -> None:
+def _check_shard(job: _ShardJob, scratch: Scratch, progress: Progress) -> None:
     """Read the file as an importer would, and compare it with the checkpoint."""
     written = SafetensorsWeights([job.file])
-    assert written.tensors.keys() == job.layouts.keys()
-    for name, tensor in _tensors_of(job):
-        if not same_bits(written.read(name), tensor):
+    found = {name: (info.dtype, info.size) for name, info in written.tensors.items()}
+    assert found == {name: (layout.dtype, layout.size) for name, layout in job.layouts.items()}
+    read_back = Scratch()
+    for name, tensor in _tensors_of(job, scratch):
+        again = read_back.tensor(tensor.shape, tensor.dtype)
+        written.read_into(name, again)
+        if not same_bits(again, tensor):
             raise CheckpointError(
                 f"{job.file.name}: tensor {name!r}, read back, is not what was written. "
                 "The disk or the memory is faulty; export to another disk."
@@ -243,12 +257,18 @@ def _check_target(out: Path, *, force: bool) -> None:
         raise CheckpointError(f"{out}: already holds an export. Use --force to replace it.")
 
 
-def _check_hf_files(folder: Path, state: CheckpointState) -> ModelShape:
-    """Check that the carried files are those that the checkpoint was written with."""
-    hf_folder = folder / HF_FOLDER
-    prefix = f"{HF_FOLDER}/"
-    records = {name: record for name, record in state.files.items() if name.startswith(prefix)}
+def _verify_files(folder: Path, state: CheckpointState, *, weights: bool) -> None:
+    """Compare a checkpoint's large files, or all others, with their recorded hashes."""
+    records = {
+        name: record
+        for name, record in state.files.items()
+        if name.endswith(WEIGHTS_SUFFIX) == weights
+    }
     verify_checkpoint_hashes(folder, state.model_copy(update={"files": records}))
+
+
+def _check_hf_files(hf_folder: Path, state: CheckpointState) -> ModelShape:
+    """Check that the carried files are those that the checkpoint was written with."""
     shape = read_model_shape(hf_folder)
     tokenizer = read_tokenizer_files(hf_folder)
     for what, found, recorded in (

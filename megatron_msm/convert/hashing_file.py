@@ -1,52 +1,82 @@
-"""A new file that is hashed while it is written."""
+"""A new file that is hashed, and on its way to the disk, while it is being written."""
 
 import hashlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Self
 
+import torch
+
+from megatron_msm.convert.file_access import write_from
 from megatron_msm.formats.checkpoint_folder import FileRecord
 
-# Below this, handing data to the other thread costs more than hashing it.
-_SMALL_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 20
 
 
 class HashingFile:
-    """Writes and hashes the same memory at the same time, without a copy of it.
+    """Another thread hashes what is finished from the beginning of the file on.
 
-    OpenSSL needs no interpreter lock while it hashes, and neither does the system call.
+    It reads the page cache, so that whoever writes need not wait for it, and may write later parts
+    first. OpenSSL needs no interpreter lock while it hashes, and neither does the system call.
     """
 
-    def __init__(self, file: Any, thread: ThreadPoolExecutor) -> None:
-        self._file, self._thread = file, thread
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sha256")
         self._digest = hashlib.sha256()
+        self._block = memoryview(bytearray(_BLOCK_BYTES))
+        self._handed_over: list[Future[None]] = []
+        self._num_handed_over = 0
         self.num_bytes = 0
 
     def write(self, data: bytes | memoryview) -> int:
-        """Append content; it may change once this returns."""
-        if len(data) < _SMALL_BYTES:
-            self._digest.update(data)
-            self._file.write(data)
-        else:
-            hashed = self._thread.submit(self._digest.update, data)
-            self._file.write(data)
-            hashed.result()
-        self.num_bytes += len(data)
+        """Append content; what `torch.save` uses."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._file, view, self.num_bytes)
+            self.num_bytes += written
+            view = view[written:]
         return len(data)
 
     def flush(self) -> None:
-        """Hand buffered bytes to the operating system."""
-        self._file.flush()
+        """Nothing is buffered; `torch.save` calls this."""
+
+    def write_tensor(self, tensor: torch.Tensor, offset: int) -> None:
+        """Put a tensor's content into its place."""
+        write_from(self._file, offset, tensor)
+        self.num_bytes = max(self.num_bytes, offset + tensor.nbytes)
+
+    def finish(self, end: int) -> None:
+        """Say that everything before `end` is final."""
+        if end - self._num_handed_over >= _BLOCK_BYTES:
+            self._hand_over(end)
 
     def record(self) -> FileRecord:
-        """Return size and hash of everything written."""
+        """Return size and hash of the file, all of which is final."""
+        self._hand_over(self.num_bytes)
+        for handed_over in self._handed_over:
+            handed_over.result()
         return FileRecord(bytes=self.num_bytes, sha256=self._digest.hexdigest())
 
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
 
-@contextmanager
-def hashing_file(path: Path) -> Iterator[HashingFile]:
-    """Open a new file for the length of the block."""
-    with path.open("wb") as file, ThreadPoolExecutor(1, thread_name_prefix="sha256") as thread:
-        yield HashingFile(file, thread)
+    def __exit__(self, *error: object) -> None:
+        """Close; what is not hashed by now is not wanted."""
+        self._thread.shutdown(cancel_futures=True)
+        os.close(self._file)
+
+    def _hand_over(self, end: int) -> None:
+        begin, self._num_handed_over = self._num_handed_over, end
+        # Starts the writing to disk without waiting for it; until it is there it stays cached.
+        os.posix_fadvise(self._file, begin, end - begin, os.POSIX_FADV_DONTNEED)
+        self._handed_over.append(self._thread.submit(self._hash, begin, end))
+
+    def _hash(self, begin: int, end: int) -> None:
+        while begin < end:
+            num_read = os.preadv(self._file, [self._block[: end - begin]], begin)
+            assert num_read, "the file became shorter"
+            self._digest.update(self._block[:num_read])
+            begin += num_read

@@ -16,6 +16,7 @@ import orjson
 import torch
 from safetensors import SafetensorError, safe_open
 
+from megatron_msm.convert.file_access import read_into
 from megatron_msm.convert.hf_files import resolve_inside
 from megatron_msm.errors import CheckpointError
 
@@ -56,9 +57,21 @@ class HfWeights(Protocol):
         """The weight files."""
         ...
 
-    def read(self, name: str) -> torch.Tensor:
-        """Read one tensor into memory of its own."""
+    def read_into(self, name: str, target: torch.Tensor) -> None:
+        """Read one tensor's elements, in their order, into a tensor that may have another size.
+
+        Raises:
+            CheckpointError: The file ends before.
+        """
         ...
+
+
+def read_tensor(weights: HfWeights, name: str) -> torch.Tensor:
+    """Read one tensor into memory of its own."""
+    info = weights.tensors[name]
+    tensor = torch.empty(info.size, dtype=info.dtype)
+    weights.read_into(name, tensor)
+    return tensor
 
 
 def open_hf_weights(folder: Path) -> HfWeights:
@@ -99,18 +112,20 @@ class SafetensorsWeights:
         for file in self.files:
             _add_all(self.tensors, _read_safetensors_header(file), file)
 
-    def read(self, name: str) -> torch.Tensor:
-        """Read one tensor into memory of its own."""
+    def read_into(self, name: str, target: torch.Tensor) -> None:
+        """Read one tensor's elements; straight into the target when it has their dtype."""
         info = self.tensors[name]
-        content = torch.empty(info.num_bytes, dtype=torch.uint8)
-        with info.file.open("rb") as file:
-            file.seek(info.offset)
-            num_read = file.readinto(content.numpy().data)
-        if num_read != info.num_bytes:
+        content = target
+        if target.dtype != info.dtype:
+            content = torch.empty(target.shape, dtype=info.dtype)
+        with info.file.open("rb", buffering=0) as file:
+            is_whole = read_into(file.fileno(), info.offset, content)
+        if not is_whole:
             raise CheckpointError(
                 f"{info.file}: ends inside tensor {name!r}. The file is truncated; fetch it again."
             )
-        return content.view(info.dtype).reshape(info.size)
+        if content is not target:
+            target.copy_(content)
 
 
 class BinWeights:
@@ -128,11 +143,9 @@ class BinWeights:
             }
             _add_all(self.tensors, infos, file)
 
-    def read(self, name: str) -> torch.Tensor:
-        """Copy one tensor out of its file."""
-        return self._open(self.tensors[name].file)[name].clone(
-            memory_format=torch.contiguous_format
-        )
+    def read_into(self, name: str, target: torch.Tensor) -> None:
+        """Copy one tensor's elements out of its file."""
+        target.copy_(self._open(self.tensors[name].file)[name].reshape(target.shape))
 
     def __getstate__(self) -> dict[str, Any]:
         """Go to another process without the tensors of the open file."""

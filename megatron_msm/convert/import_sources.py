@@ -34,8 +34,8 @@ class ImportSource(Protocol):
         """Return a dtype that holds the tensor exactly."""
         ...
 
-    def read_mapped(self, tensor: MappedTensor) -> torch.Tensor:
-        """Read one tensor as Megatron has it."""
+    def read_into(self, tensor: MappedTensor, target: torch.Tensor) -> None:
+        """Read one tensor as Megatron has it into one of its size, of any dtype."""
         ...
 
     def tensor_list(self) -> TensorList:
@@ -80,9 +80,10 @@ class HfSource:
             first = torch.promote_types(first, other)
         return first
 
-    def read_mapped(self, tensor: MappedTensor) -> torch.Tensor:
-        """Read and fuse the parts."""
-        return tensor.fuse([self._weights_of(name).read(name) for name in tensor.hf_names])
+    def read_into(self, tensor: MappedTensor, target: torch.Tensor) -> None:
+        """Read the parts to their places."""
+        for name, place in zip(tensor.hf_names, tensor.places(target), strict=True):
+            self._weights_of(name).read_into(name, place)
 
     def tensor_list(self) -> TensorList:
         """Return the tensors in the order of the files."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from megatron_msm.convert.file_access import Scratch
 from megatron_msm.convert.hf_files import TENSORS_FILE, copy_files, small_files
 from megatron_msm.convert.hf_weights import open_hf_weights
 from megatron_msm.convert.import_sources import HfSource, ImportSource
@@ -64,7 +65,7 @@ def import_hf(
     out: Path,
     *,
     force: bool = False,
-    workers: int = 1,
+    workers: int | None = None,
     adapter: Path | None = None,
     progress: Progress | None = None,
 ) -> CheckpointState:
@@ -76,7 +77,8 @@ def import_hf(
         hf_folder: config.json, tokenizer, and safetensors (or `.bin`) weights.
         out: Created when missing. Nothing is visible in it before everything is written.
         force: Replace an import that is already there.
-        workers: Processes that share the files; the result is the same for any number.
+        workers: Processes that share the files; the result is the same for any number. None: one
+            for each four cores, at most 4.
         adapter: A PEFT folder whose LoRA adapters are put beside the weights, to be trained on.
         progress: Told how many bytes are done.
 
@@ -101,7 +103,7 @@ def import_megatron(
     out: Path,
     *,
     force: bool = False,
-    workers: int = 1,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> CheckpointState:
     """Write a checkpoint of Megatron-LM, Megatron-Bridge or NeMo 2 as iteration 0 of `out`.
@@ -112,7 +114,8 @@ def import_megatron(
             Weights are not needed; where there are some, exports follow their dtypes and order.
         out: As for `import_hf`.
         force: Replace an import that is already there.
-        workers: Processes that share the files; the result is the same for any number.
+        workers: Processes that share the files; the result is the same for any number. None: one
+            for each four cores, at most 4.
         progress: Told how many bytes are done.
 
     Raises:
@@ -132,7 +135,7 @@ def _import(
     mapped: Sequence[MappedTensor],
     out: Path,
     force: bool,
-    workers: int,
+    workers: int | None,
     progress: Progress | None,
 ) -> CheckpointState:
     progress = progress or NoProgress()
@@ -209,10 +212,13 @@ def _tensors_to_write(mapped: Sequence[MappedTensor], source: ImportSource) -> l
 
 
 def _write_job(job: _FileJob, progress: Progress) -> WrittenFile:
+    scratch = Scratch()
+
     def load(planned: TensorToWrite) -> torch.Tensor:
         mapped = planned.mapped
-        tensor = job.source.read_mapped(mapped)
+        tensor = scratch.tensor(mapped.lengths, planned.dtype)
+        job.source.read_into(mapped, tensor.view(mapped.size))
         progress.advance(planned.num_bytes)
-        return tensor.to(planned.dtype).reshape(mapped.lengths)
+        return tensor
 
     return write_file(job.target, job.number, job.tensors, load)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from megatron_msm.convert.comparing import same_bits
-from megatron_msm.convert.hf_weights import HfWeights
+from megatron_msm.convert.hf_weights import HfWeights, read_tensor
 from megatron_msm.convert.megatron_reader import MegatronCheckpoint
 from megatron_msm.errors import CheckpointError
 from megatron_msm.models.adapter_table import MappedAdapter
@@ -133,7 +133,7 @@ def _check_size(where: Path, name: str, found: Sequence[int], wanted: Size) -> N
 def _check_tied_copy(weights: HfWeights, copy: str, original: str) -> None:
     if copy not in weights.tensors:
         return
-    if not same_bits(weights.read(copy), weights.read(original)):
+    if not same_bits(read_tensor(weights, copy), read_tensor(weights, original)):
         raise CheckpointError(
             f"{weights.tensors[copy].file}: {copy!r} differs from {original!r}, but config.json "
             "says tie_word_embeddings, with which it would be ignored. Set it to false, or "

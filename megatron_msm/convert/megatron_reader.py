@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.distributed.checkpoint.metadata import (
@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
+from megatron_msm.convert.file_access import Scratch, read_into
 from megatron_msm.errors import CheckpointError
 from megatron_msm.models.tensor_table import MappedTensor, Size
 from megatron_msm.runtime.safe_metadata import read_metadata
@@ -53,61 +54,73 @@ class MegatronCheckpoint:
         self.folder = folder
         metadata = read_metadata(folder)
         self._storage = metadata.storage_data or {}
+        self._scratch = Scratch()
         self.tensors: Mapping[str, MegatronTensorInfo] = {
             key: MegatronTensorInfo(entry.properties.dtype, tuple(entry.size), tuple(entry.chunks))
             for key, entry in metadata.state_dict_metadata.items()
             if isinstance(entry, TensorStorageMetadata)
         }
 
-    def read_mapped(self, tensor: MappedTensor) -> torch.Tensor:
+    def read_mapped(self, tensor: MappedTensor, target: torch.Tensor) -> None:
         """Read one tensor of a model's table, put together from the shards it was written in.
 
-        Returns:
-            A tensor of size `tensor.size`; rows that pad the vocabulary are left out.
+        Args:
+            tensor: Of the table.
+            target: Of size `tensor.size`; rows that pad the vocabulary are left out.
 
         Raises:
             CheckpointError: A shard is missing or damaged.
         """
-        region = self.read_region(tensor.key, tensor.offsets, tensor.lengths)
-        return region.reshape(tensor.size)
+        self.read_region(tensor.key, tensor.offsets, target.view(tensor.lengths))
+
+    def read_parts(self, tensor: MappedTensor) -> list[torch.Tensor]:
+        """Read one tensor of a table into memory of its own, and take it apart.
+
+        Raises:
+            CheckpointError: A shard is missing or damaged.
+        """
+        fused = torch.empty(tensor.size, dtype=self.tensors[tensor.key].dtype)
+        MegatronCheckpoint.read_mapped(self, tensor, fused)
+        return tensor.split(fused)
 
     def read(self, key: str) -> torch.Tensor:
-        """Read one whole tensor as it is stored.
-
-        Raises:
-            CheckpointError: A shard is missing or damaged.
-        """
-        size = self.tensors[key].size
-        return self.read_region(key, (0,) * len(size), size)
-
-    def read_region(self, key: str, offsets: Size, lengths: Size) -> torch.Tensor:
-        """Read a part of a tensor: `lengths` values of each dimension from `offsets` on.
+        """Read one whole tensor as it is stored, into memory of its own.
 
         Raises:
             CheckpointError: A shard is missing or damaged.
         """
         info = self.tensors[key]
-        region: torch.Tensor | None = None
+        tensor = torch.empty(info.size, dtype=info.dtype)
+        self.read_region(key, (0,) * len(info.size), tensor)
+        return tensor
+
+    def read_region(self, key: str, offsets: Size, target: torch.Tensor) -> None:
+        """Read a part of a tensor: what `target` has room for, from `offsets` on.
+
+        Raises:
+            CheckpointError: A shard is missing or damaged.
+        """
+        info = self.tensors[key]
         covered = 0
         for chunk in info.chunks:
-            overlap = _overlap(chunk, offsets, lengths)
+            overlap = _overlap(chunk, offsets, tuple(target.shape))
             if overlap is None:
                 continue
-            part = self._read_chunk(key, info, chunk)[overlap.in_chunk]
-            if tuple(part.shape) == lengths:
-                return part
-            if region is None:
-                region = torch.empty(lengths, dtype=info.dtype)
-            region[overlap.in_region] = part
+            part = target[overlap.in_region]
+            self._read_chunk(key, info, chunk, overlap.in_chunk, part)
             covered += part.numel()
-        wanted = torch.Size(lengths).numel()
-        if region is None or covered != wanted:
-            raise self._damaged(key, f"its shards hold {covered} of {wanted} values")
-        return region
+        if covered != target.numel():
+            raise self._damaged(key, f"its shards hold {covered} of {target.numel()} values")
 
     def _read_chunk(
-        self, key: str, info: MegatronTensorInfo, chunk: ChunkStorageMetadata
-    ) -> torch.Tensor:
+        self,
+        key: str,
+        info: MegatronTensorInfo,
+        chunk: ChunkStorageMetadata,
+        wanted: tuple[slice, ...],
+        target: torch.Tensor,
+    ) -> None:
+        """Read a part of a shard, straight into `target` where both are without gaps."""
         place = self._storage.get(MetadataIndex(key, chunk.offsets))
         if place is None:
             raise self._damaged(key, f"no file is named for the shard at {tuple(chunk.offsets)}")
@@ -115,19 +128,28 @@ class MegatronCheckpoint:
             raise self._damaged(key, f"stored with {place.transform_descriptors}, not supported")
         try:
             with (self.folder / place.relative_path).open("rb", buffering=0) as file:
-                window = _FileWindow(file, place.offset, place.length)
-                tensor = torch.load(
-                    io.BufferedReader(window), map_location="cpu", weights_only=True
-                )
+                stored = _find_tensor(file, place.offset, place.length)
+                if stored.tensor.shape != chunk.sizes or stored.tensor.dtype != info.dtype:
+                    raise ValueError("not the tensor that was announced")
+                self._read_part(file.fileno(), stored, wanted, target)
         except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise self._damaged(key, f"{place.relative_path}: {_first_line(error)}") from error
-        if (
-            not isinstance(tensor, torch.Tensor)
-            or tensor.shape != chunk.sizes
-            or tensor.dtype != info.dtype
-        ):
-            raise self._damaged(key, f"{place.relative_path}: not the tensor that was announced")
-        return tensor
+
+    def _read_part(
+        self, file: int, stored: "_StoredTensor", wanted: tuple[slice, ...], target: torch.Tensor
+    ) -> None:
+        part = stored.tensor[wanted]
+        offset = stored.offset + int(part.storage_offset()) * part.itemsize
+        # The bytes from the part's first element to its last.
+        span = 1 + sum((n - 1) * step for n, step in zip(part.shape, part.stride(), strict=True))
+        if part.is_contiguous() and target.is_contiguous() and target.dtype == part.dtype:
+            is_whole = read_into(file, offset, target)
+        else:
+            content = self._scratch.tensor((span,), part.dtype)
+            is_whole = read_into(file, offset, content)
+            target.copy_(content.as_strided(part.shape, part.stride()))
+        if not is_whole or offset + span * part.itemsize > stored.end:
+            raise EOFError("the file is too short")
 
     def _damaged(self, key: str, reason: str) -> CheckpointError:
         return CheckpointError(
@@ -155,6 +177,34 @@ def _overlap(chunk: ChunkStorageMetadata, offsets: Size, lengths: Size) -> _Over
         in_chunk.append(slice(first - begin, last - begin))
         in_region.append(slice(first - offset, last - offset))
     return _Overlap(tuple(in_chunk), tuple(in_region))
+
+
+@dataclass(frozen=True)
+class _StoredTensor:
+    """A tensor in a file that is not read yet."""
+
+    tensor: torch.Tensor
+    """Its dtype, size and strides, on the device `meta`."""
+    offset: int
+    """Where its storage begins in the file."""
+    end: int
+    """Where the part of the file that was written for it ends."""
+
+
+def _find_tensor(file: io.FileIO, offset: int, length: int) -> _StoredTensor:
+    """Read everything but the data of what `torch.save` wrote at `offset`.
+
+    Source: torch 2.13, serialization.py `_save` and `_load`: a tensor's only storage is the record
+    `data/0` of a zip archive, uncompressed.
+    """
+    window = io.BufferedReader(_FileWindow(file, offset, length))
+    reader: Any = torch._C.PyTorchFileReader(window)
+    begin: int = reader.get_record_offset("data/0")
+    window.seek(0)
+    tensor = torch.load(window, map_location="meta", weights_only=True)
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError("not a tensor")
+    return _StoredTensor(tensor, offset + begin, offset + length)
 
 
 class _FileWindow(io.RawIOBase):

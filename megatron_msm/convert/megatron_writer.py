@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from megatron_msm.convert.hashing_file import HashingFile, hashing_file
+from megatron_msm.convert.hashing_file import HashingFile
 from megatron_msm.formats.checkpoint_folder import FileRecord
 from megatron_msm.models.tensor_table import MappedTensor
 from megatron_msm.runtime.safe_metadata import METADATA_FILE
@@ -94,19 +94,21 @@ def write_file(
         folder: Flushing it to disk is left to whoever publishes it.
         number: Of the file.
         tensors: In the order of writing.
-        load: Makes a tensor when its turn comes.
+        load: Makes a tensor when its turn comes, in a storage of its own size. It may use the
+            same memory again for the next one.
 
     Source: torch 2.13, distributed/checkpoint/filesystem.py `_write_item` (one `torch.save` after
     the other, found by offset and length).
     """
     name = f"__0_{number}.distcp"
     places = []
-    with hashing_file(folder / name) as file, _without_checksums():
+    with HashingFile(folder / name) as file, _without_checksums():
         for tensor in tensors:
             offset = file.num_bytes
             _append(file, tensor, load(tensor))
+            file.finish(file.num_bytes)
             places.append(_StorageInfo(name, offset, file.num_bytes - offset))
-    return WrittenFile(name, tuple(places), file.record())
+        return WrittenFile(name, tuple(places), file.record())
 
 
 def write_metadata(
@@ -160,9 +162,9 @@ def _append(file: HashingFile, planned: TensorToWrite, tensor: torch.Tensor) -> 
     mapped = planned.mapped
     assert tensor.dtype == planned.dtype, f"{mapped.key}: {tensor.dtype}"
     assert tuple(tensor.shape) == mapped.lengths, f"{mapped.key}: {tuple(tensor.shape)}"
-    # torch.save writes the whole storage, of which a view is only a part.
-    if tensor.untyped_storage().nbytes() != tensor.nbytes or not tensor.is_contiguous():
-        tensor = tensor.clone(memory_format=torch.contiguous_format)
+    # torch.save writes the whole storage: of a view that would be too much.
+    assert tensor.untyped_storage().nbytes() == tensor.nbytes
+    assert tensor.is_contiguous()
     torch.save(tensor, file)  # type: ignore[arg-type]  # write and flush are all that it uses
 
 

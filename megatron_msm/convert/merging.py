@@ -29,16 +29,15 @@ class MergedCheckpoint(MegatronCheckpoint):
         self._scale = adapter.alpha / adapter.rank
         self._adapters = {one.weight.key: one for one in adapters}
 
-    def read_mapped(self, tensor: MappedTensor) -> torch.Tensor:
+    def read_mapped(self, tensor: MappedTensor, target: torch.Tensor) -> None:
         """Read one tensor of the model's table, its adapter merged."""
-        read = super().read_mapped(tensor)
+        super().read_mapped(tensor, target)
         adapter = self._adapters.get(tensor.key)
         if adapter is None:
-            return read
-        parts_a = adapter.a.split(super().read_mapped(adapter.a))
-        parts_b = adapter.b.split(super().read_mapped(adapter.b))
+            return
+        parts_a, parts_b = (self.read_parts(matrix) for matrix in (adapter.a, adapter.b))
         change = tensor.fuse([b.float() @ a.float() for a, b in zip(parts_a, parts_b, strict=True)])
-        return read.float().add_(change, alpha=self._scale).to(read.dtype)
+        target.copy_(target.float().add_(change, alpha=self._scale))
 
 
 def open_checkpoint(

@@ -101,11 +101,11 @@ class NeighbourSource:
         """Return the dtype that the checkpoint has it in."""
         return self._checkpoint.tensors[self._places[_identity(tensor)].key].dtype
 
-    def read_mapped(self, tensor: MappedTensor) -> torch.Tensor:
+    def read_into(self, tensor: MappedTensor, target: torch.Tensor) -> None:
         """Read one tensor."""
         place = self._places[_identity(tensor)]
-        region = self._checkpoint.read_region(place.key, place.offsets, place.lengths)
-        return region.reshape(tensor.size)
+        region = target.view(place.lengths)
+        self._checkpoint.read_region(place.key, place.offsets, region)
 
     def tensor_list(self) -> TensorList:
         """Return the tensors as the Hugging Face folder has them, else in config.json's dtype."""

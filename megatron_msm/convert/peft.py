@@ -25,6 +25,7 @@ from megatron_msm.formats.checkpoint_folder import (
     AdapterRecord,
     read_checkpoint_state,
     resolve_checkpoint,
+    verify_checkpoint_hashes,
 )
 from megatron_msm.formats.files import folder_written_aside, sha256_of_file, write_json_atomic
 from megatron_msm.models.adapter_table import MappedAdapter, mapped_adapters
@@ -84,6 +85,7 @@ def export_adapter(checkpoint: Path, out: Path, *, force: bool = False) -> Adapt
             "--adapter."
         )
     _check_target(out, force=force)
+    verify_checkpoint_hashes(folder, state)
     shape = read_model_shape(folder / HF_FOLDER)
     adapters = mapped_adapters(table_for(shape).expand(shape), state.adapter)
     reader = MegatronCheckpoint(folder)
@@ -91,7 +93,7 @@ def export_adapter(checkpoint: Path, out: Path, *, force: bool = False) -> Adapt
     tensors: dict[str, torch.Tensor] = {}
     for one in adapters:
         for tensor in one.tensors:
-            parts = tensor.split(reader.read_mapped(tensor))
+            parts = reader.read_parts(tensor)
             tensors |= {
                 name: part.clone() for name, part in zip(tensor.hf_names, parts, strict=True)
             }

@@ -8,6 +8,7 @@ exported unchanged with the same shards has the same bytes.
 
 import re
 import struct
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Self
 import orjson
 import torch
 
+from megatron_msm.convert.hashing_file import HashingFile
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.checkpoint_folder import FileRecord
 from megatron_msm.formats.files import write_json_atomic
 
 DTYPE_NAMES = {
@@ -40,6 +43,13 @@ class TensorLayout:
     def num_bytes(self) -> int:
         """Bytes of the tensor's data."""
         return torch.Size(self.size).numel() * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class _Place:
+    layout: TensorLayout
+    begin: int
+    end: int
 
 
 def parse_size(text: str) -> int:
@@ -70,34 +80,44 @@ def split_into_shards(
 
 
 class SafetensorsFile:
-    """A new file whose tensors are put into their places in any order."""
+    """A new file whose tensors are put into their places in any order.
+
+    It is hashed meanwhile, as far as it is complete from its beginning on.
+    """
 
     def __init__(self, path: Path, tensors: Sequence[TensorLayout]) -> None:
-        """Write the header and set the final size.
+        """Write the header.
 
         Args:
             path: Of the file.
             tensors: In the order in which they lie in it.
         """
-        self.path = path
-        self._waiting = {tensor.name: tensor for tensor in tensors}
-        header = _header(tensors)
-        self._places: dict[str, int] = {}
-        end = len(header)
+        self._file = HashingFile(path)
+        self._file.write(_header(tensors))
+        self._places: dict[str, _Place] = {}
+        end = self._file.num_bytes
         for tensor in tensors:
-            self._places[tensor.name] = end
-            end += tensor.num_bytes
-        self._file = path.open("wb")
-        self._file.write(header)
-        self._file.truncate(end)
+            begin, end = end, end + tensor.num_bytes
+            self._places[tensor.name] = _Place(tensor, begin, end)
+        self._unfinished = deque(self._places.values())
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Put one tensor's data into its place. Each tensor is written exactly once."""
-        layout = self._waiting.pop(name)
-        assert tensor.dtype == layout.dtype, f"{name}: {tensor.dtype}"
-        assert tuple(tensor.shape) == layout.size, f"{name}: {tuple(tensor.shape)}"
-        self._file.seek(self._places[name])
-        self._file.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        """Put one tensor's data into its place. Each tensor is written exactly once.
+
+        Args:
+            name: Of the tensor.
+            tensor: Its elements in their order; it may have gaps, and another size.
+        """
+        place = self._places.pop(name)
+        assert tensor.dtype == place.layout.dtype, f"{name}: {tensor.dtype}"
+        assert tensor.nbytes == place.layout.num_bytes, f"{name}: {tuple(tensor.shape)}"
+        self._file.write_tensor(tensor, place.begin)
+        while self._unfinished and self._unfinished[0].layout.name not in self._places:
+            self._file.finish(self._unfinished.popleft().end)
+
+    def record(self) -> FileRecord:
+        """Return size and hash of the file when every tensor is written."""
+        return self._file.record()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -105,8 +125,8 @@ class SafetensorsFile:
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """Close; without an error assert that nothing is left: a hole would read as zeros."""
-        self._file.close()
-        assert error is not None or not self._waiting, f"not written: {list(self._waiting)[:8]}"
+        self._file.__exit__(kind, error, traceback)
+        assert error is not None or not self._places, f"not written: {list(self._places)[:8]}"
 
 
 def write_index(folder: Path, shards: Sequence[Sequence[TensorLayout]]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from megatron_msm.convert.comparing import TensorDifference, difference, same_bits
 from megatron_msm.convert.exporting import export_hf
+from megatron_msm.convert.file_access import Scratch
 from megatron_msm.convert.hf_weights import open_hf_weights
 from megatron_msm.convert.logits import largest_logit_difference
 from megatron_msm.convert.matching import check_hf_weights, check_megatron_tensors
@@ -68,14 +69,17 @@ def verify(
     progress.start("comparing", sum(info.num_bytes for info in weights.tensors.values()))
     differences = []
     num_tensors = 0
+    ours, theirs = Scratch(), Scratch()
     for tensor in mapped:
-        parts = tensor.split(megatron.read_mapped(tensor))
-        for name, part in zip(tensor.hf_names, parts, strict=True):
+        fused = ours.tensor(tensor.size, megatron.tensors[tensor.key].dtype)
+        megatron.read_mapped(tensor, fused)
+        for name, place in zip(tensor.hf_names, tensor.places(fused), strict=True):
             num_tensors += 1
-            original = weights.read(name)
+            original = theirs.tensor(place.shape, weights.tensors[name].dtype)
+            weights.read_into(name, original)
             progress.advance(original.nbytes)
-            if not same_bits(original, part):
-                differences.append(difference(name, original, part))
+            if not same_bits(original, place):
+                differences.append(difference(name, original, place))
     return VerifyReport(
         num_tensors=num_tensors,
         differences=tuple(sorted(differences, key=lambda found: -found.max_abs)),

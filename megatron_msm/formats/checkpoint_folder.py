@@ -35,6 +35,8 @@ LATEST_FILE = "latest_checkpointed_iteration.txt"
 STATE_FILE = "msm_state.json"
 RUN_FILE = "msm_run.yaml"
 HF_FOLDER = "hf"
+WEIGHTS_SUFFIX = ".distcp"
+"""Of the files with tensors, the only large ones."""
 
 
 class FileRecord(BaseModel):

@@ -17,6 +17,7 @@ Dimensions: V vocabulary, H hidden, Q heads x head size, K key/value heads x hea
 F ffn, E experts, X ffn of one expert.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -30,19 +31,23 @@ Size = tuple[int, ...]
 
 
 class Fusion(Protocol):
-    """How the Hugging Face tensors of a rule become one Megatron tensor. Bits are only moved.
+    """Where the Hugging Face tensors of a rule lie in one Megatron tensor. Bits are only moved.
 
-    Works on rows: weights, biases, and the B matrices of adapters are fused alike.
+    Works on rows: weights, biases, and the B matrices of adapters are fused alike. One method for
+    both directions: what is written to the places when a model is imported is read from them when
+    it is exported.
     """
 
-    def fuse(self, parts: Sequence["torch.Tensor"], shape: ModelShape) -> "torch.Tensor":
-        """Return the Megatron tensor made of `parts`."""
-        ...
-
-    def split(
+    def places(
         self, fused: "torch.Tensor", sizes: Sequence[Size], shape: ModelShape
     ) -> list["torch.Tensor"]:
-        """Return the parts again, with the given sizes. They may be views of `fused`."""
+        """Return views of `fused`, one a part, with the part's elements in their order.
+
+        Args:
+            fused: The Megatron tensor.
+            sizes: Of the parts. A view may have another size, with more dimensions.
+            shape: The model's.
+        """
         ...
 
 
@@ -50,12 +55,7 @@ class Fusion(Protocol):
 class AsItIs:
     """One tensor, unchanged."""
 
-    def fuse(self, parts: Sequence["torch.Tensor"], shape: ModelShape) -> "torch.Tensor":
-        """Return the only part."""
-        (part,) = parts
-        return part
-
-    def split(
+    def places(
         self, fused: "torch.Tensor", sizes: Sequence[Size], shape: ModelShape
     ) -> list["torch.Tensor"]:
         """Return the tensor without the rows that pad the vocabulary."""
@@ -71,14 +71,10 @@ class StackedRows:
     half is activated) and `apply_swiglu_sharded_factory` (the global tensor is [w; v]).
     """
 
-    def fuse(self, parts: Sequence["torch.Tensor"], shape: ModelShape) -> "torch.Tensor":
-        """Concatenate along rows; parts of different dtypes are promoted."""
-        return _concatenate(parts, dim=0)
-
-    def split(
+    def places(
         self, fused: "torch.Tensor", sizes: Sequence[Size], shape: ModelShape
     ) -> list["torch.Tensor"]:
-        """Return views of the rows of each part."""
+        """Return the rows of each part."""
         return list(fused.split([size[0] for size in sizes]))
 
 
@@ -93,22 +89,15 @@ class QkvByGroup:
     `SelfAttention.get_query_key_value_tensors`.
     """
 
-    def fuse(self, parts: Sequence["torch.Tensor"], shape: ModelShape) -> "torch.Tensor":
-        """Interleave q (Q, ...), k (K, ...) and v (K, ...) to (Q + 2K, ...)."""
-        groups = shape.num_query_groups
-        grouped = [part.reshape(groups, -1, shape.head_dim, *part.shape[1:]) for part in parts]
-        return _concatenate(grouped, dim=1).reshape(-1, *parts[0].shape[1:])
-
-    def split(
+    def places(
         self, fused: "torch.Tensor", sizes: Sequence[Size], shape: ModelShape
     ) -> list["torch.Tensor"]:
-        """Take (Q + 2K, ...) apart into q, k and v."""
+        """Return q, k and v in (Q + 2K, ...), each (groups, heads of a group, D, ...)."""
         heads_per_group = shape.num_attention_heads // shape.num_query_groups
-        grouped = fused.reshape(
+        grouped = fused.view(
             shape.num_query_groups, heads_per_group + 2, shape.head_dim, *fused.shape[1:]
         )
-        parts = grouped.split([heads_per_group, 1, 1], dim=1)
-        return [part.reshape(size) for part, size in zip(parts, sizes, strict=True)]
+        return list(grouped.split([heads_per_group, 1, 1], dim=1))
 
 
 @dataclass(frozen=True)
@@ -222,13 +211,24 @@ class MappedTensor:
         """How far it reaches from `offsets`."""
         return self.size if self.expert is None else (1, *self.size)
 
+    def places(self, fused: "torch.Tensor") -> list["torch.Tensor"]:
+        """Return views of the Megatron tensor for the parts, in the order of `hf_names`."""
+        return self.fusion.places(fused, self.hf_sizes, self.shape)
+
     def fuse(self, parts: Sequence["torch.Tensor"]) -> "torch.Tensor":
-        """Return the Megatron tensor; `parts` are in the order of `hf_names`."""
-        return self.fusion.fuse(parts, self.shape)
+        """Return the Megatron tensor; parts of different dtypes are promoted."""
+        import torch
+
+        dtype = functools.reduce(torch.promote_types, (part.dtype for part in parts))
+        fused = torch.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=dtype)
+        for place, part in zip(self.places(fused), parts, strict=True):
+            place.copy_(part.reshape(place.shape))
+        return fused
 
     def split(self, fused: "torch.Tensor") -> list["torch.Tensor"]:
-        """Return the Hugging Face tensors, in the order of `hf_names`."""
-        return self.fusion.split(fused, self.hf_sizes, self.shape)
+        """Return the Hugging Face tensors, in the order of `hf_names`; they may be views."""
+        pairs = zip(self.places(fused), self.hf_sizes, strict=True)
+        return [place.reshape(size) for place, size in pairs]
 
     def fits(self, size: Sequence[int]) -> bool:
         """Return whether a checkpoint's tensor of this size is the whole one, padded or not."""
@@ -252,12 +252,6 @@ def _of_layer(rule: TensorRule, shape: ModelShape, layer: int) -> list[MappedTen
         MappedTensor.of(rule, shape, layer=layer, expert=expert)
         for expert in range(shape.experts.num_experts)
     ]
-
-
-def _concatenate(tensors: Sequence["torch.Tensor"], *, dim: int) -> "torch.Tensor":
-    import torch
-
-    return torch.cat(list(tensors), dim=dim)
 
 
 def _size_of(dims: str, shape: ModelShape) -> Size:

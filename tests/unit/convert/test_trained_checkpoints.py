@@ -5,8 +5,13 @@ import torch
 from safetensors.torch import load_file
 
 from megatron_msm.convert.exporting import export_hf
+from megatron_msm.convert.megatron_reader import MegatronCheckpoint
 from megatron_msm.errors import CheckpointError
-from megatron_msm.formats.checkpoint_folder import STATE_FILE, iteration_folder
+from megatron_msm.formats.checkpoint_folder import (
+    STATE_FILE,
+    iteration_folder,
+    resolve_checkpoint,
+)
 from tests.unit.convert.hf_folders import Sizes, tensors_of
 from tests.unit.convert.training_checkpoints import read_all, write_trained
 
@@ -55,6 +60,18 @@ def test_a_damaged_shard_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot be read \(__1_0.distcp: .*damaged"):
         export_hf(tmp_path / "trained", tmp_path / "back")
     assert list(tmp_path.glob("*back*")) == []
+
+
+def test_a_bit_that_flipped_in_the_checkpoint_is_found(checkpoint: Path, tmp_path: Path) -> None:
+    (weights,) = resolve_checkpoint(checkpoint).glob("*.distcp")
+    content = bytearray(weights.read_bytes())
+    norm = MegatronCheckpoint(weights.parent).read("decoder.final_layernorm.weight")
+    content[content.index(norm.view(torch.uint8).numpy().tobytes())] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"__0_0.distcp: sha256 .* differs .* damaged"):
+        export_hf(checkpoint, tmp_path / "back")
+    assert list(tmp_path.glob("*back*")) == []
+    export_hf(checkpoint, tmp_path / "back", check=False)
 
 
 def test_a_tampered_hf_folder_is_refused(checkpoint: Path, tmp_path: Path) -> None:
