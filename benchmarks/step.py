@@ -2,16 +2,19 @@
 
     python benchmarks/step.py [--seq-length 1024] [--rounds 5] [--dtype bf16] [--cpu-time]
 
-The model has SmolLM2-135M's sizes and random weights; the batch is one full sequence of random
-tokens, all with a loss. Every peer is a process of its own, with the same threads, that waits while
-the others run: rounds alternate. The best round counts. On a loaded machine wall time says little:
-use --cpu-time with --threads 1.
+The model has SmolLM2-135M's sizes and random weights. There are two kinds of batches: one full
+sequence of random tokens, and documents (lengths lognormal, sigma 1, mean a quarter of the sequence
+length). Tokens per second count tokens of documents, not padding, and are those of the median step.
+Every peer is a process of its own, with the same threads and glibc's memory settings of our
+runtime, that waits while the others run: rounds alternate. On a loaded machine wall time says
+little: use --cpu-time with --threads 1.
 
 - transformers: LlamaForCausalLM with SDPA attention, its own loss, gradient clipping, torch's fused
-  AdamW on the weights in their dtype.
+  AdamW on the weights in their dtype. The documents come in random order, in as many batches as the
+  other peers make steps, each padded to its longest document.
 - bare megatron-core: GPTModel of the local layer spec with SDPA attention, its schedule, its
   DistributedDataParallel and its optimizer (fp32 main weights under bf16), without sharding; the
-  loss from whole logits.
+  loss from whole logits. Documents are packed, as in ours.
 - megatron-msm: the trainer's own step (`train_step`): sharded optimizer, chunked loss.
 - megatron-msm, whole logits: the same with `memory.loss_chunk_tokens: null`.
 """
@@ -27,6 +30,9 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 SIZES = {
     "num_hidden_layers": 30,
     "hidden_size": 576,
@@ -39,8 +45,42 @@ SIZES = {
     "tie_word_embeddings": True,
 }
 LR = 1e-5
-Step = Callable[[], float]
+Documents = list[npt.NDArray[np.int64]]
+"""Tokens of each document of one batch, one more than it has to predict."""
+Step = Callable[[Documents], float]
 """Makes one step and returns the loss."""
+IGNORED = -100
+
+
+def full_sequences(seq_length: int, rounds: int) -> list[Documents]:
+    """Return a batch for each round: one document as long as the sequence."""
+    return [_random_documents([seq_length], seed) for seed in range(rounds)]
+
+
+def packed_documents(seq_length: int, rounds: int) -> list[Documents]:
+    """Return a batch for each round: the documents of one pack."""
+    from megatron_msm.data.packing import plan_packs
+
+    mean, sigma = seq_length / 4, 1.0
+    drawn = np.random.default_rng(0).lognormal(np.log(mean) - sigma**2 / 2, sigma, 64 * rounds)
+    plan = plan_packs(drawn.astype(np.int64).clip(1, seq_length) + 1, seq_length)
+    chosen = np.random.default_rng(1).permutation(len(plan))[:rounds].tolist()
+    return [
+        _random_documents(plan.segments.length[plan.segments_of(index)].tolist(), index)
+        for index in chosen
+    ]
+
+
+def shuffled_documents(packs: list[Documents]) -> list[Documents]:
+    """Return the same documents in as many batches, in random order."""
+    documents = [document for pack in packs for document in pack]
+    order = np.random.default_rng(2).permutation(len(documents))
+    return [[documents[i] for i in part] for part in np.array_split(order, len(packs))]
+
+
+def _random_documents(lengths: list[int], seed: int) -> Documents:
+    generator = np.random.default_rng(seed)
+    return [generator.integers(0, SIZES["vocab_size"], length + 1) for length in lengths]
 
 
 def transformers_step(seq_length: int, dtype: str) -> Step:
@@ -53,11 +93,15 @@ def transformers_step(seq_length: int, dtype: str) -> Step:
     model.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
-    tokens = torch.randint(0, SIZES["vocab_size"], (1, seq_length))
 
-    def step() -> float:
+    def step(documents: Documents) -> float:
+        rows = [torch.from_numpy(document) for document in documents]
+        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
+        is_token = labels != IGNORED
+        mask = None if is_token.all() else is_token.long()
         optimizer.zero_grad()
-        loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+        loss = model(input_ids=tokens, attention_mask=mask, labels=labels, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -111,7 +155,6 @@ def bare_step(seq_length: int, dtype: str) -> Step:
         params_dtype=runtime.params_dtype,
     )
     optimizer = get_megatron_optimizer(settings, [wrapped], use_gloo_process_groups=False)
-    batch = _batch(seq_length, shape.vocab_size, runtime.device)
 
     def forward(batches: Any, chunk: Any) -> Any:
         one = next(batches)
@@ -122,13 +165,19 @@ def bare_step(seq_length: int, dtype: str) -> Step:
             labels=one.labels_1T,
             packed_seq_params=one.packed_seq_params,
         )
-        tokens = torch.tensor(seq_length, dtype=torch.int32)
-        return losses, lambda values: (values.float().sum(), tokens, values.detach().sum())
 
-    def step() -> float:
+        def total(values: Any) -> tuple[Any, Any, Any]:
+            loss = torch.where(one.loss_mask_1T, values.float(), 0.0).sum()
+            tokens = one.loss_mask_1T.sum().int()
+            return loss, tokens, (loss / tokens).detach()
+
+        return losses, total
+
+    def step(documents: Documents) -> float:
+        batch = _batch(documents, seq_length, runtime.device)
         wrapped.zero_grad_buffer()
         optimizer.zero_grad()
-        (total,) = get_forward_backward_func()(
+        (loss,) = get_forward_backward_func()(
             forward_step_func=forward,
             data_iterator=iter([batch]),
             model=[wrapped],
@@ -138,7 +187,7 @@ def bare_step(seq_length: int, dtype: str) -> Step:
             forward_only=False,
         )
         optimizer.step()
-        return float(total) / seq_length
+        return float(loss)
 
     return step
 
@@ -157,9 +206,9 @@ def our_step(seq_length: int, dtype: str, *, loss_chunk_tokens: int | None = 102
     _randomize(chunks[0])
     wrapped = wrap_data_parallel(chunks, runtime)
     optimizer = build_optimizer(wrapped, OptimizerConfig(lr=LR), runtime)
-    batch = _batch(seq_length, shape.vocab_size, runtime.device)
 
-    def step() -> float:
+    def step(documents: Documents) -> float:
+        batch = _batch(documents, seq_length, runtime.device)
         return train_step(
             wrapped,
             optimizer,
@@ -198,18 +247,18 @@ def _randomize(model: Any) -> None:
             torch.nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
 
 
-def _batch(seq_length: int, vocab_size: int, device: Any) -> Any:
-    import numpy as np
-
+def _batch(documents: Documents, seq_length: int, device: Any) -> Any:
+    """Lay documents end to end, as the trainer's data do."""
     from megatron_msm.data.batch import collate
     from megatron_msm.data.packed_dataset import Pack
 
-    tokens = np.random.default_rng(0).integers(0, vocab_size, seq_length + 1)
+    lengths = [len(document) - 1 for document in documents]
+    padding = np.zeros(seq_length - sum(lengths), np.int64)
     pack = Pack(
-        tokens=tokens[:-1],
-        labels=tokens[1:],
-        loss_mask=np.ones(seq_length, bool),
-        segment_lengths=np.array([seq_length]),
+        tokens=np.concatenate([*(document[:-1] for document in documents), padding]),
+        labels=np.concatenate([*(document[1:] for document in documents), padding]),
+        loss_mask=np.arange(seq_length) < sum(lengths),
+        segment_lengths=np.array([*lengths, len(padding)] if len(padding) else lengths),
     )
     return collate([pack], device)
 
@@ -225,18 +274,21 @@ PEERS: dict[str, Callable[[int, str], Step]] = {
 def _serve(
     name: str, seq_length: int, dtype: str, threads: int, cpu_time: bool, pipe: Connection
 ) -> None:
-    """Build one peer and make a step for each message; answer with seconds and loss."""
+    """Build one peer and make a step for each batch; answer with seconds and loss."""
     clock = time.process_time if cpu_time else time.perf_counter
     warnings.filterwarnings("ignore")
     import torch
 
+    from megatron_msm.runtime.device import keep_freed_memory
+
+    keep_freed_memory()
     torch.set_num_threads(threads)
     step = PEERS[name](seq_length, dtype)
-    step()
+    step(full_sequences(seq_length, 1)[0])
     pipe.send((0.0, 0.0))
-    while pipe.recv():
+    while documents := pipe.recv():
         started = clock()
-        loss = step()
+        loss = step(documents)
         pipe.send((clock() - started, loss))
 
 
@@ -261,34 +313,49 @@ def main() -> None:
         job = (name, *settings, theirs)
         context.Process(target=_serve, args=job, daemon=True).start()
         pipes[name].recv()
-    seconds: dict[str, list[float]] = {name: [] for name in PEERS}
-    losses = {}
-    for _ in range(options.rounds):
-        for name, pipe in pipes.items():
-            pipe.send(True)
-            spent, losses[name] = pipe.recv()
-            seconds[name].append(spent)
-            sys.stderr.write(f"{name}: {spent:.2f} s\n")
-    _print(seconds, losses, options)
+    for workload, make in (("full sequences", full_sequences), ("documents", packed_documents)):
+        batches = make(options.seq_length, options.rounds)
+        rounds = [
+            [padded, *[packed] * (len(PEERS) - 1)]
+            for padded, packed in zip(shuffled_documents(batches), batches, strict=True)
+        ]
+        seconds: dict[str, list[float]] = {name: [] for name in PEERS}
+        for number, round_ in enumerate(rounds):
+            for (name, pipe), batch in zip(pipes.items(), round_, strict=True):
+                pipe.send(batch)
+                spent, loss = pipe.recv()
+                seconds[name].append(spent)
+                sys.stderr.write(f"{workload} {number}, {name}: {spent:.2f} s, loss {loss:.2f}\n")
+        _print(workload, seconds, batches, options)
+    for pipe in pipes.values():
+        pipe.send(None)
 
 
 def _print(
-    seconds: dict[str, list[float]], losses: dict[str, float], options: argparse.Namespace
+    workload: str,
+    seconds: dict[str, list[float]],
+    packs: list[Documents],
+    options: argparse.Namespace,
 ) -> None:
-    bare, peer = min(seconds["bare megatron-core"]), min(seconds["transformers"])
-    load = os.getloadavg()[0]
+    tokens = _positions(packs)
+    padded = sum(len(batch) * (max(map(len, batch)) - 1) for batch in shuffled_documents(packs))
     sys.stdout.write(
-        f"SmolLM2-135M's sizes, {options.seq_length} tokens, {options.dtype}, {options.threads} "
-        f"threads, {options.rounds} rounds, {'CPU' if options.cpu_time else 'wall'} seconds, load "
-        f"average {load:.1f}\n"
+        f"SmolLM2-135M's sizes, {workload}: {sum(map(len, packs))} documents, {tokens} tokens "
+        f"({padded} when padded) in {options.rounds} steps, {options.dtype}, "
+        f"{options.threads} threads, {'CPU' if options.cpu_time else 'wall'} seconds, load average "
+        f"{os.getloadavg()[0]:.1f}\n"
     )
-    for name, spent in seconds.items():
-        best, rate = min(spent), options.seq_length / min(spent)
+    medians = {name: statistics.median(spent) for name, spent in seconds.items()}
+    for name, median in medians.items():
         sys.stdout.write(
-            f"{name:<28} {best:6.2f} s best, {statistics.median(spent):6.2f} s median, "
-            f"{rate:7.0f} tokens/s: {peer / best:.2f}x transformers' tokens/s, "
-            f"{best / bare:.2f}x the bare step's time (loss {losses[name]:.2f})\n"
+            f"{name:<28} {median:6.2f} s a step, {tokens / options.rounds / median:6.0f} tokens/s: "
+            f"{medians['transformers'] / median:.2f}x transformers' tokens/s, "
+            f"{median / medians['bare megatron-core']:.2f}x the bare step's time\n"
         )
+
+
+def _positions(batches: list[Documents]) -> int:
+    return sum(len(document) - 1 for batch in batches for document in batch)
 
 
 if __name__ == "__main__":
