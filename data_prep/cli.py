@@ -283,6 +283,11 @@ def _report(prepared: "Prepared", *, as_json: bool) -> None:
             f"  warning: the tokenizer has no token for {counts.lost_bytes:,} bytes of the text "
             "(rare characters), and leaves them out"
         )
+    if counts.rescued:
+        typer.echo(
+            f"  {prepared.manifest.backend} failed at times: {counts.rescued:,} rows were encoded "
+            "by tokenizers, so they are right all the same"
+        )
     if counts.blank:
         typer.echo(f"  {counts.blank:,} blank lines skipped")
     for name in columns_without_values(

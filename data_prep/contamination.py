@@ -6,7 +6,7 @@ items, not with the corpus.
 """
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.corpus import CorpusText, read_corpus
+from data_prep.progress import OnProgress
 from data_prep.word_ngrams import Hashes, WordNgrams, words_of
 from megatron_msm.errors import DataFormatError
 
@@ -60,7 +61,7 @@ def find_contamination(
     overlap: float,
     num_worst: int,
     tokenizer: Path | None = None,
-    on_row: Callable[[int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Contamination:
     """Compare every row of a corpus with every item.
 
@@ -71,7 +72,7 @@ def find_contamination(
         overlap: Share of an item's runs from which a row counts as repeating it.
         num_worst: How many rows to report.
         tokenizer: The dataset's tokenizer, if it is no longer where it was.
-        on_row: Called with 1 for every row.
+        on_progress: Called with what was read of `corpus_size`, and 1 for the row.
 
     Raises:
         DataFormatError: A file cannot be read, or there are no items.
@@ -83,8 +84,8 @@ def find_contamination(
     heap: list[tuple[float, int, Match]] = []
     for row in read_corpus(corpus, tokenizer=tokenizer):
         found.num_rows += 1
-        if on_row is not None:
-            on_row(1)
+        if on_progress is not None:
+            on_progress(row.amount, 1)
         shares = dict(index.shares(row.text))
         if not shares:
             continue

@@ -20,6 +20,13 @@ from megatron_msm.formats.tokenizer_files import load_tokenizer
 _TEXTUAL = (".jsonl", ".json", ".ndjson")
 
 
+def corpus_size(path: Path) -> tuple[int, bool]:
+    """Return how much there is to read, and whether that is bytes of a file; else it is rows."""
+    if not is_dataset(path):
+        return (path.stat().st_size if path.is_file() else 0), True
+    return read_manifest(dataset_prefix(path)).counts.kept, False
+
+
 class CorpusText(NamedTuple):
     """One text and where it is from."""
 
@@ -30,6 +37,8 @@ class CorpusText(NamedTuple):
     text: str
     about: dict[str, Any]
     """What is known about it: id, spec id, clause ids, domain."""
+    amount: int
+    """What reading it advanced, in the unit of `corpus_size`."""
 
 
 def is_dataset(path: Path) -> bool:
@@ -60,7 +69,7 @@ def _rows(prefix: Path, tokenizer: Path | None) -> Iterator[CorpusText]:
     for row, source in enumerate(read_provenance(dataset_file(prefix, PROVENANCE_SUFFIX))):
         text = loaded.decode(tokens[row].tolist(), skip_special_tokens=True)
         where = f"{prefix} row {row} ({source.source_file}:{source.source_line})"
-        yield CorpusText(row, where, text, _about(source._asdict()))
+        yield CorpusText(row, where, text, _about(source._asdict()), amount=1)
 
 
 def _lines(path: Path) -> Iterator[CorpusText]:
@@ -88,7 +97,8 @@ def _line(path: Path, index: int, raw: bytes) -> CorpusText:
         raise DataFormatError(f"{path}:{index + 1}: not a JSON object. Give one object a line.")
     if "text" in value and not isinstance(value["text"], str):
         raise DataFormatError(f"{path}:{index + 1}: field 'text' is not a text. Repair the line.")
-    return CorpusText(index, f"{path}:{index + 1}", _text_of(value), _about(value))
+    where = f"{path}:{index + 1}"
+    return CorpusText(index, where, _text_of(value), _about(value), amount=len(raw))
 
 
 def _text_of(value: dict[str, Any]) -> str:

@@ -118,10 +118,20 @@ def contamination(
 ) -> None:
     """Find rows of a corpus that repeat evaluation items."""
     from data_prep.contamination import describe_contamination, find_contamination
+    from data_prep.corpus import corpus_size
+    from data_prep.progress import show_progress
 
-    found = find_contamination(
-        corpus, against, size=words, overlap=overlap, num_worst=show, tokenizer=tokenizer
-    )
+    total, is_bytes = corpus_size(corpus)
+    with show_progress("contamination", total=total, is_bytes=is_bytes) as on_progress:
+        found = find_contamination(
+            corpus,
+            against,
+            size=words,
+            overlap=overlap,
+            num_worst=show,
+            tokenizer=tokenizer,
+            on_progress=on_progress,
+        )
     content = {
         "rows": found.num_rows,
         "items": found.num_items,
@@ -152,6 +162,7 @@ def dedup(
     as_json: AsJson = False,
 ) -> None:
     """Find near duplicates, and write what is left."""
+    from data_prep.corpus import corpus_size
     from data_prep.dedup import (
         check_filter,
         describe_duplicates,
@@ -159,10 +170,15 @@ def dedup(
         write_drops,
         write_filtered,
     )
+    from data_prep.progress import show_progress
 
     if out is not None:
         check_filter(corpus, out)
-    found = find_duplicates(corpus, threshold=threshold, size=words, tokenizer=tokenizer)
+    total, is_bytes = corpus_size(corpus)
+    with show_progress("dedup", total=total, is_bytes=is_bytes) as on_progress:
+        found = find_duplicates(
+            corpus, threshold=threshold, size=words, tokenizer=tokenizer, on_progress=on_progress
+        )
     if out is not None:
         write_filtered(corpus, out, found)
     if drops is not None:

@@ -64,6 +64,7 @@ class DatasetWriter:
         self._overlong_truncated = 0
         self._extra_rows = 0
         self._lost_bytes = 0
+        self._rescued = 0
 
     @property
     def num_rejects(self) -> int:
@@ -84,6 +85,7 @@ class DatasetWriter:
             tokens=self._tokens.num_tokens,
             trained_tokens=self._trained_tokens,
             lost_bytes=self._lost_bytes,
+            rescued=self._rescued,
         )
 
     def add_block(self, block: EncodedBlock, *, num_lines: int) -> None:
@@ -110,6 +112,7 @@ class DatasetWriter:
         self._overlong_truncated += block.num_truncated
         self._extra_rows += block.num_continued
         self._lost_bytes += block.num_lost_bytes
+        self._rescued += block.num_rescued
 
     def add_rejects(self, rejects: Iterable[Reject], counts: Counts) -> None:
         """Append what a finished dataset has besides its rows."""
@@ -121,6 +124,7 @@ class DatasetWriter:
         self._overlong_truncated += counts.overlong_truncated
         self._extra_rows += counts.extra_rows
         self._lost_bytes += counts.lost_bytes
+        self._rescued += counts.rescued
 
     def publish(
         self, recipe: Recipe, inputs: Sequence[InputEntry], *, may_be_empty: bool = False

@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 
 from data_prep.corpus import is_dataset, read_corpus
+from data_prep.progress import OnProgress
 from data_prep.word_ngrams import Hashes, WordNgrams, words_of
 from megatron_msm.errors import ConfigError, MissingExtraError
 from megatron_msm.formats.files import tmp_path, write_bytes_atomic
@@ -59,7 +60,7 @@ def find_duplicates(
     threshold: float,
     size: int,
     tokenizer: Path | None = None,
-    on_row: Callable[[int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Duplicates:
     """Find the near duplicates of a JSONL file or a dataset.
 
@@ -68,7 +69,7 @@ def find_duplicates(
         threshold: Jaccard similarity from which a row is dropped.
         size: Words of a run; a shorter text is one run.
         tokenizer: The dataset's tokenizer, if it is no longer where it was.
-        on_row: Called with 1 for every row.
+        on_progress: Called with what was read of `corpus_size`, and 1 for the row.
 
     Raises:
         MissingExtraError: The package `rensa` is not installed.
@@ -79,8 +80,8 @@ def find_duplicates(
     found = Duplicates()
     for row in read_corpus(path, tokenizer=tokenizer):
         found.num_rows += 1
-        if on_row is not None:
-            on_row(1)
+        if on_progress is not None:
+            on_progress(row.amount, 1)
         words = words_of(row.text)
         if not words:
             continue

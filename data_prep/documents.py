@@ -33,7 +33,11 @@ from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.indexed_dataset import token_dtype
 from megatron_msm.formats.provenance import provenance_table
 from megatron_msm.formats.rejects import Reject
-from megatron_msm.formats.tokenizer_files import TokenizerFiles, read_tokenizer_files
+from megatron_msm.formats.tokenizer_files import (
+    TokenizerFiles,
+    read_tokenizer_files,
+    read_tokenizer_json,
+)
 
 SpecialTokens = Literal["text", "ids"]
 
@@ -86,7 +90,8 @@ def prepare_documents(
     inputs = expand_inputs(inputs)
     check_carry(options.carry)
     prefix, shard = options.prefix, options.shard
-    files = read_tokenizer_files(options.tokenizer)
+    content = read_tokenizer_json(options.tokenizer)
+    files = read_tokenizer_files(options.tokenizer, content=content)
     reader = LineReader(inputs, shard=shard, max_line_bytes=options.max_line_bytes)
     recipe = _recipe(files, options, inputs)
     if not options.force:
@@ -99,9 +104,11 @@ def prepare_documents(
     first = list(itertools.islice(blocks, 1))
     chosen = choose_encoder(
         files,
+        content,
         sample_texts(first, reader.parts),
         control_tokens_as_text=options.special_tokens == "text",
     )
+    del content  # workers are forked without it
     if chosen.why_slow is not None and on_slow is not None:
         on_slow(chosen.why_slow)
     dtype = token_dtype(files.vocab_size)
@@ -168,7 +175,7 @@ class DocumentEncoder:
             is_kept = np.array([place not in reasons for place in range(len(documents))])
             documents = [d for d, kept in zip(documents, is_kept, strict=True) if kept]
             tokens = batch.tokens[np.repeat(is_kept, batch.lengths)]
-            batch = EncodedBatch(tokens, batch.lengths[is_kept])
+            batch = batch._replace(tokens=tokens, lengths=batch.lengths[is_kept])
         tokens, lengths = self._with_eod(batch)
         rows = [
             provenance_row(item.line, item.carried, text=item.text, utf8=item.utf8, num_tokens=n)
@@ -181,6 +188,7 @@ class DocumentEncoder:
             provenance=provenance_table(rows, self._carry),
             rejects=rejects,
             num_blank=num_blank,
+            num_rescued=min(batch.num_rescued, len(documents)),
             num_lost_bytes=sum(self._files.num_lost_bytes(item.utf8) for item in documents),
         )
 

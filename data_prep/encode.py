@@ -18,6 +18,8 @@ class EncodedBatch(NamedTuple):
     """[sum(lengths)]."""
     lengths: npt.NDArray[np.int32]
     """[texts]."""
+    num_rescued: int = 0
+    """Texts that the exact back end encoded because the fast one failed."""
 
     def rows(self) -> list[npt.NDArray[np.int32]]:
         """Return the tokens of each text, as views."""
@@ -43,18 +45,29 @@ class TokenizersEncoder:
     Args:
         files: The tokenizer, loaded at the first use or by `load`.
         control_tokens_as_text: As in `load_tokenizer`.
+        content: Its tokenizer.json, if that was read already.
     """
 
-    def __init__(self, files: TokenizerFiles, *, control_tokens_as_text: bool) -> None:
+    def __init__(
+        self,
+        files: TokenizerFiles,
+        *,
+        control_tokens_as_text: bool,
+        content: dict[str, Any] | None = None,
+    ) -> None:
         self.name = f"tokenizers {version('tokenizers')}"
         self._files = files
         self._as_text = control_tokens_as_text
+        self._content = content
         self._tokenizer: Any = None
 
     def load(self) -> None:
         """Load the tokenizer now, as before processes are forked that shall share it."""
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self._files, control_tokens_as_text=self._as_text)
+            self._tokenizer = load_tokenizer(
+                self._files, control_tokens_as_text=self._as_text, content=self._content
+            )
+            self._content = None
 
     def encode_batch(self, texts: Sequence[bytes]) -> EncodedBatch:
         """Encode the texts, in order."""

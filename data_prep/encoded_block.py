@@ -58,6 +58,8 @@ class EncodedBlock(NamedTuple):
     """Rows that belong to a line that has a row already."""
     num_lost_bytes: int = 0
     """Bytes of the rows' text that the tokenizer leaves out."""
+    num_rescued: int = 0
+    """Rows that the exact back end encoded because the fast one failed."""
 
 
 def gather(

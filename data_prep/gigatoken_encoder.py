@@ -7,8 +7,9 @@
   taken out of its copy of the tokenizer when they are to be plain text.
 - It remembers every word that it has met, without a limit (800 MB after 80 MB of new random words).
   When the process has grown too much, it is loaded anew, which takes about half a second.
-- What it cannot load or fails on is an error of `GigatokenEncoder`; who makes one has to have
-  another encoder at hand.
+- It may panic: an exception of Rust code, which Python does not count as an `Exception`. While the
+  back ends are compared that decides for `tokenizers`; later `RescuedEncoder` has the texts encoded
+  by `tokenizers` and starts gigatoken anew.
 
 Whether the two agree is not taken on trust: `data_prep/choose_encoder.py` compares them.
 
@@ -33,10 +34,11 @@ _MOST_GROWTH_BYTES = 256 << 20
 
 
 class GigatokenEncoder:
-    """Encodes with gigatoken, parallel over the texts of a batch outside worker processes.
+    """Encodes with gigatoken, on one core: what it has learned before a fork is there after it.
 
     Args:
         files: The tokenizer.
+        content: Its tokenizer.json.
         exact: Encodes the texts for which gigatoken has no token.
         control_tokens_as_text: As in `load_tokenizer`.
 
@@ -46,18 +48,29 @@ class GigatokenEncoder:
     """
 
     def __init__(
-        self, files: TokenizerFiles, exact: TextEncoder, *, control_tokens_as_text: bool
+        self,
+        files: TokenizerFiles,
+        content: dict[str, Any],
+        exact: TextEncoder,
+        *,
+        control_tokens_as_text: bool,
     ) -> None:
         self.name = f"gigatoken {version('gigatoken')}"
-        self._content = gigatoken_json(files, control_tokens_as_text=control_tokens_as_text)
+        self._content = gigatoken_json(
+            files, content, control_tokens_as_text=control_tokens_as_text
+        )
         self._exact = exact
         self._vocab_size = files.vocab_size
         self._load()
 
+    def unload(self) -> None:
+        """Forget the loaded tokenizer; the next texts load it anew."""
+        self._tokenizer: Any = None
+
     def _load(self) -> None:
         import gigatoken
 
-        self._tokenizer: Any = None  # frees the old one first
+        self.unload()  # frees the old one first
         self._tokenizer = gigatoken.Tokenizer.from_json(self._content)
         self._resident_when_loaded = _resident_bytes()
 
@@ -65,9 +78,12 @@ class GigatokenEncoder:
         """Encode the texts, in order."""
         if not texts:
             return batch_of([])
-        if _resident_bytes() - self._resident_when_loaded > _MOST_GROWTH_BYTES:
+        if (
+            self._tokenizer is None
+            or _resident_bytes() - self._resident_when_loaded > _MOST_GROWTH_BYTES
+        ):
             self._load()
-        layout = self._tokenizer.encode_batch(list(texts)).layout
+        layout = self._tokenizer.encode_batch(list(texts), parallel=False).layout
         tokens: npt.NDArray[np.uint32] = np.asarray(layout.content.data)
         offsets: npt.NDArray[np.int64] = np.asarray(layout.offsets.data)
         assert len(offsets) == len(texts) + 1, "one row of tokens for each text"
@@ -87,23 +103,54 @@ class GigatokenEncoder:
         return EncodedBatch(np.concatenate(rows), lengths)
 
 
-def gigatoken_json(files: TokenizerFiles, *, control_tokens_as_text: bool) -> bytes:
+class RescuedEncoder:
+    """Encodes with a back end that may fail, and what it fails on with the exact one.
+
+    Args:
+        fast: It gives the tokens of `exact`, or raises.
+        exact: Never fails on a text.
+    """
+
+    def __init__(self, fast: GigatokenEncoder, exact: TextEncoder) -> None:
+        self.name = fast.name
+        self._fast = fast
+        self._exact = exact
+
+    def encode_batch(self, texts: Sequence[bytes]) -> EncodedBatch:
+        """Encode the texts, in order."""
+        try:
+            return self._fast.encode_batch(texts)
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+        self._fast.unload()  # a panic may leave it in any state
+        return self._exact.encode_batch(texts)._replace(num_rescued=len(texts))
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether a back end failed; a panic of Rust code is no `Exception`."""
+    return not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | MemoryError)
+
+
+def gigatoken_json(
+    files: TokenizerFiles, content: dict[str, Any], *, control_tokens_as_text: bool
+) -> bytes:
     """Return the tokenizer.json that gigatoken is given."""
-    content: dict[str, Any] = orjson.loads(files.path.read_bytes())
-    content |= {"truncation": None, "padding": None, "post_processor": None}
+    changed = content | {"truncation": None, "padding": None, "post_processor": None}
     if control_tokens_as_text:
-        content["added_tokens"] = [
+        changed["added_tokens"] = [
             token
             for token in content.get("added_tokens") or ()
             if token["content"] not in files.control_tokens
         ]
     characters = byte_characters()
     if files.missing_bytes:
-        content["model"]["vocab"] |= {
+        more = {
             characters[byte]: files.vocab_size + place
             for place, byte in enumerate(files.missing_bytes)
         }
-    return orjson.dumps(content)
+        changed["model"] = content["model"] | {"vocab": content["model"]["vocab"] | more}
+    return orjson.dumps(changed)
 
 
 def _resident_bytes() -> int:

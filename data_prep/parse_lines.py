@@ -20,6 +20,9 @@ from megatron_msm.formats.rejects import Reject
 _BOM = b"\xef\xbb\xbf"
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function", "ipython"))
 _NOTHING: Mapping[str, str | None] = MappingProxyType({})
+_TEXT_OR_NOTHING = frozenset((str, type(None)))
+_ID = CARRIED_TEXT_FIELDS.index("id")
+"""May be an integer."""
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -38,7 +41,7 @@ def _parse(
 ) -> Iterator[Item]:
     for line in lines:
         raw = line.raw.removeprefix(_BOM) if line.byte_offset == 0 else line.raw
-        if line.over_limit is None and not raw.strip():
+        if line.over_limit is None and (not raw or raw.isspace()):
             yield Blank(line)
             continue
         yield _item(line, raw, build)
@@ -101,10 +104,17 @@ def _refuse_doubtful_keys(raw: bytes, value: dict[str, Any], carry: Sequence[str
     Counting the quoted key in the bytes is nearly free, and finds every case but a second key that
     is spelled with escapes. Only a suspicious line is parsed again.
     """
-    for key in ("text", "clause_ids", *CARRIED_TEXT_FIELDS, *carry):
-        if key in value and raw.count(b'"%s"' % key.encode()) != 1:
+    for key, quoted in _quoted_keys(tuple(carry)):
+        if key in value and raw.count(quoted) != 1:
             _refuse_duplicate_keys(raw)
             return
+
+
+@functools.cache
+def _quoted_keys(carry: tuple[str, ...]) -> list[tuple[str, bytes]]:
+    """Return the keys of a document that are used, and how JSON spells them."""
+    keys = ("text", "clause_ids", *CARRIED_TEXT_FIELDS, *carry)
+    return [(key, b'"%s"' % key.encode()) for key in keys]
 
 
 def _refuse_duplicate_keys(raw: bytes) -> None:
@@ -191,7 +201,9 @@ def _refuse_nul(value: Any) -> None:
 def _carried(value: dict[str, Any], carry: Sequence[str]) -> Carried:
     get = value.get
     texts = [get(name) for name in CARRIED_TEXT_FIELDS]
-    if not all(text is None or type(text) is str for text in texts):
+    if type(texts[_ID]) is int:
+        texts[_ID] = str(texts[_ID])
+    if not _TEXT_OR_NOTHING.issuperset(map(type, texts)):
         texts = [_carried_text(name, get(name)) for name in CARRIED_TEXT_FIELDS]
     clauses = get("clause_ids")
     if clauses is not None and not (
@@ -209,8 +221,6 @@ def _as_text(value: Any) -> str | None:
 def _carried_text(name: str, value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    if name == "id" and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
     raise RejectLineError(f"field {name!r} is {_kind(value)}, a text is needed")
 
 

@@ -86,6 +86,8 @@ class Counts(_Frozen):
     """Tokens that carry loss; for documents all of them."""
     lost_bytes: int = 0
     """Bytes of the rows' text for which the tokenizer has no token, so that it leaves them out."""
+    rescued: int = 0
+    """Rows that `tokenizers` encoded because the fast back end failed; the tokens are the same."""
 
 
 class DatasetManifest(_Frozen):

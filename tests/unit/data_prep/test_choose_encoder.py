@@ -15,7 +15,7 @@ from data_prep.encode import EncodedBatch, TokenizersEncoder
 from data_prep.gigatoken_encoder import GigatokenEncoder
 from megatron_msm.formats.indexed_dataset import IndexedDataset
 from megatron_msm.formats.manifest import read_manifest
-from megatron_msm.formats.tokenizer_files import read_tokenizer_files
+from megatron_msm.formats.tokenizer_files import read_tokenizer_files, read_tokenizer_json
 from tests.unit.data_prep.prep_cases import prepare_docs, write_lines
 from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
 
@@ -79,7 +79,10 @@ def test_another_kind_of_tokenizer(tmp_path: Path) -> None:
 def test_a_normalizer_is_honoured_or_the_slow_one_is_used(tmp_path: Path) -> None:
     folder = edit(write_tokenizer(tmp_path / "t"), "normalizer", {"type": "Lowercase"})
     chosen = choose_encoder.choose_encoder(
-        read_tokenizer_files(folder), [b"ABC"], control_tokens_as_text=True
+        read_tokenizer_files(folder),
+        read_tokenizer_json(folder),
+        [b"ABC"],
+        control_tokens_as_text=True,
     )
     wanted = TokenizersEncoder(read_tokenizer_files(folder), control_tokens_as_text=True)
     for text in (b"ABC Abc", "ÀÉ İ ẞ".encode()):
@@ -108,13 +111,46 @@ def test_a_difference_far_into_the_input_decides(
     assert said[0].startswith("gigatoken encodes 'ZZ document ")
 
 
+class Panic(BaseException):
+    """Like pyo3's PanicException."""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_panic_far_into_the_input_costs_only_time(
+    workers: int, tmp_path: Path, chatml_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = GigatokenEncoder.encode_batch
+
+    def panicking(self: GigatokenEncoder, batch: Sequence[bytes]) -> EncodedBatch:
+        if any(b"ZZ" in text for text in batch):
+            raise Panic("index out of bounds")
+        return encode(self, batch)
+
+    lines = [{"text": f"document {n} {'is about cheese ' * 500}"} for n in range(1_200)]
+    source = write_lines(tmp_path / "d.jsonl", lines)
+    prepare_docs([source], chatml_folder, tmp_path / "a", workers=1)
+    lines[-1] = {"text": "ZZ" + lines[-1]["text"]}
+    changed = write_lines(tmp_path / "changed.jsonl", lines)
+    monkeypatch.setattr("data_prep.documents.sample_texts", lambda *_: [b"a sample"])
+    monkeypatch.setattr(GigatokenEncoder, "encode_batch", panicking)
+    made = prepare_docs([changed], chatml_folder, tmp_path / "b", workers=workers)
+    assert made.manifest.backend.startswith("gigatoken ")
+    assert 0 < made.manifest.counts.rescued < 1_200, "the rows of one block"
+    wanted = TokenizersEncoder(read_tokenizer_files(chatml_folder), control_tokens_as_text=True)
+    (last,) = wanted.encode_batch([lines[-1]["text"].encode()]).rows()
+    ours, before = IndexedDataset(tmp_path / "b"), IndexedDataset(tmp_path / "a")
+    assert ours[1_199][:-1].tolist() == last.tolist()
+    assert all(np.array_equal(ours[row], before[row]) for row in range(1_199))
+
+
 def test_memory_of_new_words_is_bounded(
     chatml_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = read_tokenizer_files(chatml_folder)
     exact = TokenizersEncoder(files, control_tokens_as_text=True)
     monkeypatch.setattr(gigatoken_encoder, "_MOST_GROWTH_BYTES", 20 << 20)
-    encoder = GigatokenEncoder(files, exact, control_tokens_as_text=True)
+    content = read_tokenizer_json(chatml_folder)
+    encoder = GigatokenEncoder(files, content, exact, control_tokens_as_text=True)
     generator = random.Random(0)
     table = {byte: "etaoinshrd"[byte % 10] for byte in range(256)}
     before, grown = gigatoken_encoder._resident_bytes(), []

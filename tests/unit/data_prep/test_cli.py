@@ -110,3 +110,17 @@ print(len(names), len(formats))
     num_modules, num_formats = map(int, result.stdout.split())
     assert num_modules >= 17
     assert num_formats >= 7
+
+
+@pytest.mark.parametrize("command", ["dedup", "contamination"])
+def test_long_looks_at_a_corpus_tell_how_far_they_are(
+    command: str, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_prep.progress._LOG_INTERVAL_S", 0.0)
+    more = ("--against", made / "d.jsonl") if command == "contamination" else ()
+    of_lines = run(command, made / "d.jsonl", *more).stderr.splitlines()
+    assert f"{command}: 0 of 0 MB" in of_lines[-1]
+    assert "rows/s" in of_lines[-1]
+    of_rows = run(command, made / "docs", *more).stderr.splitlines()
+    assert f"{command}: 4 of 4 rows" in of_rows[-1]
+    assert of_rows[-1].endswith("s left")

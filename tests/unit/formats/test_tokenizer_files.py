@@ -3,9 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from megatron_msm.errors import CheckpointError
-from megatron_msm.formats.tokenizer_files import load_tokenizer, read_tokenizer_files
+from megatron_msm.formats.tokenizer_files import (
+    load_tokenizer,
+    read_tokenizer_files,
+    read_tokenizer_json,
+)
 from tests.unit.data_prep.tiny_tokenizer import CHATML, write_tokenizer
 
 V4_TOKEN = {"__type": "AddedToken", "content": "<|im_end|>", "lstrip": False, "special": True}
@@ -120,3 +125,16 @@ def test_truncation_and_padding_are_off(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(read_tokenizer_files(folder), control_tokens_as_text=True)
     assert len(tokenizer.encode("some text of many tokens").ids) > 8
     assert len(tokenizer.encode("a").ids) == 1
+
+
+@pytest.mark.parametrize("has_ordinary", [False, True])
+def test_the_faster_loading_changes_nothing(has_ordinary: bool, tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path / "t", ordinary=["<|tool|>"] if has_ordinary else [])
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    content = read_tokenizer_json(folder)
+    assert isinstance(content["model"]["merges"][0], list)
+    files = read_tokenizer_files(folder, content=content)
+    assert files == read_tokenizer_files(folder)
+    for given in (None, content):
+        loaded = load_tokenizer(files, control_tokens_as_text=False, content=given)
+        assert loaded.to_str() == plain.to_str()
