@@ -26,10 +26,26 @@ from megatron_msm.config.section import PositiveInt, Section
 
 
 class ModelConfig(Section):
-    """Where the weights come from."""
+    """Where the weights come from: a checkpoint, or a Hugging Face folder."""
 
-    checkpoint: Path
+    checkpoint: Path | None = None
     """Megatron checkpoint to start from, as `msm convert import` writes it."""
+    hf: Path | None = None
+    """Hugging Face folder to start from: each rank reads its part of the weights, and no checkpoint
+    of them is written."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.checkpoint is None) == (self.hf is None):
+            raise ValueError("give exactly one of `checkpoint` and `hf`")
+        return self
+
+    @property
+    def source(self) -> Path:
+        """The folder that the weights come from."""
+        source = self.checkpoint or self.hf
+        assert source is not None
+        return source
 
 
 class PhaseConfig(Section):

@@ -1,5 +1,6 @@
 """Where an import takes its tensors from."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +8,17 @@ from typing import Protocol
 
 import torch
 
-from megatron_msm.convert.hf_weights import HfWeights
+from megatron_msm.convert.hf_weights import HfWeights, open_hf_weights
+from megatron_msm.convert.matching import check_hf_weights
 from megatron_msm.convert.peft import PeftAdapter
-from megatron_msm.formats.checkpoint_folder import AdapterRecord, LineageEntry
+from megatron_msm.formats.checkpoint_folder import AdapterRecord, CheckpointState, LineageEntry
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
+from megatron_msm.formats.tokenizer_files import TokenizerFiles
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.tensor_table import MappedTensor
+from megatron_msm.runtime.versions import installed_versions
+
+logger = logging.getLogger(__name__)
 
 TensorList = Mapping[str, Mapping[str, object]]
 """Content of hf/tensors.json: names, dtypes and sizes in the order in which export writes them."""
@@ -105,6 +112,36 @@ class HfSource:
                 **adapter,
             },
         )
+
+
+def open_hf_source(folder: Path, shape: ModelShape, mapped: Sequence[MappedTensor]) -> HfSource:
+    """Open a Hugging Face folder and check that its weights are those of its config.json.
+
+    Raises:
+        CheckpointError: They are not, or the folder is incomplete or damaged.
+    """
+    weights = open_hf_weights(folder)
+    left_out = check_hf_weights(folder, weights, shape, mapped)
+    if left_out:
+        logger.warning("%s: left out %d buffers computed from the config", folder, len(left_out))
+    return HfSource(folder, weights, left_out)
+
+
+def imported_state(
+    shape: ModelShape, tokenizer: TokenizerFiles, entry: LineageEntry
+) -> CheckpointState:
+    """Return the state of a model before any training."""
+    return CheckpointState(
+        iteration=0,
+        phase="import",
+        phase_complete=True,
+        architecture=shape.model_type,
+        model_sha256=shape.sha256,
+        tokenizer_sha256=tokenizer.tokenizer_sha256,
+        chat_template_sha256=tokenizer.chat_template_sha256,
+        lineage=(entry,),
+        versions=installed_versions(),
+    )
 
 
 def list_of_weights(weights: HfWeights, *, left_out: Sequence[str] = ()) -> TensorList:

@@ -1,20 +1,17 @@
 """Hugging Face folder, or a neighbour's checkpoint -> Megatron checkpoint, tensor by tensor."""
 
-import logging
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from megatron_msm.convert.file_access import Scratch
 from megatron_msm.convert.hf_files import TENSORS_FILE, copy_files, small_files
-from megatron_msm.convert.hf_weights import open_hf_weights
-from megatron_msm.convert.import_sources import HfSource, ImportSource
+from megatron_msm.convert.import_sources import ImportSource, imported_state, open_hf_source
 from megatron_msm.convert.jobs import run_jobs
-from megatron_msm.convert.matching import check_hf_weights
 from megatron_msm.convert.megatron_writer import (
     TensorToWrite,
     WrittenFile,
@@ -38,9 +35,6 @@ from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from megatron_msm.models.architecture import ModelShape, read_model_shape
 from megatron_msm.models.registry import table_for
 from megatron_msm.models.tensor_table import MappedTensor
-from megatron_msm.runtime.versions import installed_versions
-
-logger = logging.getLogger(__name__)
 
 # Every layer has a key of its own, so that layers may differ and any pipeline layout can load them.
 CONTENT_METADATA = {"non_homogeneous_layers": True}
@@ -88,12 +82,9 @@ def import_hf(
     """
     shape = read_model_shape(hf_folder)
     mapped = table_for(shape).expand(shape)
-    weights = open_hf_weights(hf_folder)
-    left_out = check_hf_weights(hf_folder, weights, shape, mapped)
-    if left_out:
-        logger.warning("%s: left out %d buffers computed from the config", hf_folder, len(left_out))
-    peft = None if adapter is None else open_peft(adapter, mapped)
-    source = HfSource(hf_folder, weights, left_out, peft)
+    source = open_hf_source(hf_folder, shape, mapped)
+    if adapter is not None:
+        source = replace(source, peft=open_peft(adapter, mapped))
     return _import(source, hf_folder, shape, mapped, out, force, workers, progress)
 
 
@@ -160,18 +151,8 @@ def _import(
         write_metadata(tmp, list(zip(files, written, strict=True)), content=CONTENT_METADATA)
         copy_files(hf_folder, carried, tmp / HF_FOLDER)
         write_json_atomic(tmp / HF_FOLDER / TENSORS_FILE, source.tensor_list())
-        state = CheckpointState(
-            iteration=0,
-            phase="import",
-            phase_complete=True,
-            architecture=shape.model_type,
-            model_sha256=shape.sha256,
-            tokenizer_sha256=tokenizer.tokenizer_sha256,
-            chat_template_sha256=tokenizer.chat_template_sha256,
-            adapter=source.adapter,
-            lineage=(lineage_entry.result(),),
-            versions=installed_versions(),
-        )
+        state = imported_state(shape, tokenizer, lineage_entry.result())
+        state = state.model_copy(update={"adapter": source.adapter})
         known = {file.name: file.record for file in written}
         return publish_checkpoint(tmp, out, state, known_files=known)
 

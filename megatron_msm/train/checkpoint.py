@@ -28,7 +28,8 @@ CONTENT = {
 }
 
 
-def _chunk_name(index: int) -> str:
+def chunk_name(index: int) -> str:
+    """Return a model chunk's name in the dictionary of a rank's state."""
     return f"model{index}"
 
 
@@ -38,7 +39,7 @@ def sharded_state(
     """Describe this rank's shards: of its model chunks, and the optimizer's when it takes part."""
     # Names in this dictionary are local to the rank: a chunk counts its layers from 0. The keys of
     # the shards inside are global.
-    state = {_chunk_name(index): _model_state(chunk) for index, chunk in enumerate(chunks)}
+    state = {chunk_name(index): _model_state(chunk) for index, chunk in enumerate(chunks)}
     if optimizer is not None:
         state["optimizer"] = optimizer.sharded_state_dict(
             dict(state), is_loading=is_loading, metadata=dict(CONTENT)
@@ -84,7 +85,7 @@ def load_checkpoint(
     wanted = sharded_state(chunks, optimizer, is_loading=True)
     kept: dict[str, dict[str, Any]] = {}
     for index, chunk in enumerate(chunks):
-        name = _chunk_name(index)
+        name = chunk_name(index)
         kept[name] = {}
         if not with_adapters:
             kept[name] = {k: v for k, v in chunk.state_dict().items() if is_adapter(k)}
@@ -96,13 +97,13 @@ def load_checkpoint(
             raise CheckpointError(f"{folder}: cannot be loaded into this model: {error}") from error
     states = {name: {**loaded[name], **kept[name]} for name in kept}
     for index, chunk in enumerate(chunks):
-        _load_chunk(chunk, states[_chunk_name(index)])
+        load_chunk(chunk, states[chunk_name(index)])
     if optimizer is not None:
         optimizer.load_state_dict(loaded["optimizer"])
     return states
 
 
-def _load_chunk(chunk: Any, state: dict[str, Any]) -> None:
+def load_chunk(chunk: Any, state: dict[str, Any]) -> None:
     """Copy a checkpoint's tensors into a model chunk; every weight must be among them."""
     result = chunk.load_state_dict(state, strict=False)
     # Transformer Engine's layers ask for what `_model_state` leaves out.

@@ -10,6 +10,7 @@ import torch
 
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import verify_checkpoint_hashes
+from megatron_msm.train.hf_base import verify_source
 from megatron_msm.train.preflight import RunPlan
 from megatron_msm.train.resume import PhaseStart, SavedCheckpoint, next_phase
 
@@ -27,13 +28,14 @@ def verified_start(plan: RunPlan) -> PhaseStart | None:
     """
     damaged: dict[Path, str] = {}
     while (start := next_phase(plan, damaged)) is not None:
-        problem = _verify_together(start.origin)
+        is_base = start.origin.folder == plan.base_folder
+        problem = _verify_together(start.origin, plan.config.model.hf if is_base else None)
         if problem is None:
             if torch.distributed.get_rank() == 0:
                 for text in (*start.passed_over, *damaged.values()):
                     log.warning("%s The one before it is used.", text)
             return start
-        if start.origin.folder == plan.base_folder:
+        if is_base:
             raise CheckpointError(problem)
         damaged[start.origin.folder] = problem
     return None
@@ -50,12 +52,19 @@ def verify_origin(saved: SavedCheckpoint) -> None:
         raise CheckpointError(problem)
 
 
-def _verify_together(saved: SavedCheckpoint) -> str | None:
-    """Return what is wrong with the checkpoint, the same on all ranks, or None."""
+def _verify_together(saved: SavedCheckpoint, hf_folder: Path | None = None) -> str | None:
+    """Return what is wrong with the checkpoint, the same on all ranks, or None.
+
+    Args:
+        saved: The checkpoint.
+        hf_folder: Has its weights, when it has none itself.
+    """
     problem: str | None = None
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     try:
         verify_checkpoint_hashes(saved.folder, saved.state, part=rank, num_parts=size)
+        if hf_folder is not None:
+            verify_source(hf_folder, saved.state, part=rank, num_parts=size)
     except (CheckpointError, OSError) as error:
         problem = str(error)
     found: list[str | None] = [None] * size

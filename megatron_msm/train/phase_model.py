@@ -15,6 +15,7 @@ from megatron_msm.models.trainable import check_trainable
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.train.checkpoint import load_checkpoint
+from megatron_msm.train.hf_loading import load_hf
 from megatron_msm.train.preflight import RunPlan
 from megatron_msm.train.replicas import check_replicas
 from megatron_msm.train.resume import PhaseStart, SavedCheckpoint
@@ -116,8 +117,11 @@ class PhaseModel:
         if run.lora is not None:
             for chunk in self.chunks:
                 initialize_adapters(chunk, run.seed)
-        has_adapters = parent.state.adapter is not None
-        read = load_checkpoint(parent.folder, self.chunks, None, with_adapters=has_adapters)
+        if run.model.hf is not None and parent.folder == self._plan.base_folder:
+            read = load_hf(run.model.hf, self.chunks)
+        else:
+            has_adapters = parent.state.adapter is not None
+            read = load_checkpoint(parent.folder, self.chunks, None, with_adapters=has_adapters)
         return read if self._runtime.has_fp8_weights else None
 
     def _micro_batches(

@@ -24,7 +24,7 @@ def estimate(
         config: The run.
         gpu: `h100`, `h200`, `a100` or `b200`.
         num_gpus: Left out: as many as the run's layout has ranks.
-        model: A Hugging Face folder (its config.json) in the place of `model.checkpoint`.
+        model: A Hugging Face folder (its config.json) in the place of the run's `model`.
 
     Raises:
         ConfigError: The GPU is not known or cannot run the precision, or the model cannot have the
@@ -44,7 +44,8 @@ def estimate(
 
 
 def _shape(config: RunConfig, model: Path | None) -> ModelShape:
-    return read_model_shape(model or resolve_checkpoint(config.model.checkpoint) / HF_FOLDER)
+    hf_folder = model or config.model.hf
+    return read_model_shape(hf_folder or resolve_checkpoint(config.model.source) / HF_FOLDER)
 
 
 def _num_steps(config: RunConfig) -> Mapping[str, int | None]:

@@ -98,7 +98,7 @@ def plan_run(config: RunConfig) -> RunPlan:
         CheckpointError: The base checkpoint is incomplete.
         DataFormatError: A dataset is unfinished or was made with another tokenizer or template.
     """
-    folder = resolve_checkpoint(config.model.checkpoint)
+    folder = _base_folder(config)
     state = read_checkpoint_state(folder)
     shape = read_model_shape(folder / HF_FOLDER)
     batches = [batch_shape(phase) for phase in config.phases]
@@ -110,6 +110,16 @@ def plan_run(config: RunConfig) -> RunPlan:
         for index, phase in enumerate(config.phases)
     )
     return RunPlan(config, folder, state, shape, phases)
+
+
+def _base_folder(config: RunConfig) -> Path:
+    model = config.model
+    if model.hf is None:
+        return resolve_checkpoint(model.source)
+    # Imported here: it brings torch, and this module is loaded to build the command line.
+    from megatron_msm.train.hf_base import prepare_base
+
+    return prepare_base(model.hf, config.out, timeout_min=config.runtime.timeout_min)
 
 
 def _plan_phase(
@@ -212,7 +222,7 @@ def describe(plan: RunPlan) -> list[str]:
     """Return the start-up summary, one line each."""
     lines = [
         f"model      {plan.shape.model_type}, {plan.shape.num_layers} layers, hidden "
-        f"{plan.shape.hidden_size}, from {plan.base_folder}",
+        f"{plan.shape.hidden_size}, from {plan.config.model.hf or plan.base_folder}",
         f"layout     {plan.config.parallel.summary}, {plan.config.runtime.precision}",
         f"weights    {_weights_of_ranks(plan)} on each rank",
     ]

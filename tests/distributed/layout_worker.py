@@ -222,12 +222,22 @@ def joined(layout: ParallelConfig) -> Iterator[tuple[Any, Any]]:
     process_groups.shut_down()
 
 
-def save_as_it_is(jobs: list[tuple[ParallelConfig, Path, Path]]) -> None:
-    """Load each checkpoint under a layout and save it again: (layout, checkpoint, out)."""
-    for layout, checkpoint, out in jobs:
+def save_as_it_is(jobs: list[tuple[ParallelConfig, Path, Path, Path, Path]]) -> None:
+    """Load models under a layout and save them again.
+
+    A job is (layout, checkpoint, Hugging Face folder, where what was loaded from the one is saved,
+    where what was loaded from the other is).
+    """
+    from megatron_msm.train.hf_loading import load_hf
+
+    for layout, checkpoint, hf_folder, out, out_of_hf in jobs:
         with joined(layout) as (runtime, ranks):
             rank = load(layout, checkpoint, runtime, ranks)
             _save(rank, rank.chunks, out)
+            for weight in (weight for chunk in rank.chunks for weight in chunk.parameters()):
+                weight.data.fill_(torch.nan)
+            load_hf(hf_folder, rank.chunks)
+            _save(rank, rank.chunks, out_of_hf)
 
 
 def save_as_megatron_lm(jobs: list[tuple[ParallelConfig, Path, Path]]) -> None:

@@ -1,4 +1,7 @@
-"""A checkpoint written under any layout is exported bit for bit as it was imported."""
+"""A checkpoint written under any layout is exported bit for bit as it was imported.
+
+So is a model that the ranks loaded straight from its Hugging Face folder.
+"""
 
 from pathlib import Path
 
@@ -21,17 +24,25 @@ CASES = [
     (L(data=2, expert=2), "qwen3_moe"),
     (L(tensor=2, sequence=True, expert=2), "qwen3_moe"),
 ]
+SOURCES = ("checkpoint", "hf")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with each model as `hf-NAME`, and `LAYOUT-NAME` as each layout saved it."""
+    """A folder with each model as `hf-NAME`, and `checkpoint-LAYOUT-NAME` and `hf-LAYOUT-NAME` as
+    each layout saved what it had loaded from a checkpoint and from the Hugging Face folder.
+    """
     root = tmp_path_factory.mktemp("layouts")
     for name in {name for _, name in CASES}:
         folder = write_tiny_model(root / f"hf-{name}", name, dtype="bfloat16", num_hidden_layers=4)
         import_hf(folder, root / name)
     jobs = [
-        (layout, iteration_folder(root / name, 0), root / f"{layout_name(layout)}-{name}")
+        (
+            layout,
+            iteration_folder(root / name, 0),
+            root / f"hf-{name}",
+            *(root / f"{source}-{layout_name(layout)}-{name}" for source in SOURCES),
+        )
         for layout, name in CASES
     ]
     run_on_ranks(save_as_it_is, 2, jobs)
@@ -53,13 +64,14 @@ def test_what_megatron_core_saves_by_default_is_imported(root: Path, tmp_path: P
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
     ("layout", "name"), CASES, ids=[f"{layout_name(layout)}-{name}" for layout, name in CASES]
 )
 def test_export_is_the_file_that_was_imported(
-    layout: ParallelConfig, name: str, root: Path, tmp_path: Path
+    layout: ParallelConfig, name: str, source: str, root: Path, tmp_path: Path
 ) -> None:
-    saved = root / f"{layout_name(layout)}-{name}"
+    saved = root / f"{source}-{layout_name(layout)}-{name}"
     export_hf(saved, tmp_path / "back")
     files = [folder / "model.safetensors" for folder in (root / f"hf-{name}", tmp_path / "back")]
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -35,6 +35,13 @@ def test_defaults_and_numbers_as_written(run_file: Path) -> None:
     assert config.num_microbatches(config.phases[0]) == 4
 
 
+@pytest.mark.parametrize("model", ["{}", "{checkpoint: base, hf: folder}"])
+def test_a_model_has_one_source(model: str, run_file: Path) -> None:
+    with pytest.raises(ConfigError, match="model: give exactly one of `checkpoint` and `hf`"):
+        load_config(run_file, RunConfig, [f"model={model}"])
+    assert load_config(run_file, RunConfig, ["model={hf: folder}"]).model.source == Path("folder")
+
+
 def test_a_batch_in_tokens_is_whole_sequences(run_file: Path, tmp_path: Path) -> None:
     run_file.write_text(RUN.replace("global_batch_size: 4", "global_batch_tokens: 512"))
     config = load_config(run_file, RunConfig)
