@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from data_prep.records import RejectLineError
 
-_CANDIDATES = range(0xFDD0, 0xFDF0)
+_CANDIDATES = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 """Unicode noncharacters: reserved for internal use, never assigned, not white space."""
 
 
@@ -57,7 +57,7 @@ def choose_marks(conversation: Any) -> Marks:
     """
     used = set[str]()
     _collect_characters(conversation, used)
-    free = [chr(code) for code in _CANDIDATES if chr(code) not in used]
+    free = [char for char in _CANDIDATES if char not in used]
     if len(free) < 2:
         raise RejectLineError("its text uses the noncharacters U+FDD0 to U+FDEF")
     return Marks(cut=free[0], end=free[1])

@@ -5,6 +5,8 @@ tokens say which of them are in an assistant's turn. When the contents spell con
 text between the template's own control tokens is encoded in pieces, as plain text.
 """
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,11 @@ from data_prep.chat_rendering import ChatRenderer, RenderedChat, Turn
 from data_prep.encode import ControlTokenCheck
 from data_prep.records import RejectLineError
 from megatron_msm.errors import DataFormatError
-from megatron_msm.formats.tokenizer_files import TokenizerFiles, load_tokenizer
+from megatron_msm.formats.tokenizer_files import (
+    TokenizerFiles,
+    load_tokenizer,
+    read_tokenizer_json,
+)
 
 _PROBES = (("user", "assistant"), ("user", "assistant", "user", "assistant"))
 """Roles of the conversations that a template is tried on."""
@@ -51,9 +57,13 @@ class ChatEncoder:
         self.files = files
         self._renderer = renderer
         self._ids = {**files.control_tokens, **renderer.written_tokens}
-        self._tokenizer: Any = load_tokenizer(files, control_tokens_as_text=False)
+        content = read_tokenizer_json(files.path)
+        self._tokenizer: Any = load_tokenizer(files, control_tokens_as_text=False, content=content)
         self._plain: Any = load_tokenizer(
-            files, control_tokens_as_text=True, more_control=renderer.written_tokens
+            files,
+            control_tokens_as_text=True,
+            more_control=renderer.written_tokens,
+            content=content,
         )
         unknown = {files.model_unk_id}
         self._check = ControlTokenCheck(
@@ -96,8 +106,7 @@ class ChatEncoder:
 
     def _encode_whole(self, chat: RenderedChat) -> _Pieces:
         encoding = self._tokenizer.encode(chat.text, add_special_tokens=False)
-        offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
-        return _Pieces(np.array(encoding.ids, np.int32), offsets[:, 0], offsets[:, 1])
+        return _pieces(encoding.ids, encoding.offsets)
 
     def _encode_in_pieces(self, chat: RenderedChat) -> _Pieces:
         if not self._pieces_are_exact:
@@ -116,8 +125,7 @@ class ChatEncoder:
                 ids.append(self._ids[chat.text[start:end]])
                 offsets.append((start, end))
             at = end
-        spans = np.array(offsets, np.int64).reshape(-1, 2)
-        return _Pieces(np.array(ids, np.int32), spans[:, 0], spans[:, 1])
+        return _pieces(ids, offsets)
 
     def _check_control(self, chat: RenderedChat, pieces: _Pieces) -> None:
         """Check that the control ids are those that the template wrote, and BOS is not doubled."""
@@ -193,3 +201,9 @@ class ChatEncoder:
                     f"beside its content {content!r}, the assistant's turn has {head + tail!r}, "
                     "which should be part of the generation prompt"
                 )
+
+
+def _pieces(ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> _Pieces:
+    # fromiter is three times as fast as np.array on a list of pairs.
+    spans = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * len(ids)).reshape(-1, 2)
+    return _Pieces(np.fromiter(ids, np.int32, len(ids)), spans[:, 0], spans[:, 1])

@@ -6,7 +6,8 @@
 - It always turns text that spells an added token into that token. Control tokens are therefore
   taken out of its copy of the tokenizer when they are to be plain text.
 - It remembers every word that it has met, without a limit (800 MB after 80 MB of new random words).
-  When the process has grown too much, it is loaded anew, which takes about half a second.
+  When the process has grown too much, it is loaded anew, which takes about half a second, and what
+  was freed is handed back to the system: by itself the C library keeps most of it.
 - It may panic: an exception of Rust code, which Python does not count as an `Exception`. While the
   back ends are compared that decides for `tokenizers`; later `RescuedEncoder` has the texts encoded
   by `tokenizers` and starts gigatoken anew.
@@ -16,6 +17,7 @@ Whether the two agree is not taken on trust: `data_prep/choose_encoder.py` compa
 Source: gigatoken 0.10.0, by trial.
 """
 
+import ctypes
 import resource
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -29,7 +31,7 @@ import orjson
 from data_prep.encode import EncodedBatch, TextEncoder, batch_of
 from megatron_msm.formats.tokenizer_files import TokenizerFiles, byte_characters
 
-_MOST_GROWTH_BYTES = 256 << 20
+_MOST_GROWTH_BYTES = 160 << 20
 """How much a process may grow before its tokenizer is loaded anew."""
 
 
@@ -66,12 +68,14 @@ class GigatokenEncoder:
     def unload(self) -> None:
         """Forget the loaded tokenizer; the next texts load it anew."""
         self._tokenizer: Any = None
+        _trim()
 
     def _load(self) -> None:
         import gigatoken
 
         self.unload()  # frees the old one first
         self._tokenizer = gigatoken.Tokenizer.from_json(self._content)
+        _trim()
         self._resident_when_loaded = _resident_bytes()
 
     def encode_batch(self, texts: Sequence[bytes]) -> EncodedBatch:
@@ -160,3 +164,10 @@ def _resident_bytes() -> int:
     except OSError:
         return 0
     return pages * resource.getpagesize()
+
+
+def _trim() -> None:
+    """Hand freed memory back to the system, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -150,7 +150,8 @@ def _chat(line: Line, value: dict[str, Any], carry: Sequence[str]) -> Chat:
         isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)
     ):
         raise RejectLineError(f"field 'tools' is {_kind(tools)}, a list of objects is needed")
-    _refuse_nul([messages, tools])
+    if b"\\u0000" in line.raw:  # JSON has no other way to write it
+        _refuse_nul([messages, tools])
     checked = [_message(place, message) for place, message in enumerate(messages)]
     return Chat(
         line=line,
