@@ -10,6 +10,10 @@ Peers: with a checkout of NVIDIA/Megatron-LM its tools/preprocess_data.py (as ma
 are CPUs) and tools/preprocess_data_fast.py, and their .bin and .idx are compared with ours byte for
 byte. Without one, the algorithm of the standard tool built on `tokenizers`: processes that parse a
 line with `json` and encode it, one writer.
+
+Megatron-LM's tools import most of Megatron-LM: what the checkout needs has to be importable here,
+by PYTHONPATH if need be (commit d98e8a6: torch, transformers, gigatoken, triton, and Python 3.12 or
+a `typing.override` of your own).
 """
 
 import argparse

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from data_prep.inputs import format_of
 from data_prep.show import tokenizer_of_dataset
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.indexed_dataset import IndexedDataset
@@ -73,6 +74,11 @@ def _rows(prefix: Path, tokenizer: Path | None) -> Iterator[CorpusText]:
 
 
 def _lines(path: Path) -> Iterator[CorpusText]:
+    if format_of(path) != "jsonl":
+        raise DataFormatError(
+            f"{path}: is read here only as plain JSONL. Decompress or convert it, or prepare it "
+            "and give the PREFIX of the dataset."
+        )
     try:
         with path.open("rb") as file:
             for index, raw in enumerate(file):
@@ -126,4 +132,4 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _about(value: dict[str, Any]) -> dict[str, Any]:
     names = ("id", "spec_id", "clause_ids", "domain", "doc_type", "role")
-    return {name: value[name] for name in names if value.get(name)}
+    return {name: value[name] for name in names if value.get(name) not in (None, "", [])}

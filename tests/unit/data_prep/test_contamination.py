@@ -76,3 +76,16 @@ def test_broken_inputs_are_named(folder: Path) -> None:
     (folder / "items.jsonl").write_text("\n")
     result = contamination(folder, "corpus.jsonl")
     assert "no items to look for" in str(result.exception)
+
+
+def test_a_compressed_corpus_is_refused_by_name(folder: Path) -> None:
+    (folder / "corpus.jsonl.gz").write_bytes(b"\x1f\x8b")
+    result = contamination(folder, "corpus.jsonl.gz")
+    assert isinstance(result.exception, DataFormatError)
+    assert "corpus.jsonl.gz: is read here only as plain JSONL" in str(result.exception)
+
+
+def test_a_row_of_id_zero_is_named(folder: Path) -> None:
+    write_lines(folder / "zero.jsonl", [CORPUS[1] | {"id": 0}])
+    (found,) = orjson.loads(contamination(folder, "zero.jsonl", "--json").stdout)["worst"]
+    assert found["row"]["id"] == 0
