@@ -29,17 +29,21 @@ def run_with_kills(folder: Path, settings: tuple[str, ...], *, num_ranks: int, k
     hit_saves = 0
     for _ in range(kills):
         ranks = start_ranks(folder, *settings, num_ranks=num_ranks)
-        if dice.random() < 0.2:
-            time.sleep(dice.uniform(0, 1))  # in the start-up
-        else:
-            wait_for_progress(folder, ranks)
-            time.sleep(dice.uniform(0, 0.1))
+        match dice.choices(("start-up", "steps", "save"), (1, 2, 2)):
+            case ["start-up"]:
+                time.sleep(dice.uniform(0, 1))
+            case ["steps"]:
+                wait_for_progress(folder, ranks)
+                time.sleep(dice.uniform(0, 0.1))
+            case _:
+                wait_for_save(folder, ranks)
+                time.sleep(dice.uniform(0, 0.05))
         assert all(rank.is_alive() for rank in ranks), f"ended too early: {output(folder)}"
         for rank in dice.sample(ranks, len(ranks)):
             rank.kill()
         for rank in ranks:
             rank.join()
-        hit_saves += any((folder / "train").glob("*/.tmp-*"))
+        hit_saves += bool(unfinished_saves(folder))
     assert train(folder, *settings, *RARELY, num_ranks=num_ranks) == 0, output(folder)
     return hit_saves
 
@@ -55,6 +59,17 @@ def wait_for_progress(folder: Path, ranks: list[ForkServerProcess]) -> None:
             if metrics.stat().st_size > size:
                 return
             size = metrics.stat().st_size
+
+
+def wait_for_save(folder: Path, ranks: list[ForkServerProcess]) -> None:
+    """Return when a save has begun."""
+    before = unfinished_saves(folder)  # of a run that was killed
+    while all(rank.is_alive() for rank in ranks) and unfinished_saves(folder) <= before:
+        time.sleep(0.002)
+
+
+def unfinished_saves(folder: Path) -> set[Path]:
+    return set((folder / "train").glob("*/.tmp-*"))
 
 
 def compare(
