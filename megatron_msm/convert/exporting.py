@@ -14,7 +14,7 @@ from megatron_msm.convert.comparing import same_bits
 from megatron_msm.convert.file_access import Scratch
 from megatron_msm.convert.hf_files import EXPORT_FILE, TENSORS_FILE
 from megatron_msm.convert.hf_weights import SafetensorsWeights
-from megatron_msm.convert.importing import check_disk_space
+from megatron_msm.convert.importing import check_disk_space, write_errors_explained
 from megatron_msm.convert.jobs import run_jobs
 from megatron_msm.convert.matching import check_megatron_tensors, tied_copies
 from megatron_msm.convert.megatron_reader import MegatronCheckpoint
@@ -131,6 +131,7 @@ def export_hf(
     Raises:
         CheckpointError: The checkpoint is damaged or does not match its own model and tokenizer, or
             `out` is taken, has no space, or does not hold what was written.
+        CheckpointWriteError: The disk failed meanwhile.
         ConfigError: An option is wrong.
     """
     progress = progress or NoProgress()
@@ -147,7 +148,11 @@ def export_hf(
     layouts = _layouts(folder / HF_FOLDER / TENSORS_FILE, shape, mapped, dtype)
     check_disk_space(out, sum(layout.num_bytes for layout in layouts.values()))
     shards = split_into_shards(layouts.values(), shard_bytes)
-    with folder_written_aside(out) as tmp, ThreadPoolExecutor(1) as thread:
+    with (
+        write_errors_explained(out),
+        folder_written_aside(out) as tmp,
+        ThreadPoolExecutor(1) as thread,
+    ):
         verified = thread.submit(_verify_files, folder, state, weights=True) if check else None
         jobs = _shard_jobs(megatron, tmp, shards, mapped, tied_copies(shape), check=check)
         progress.start("writing tensors", sum(job.num_bytes for job in jobs))

@@ -1,7 +1,9 @@
 """Hugging Face folder, or a neighbour's checkpoint -> Megatron checkpoint, tensor by tensor."""
 
+import contextlib
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from megatron_msm.convert.megatron_writer import (
 from megatron_msm.convert.neighbours import NeighbourSource, find_torch_dist
 from megatron_msm.convert.peft import open_peft
 from megatron_msm.convert.progress import NoProgress, Progress
-from megatron_msm.errors import CheckpointError
+from megatron_msm.errors import CheckpointError, CheckpointWriteError
 from megatron_msm.formats.checkpoint_folder import (
     HF_FOLDER,
     LATEST_FILE,
@@ -137,7 +139,11 @@ def _import(
     _check_target(out, force=force)
     total_bytes = sum(tensor.num_bytes for tensors in files for tensor in tensors)
     check_disk_space(out, total_bytes)
-    with checkpoint_written_aside(out, 0) as tmp, ThreadPoolExecutor(1) as thread:
+    with (
+        write_errors_explained(out),
+        checkpoint_written_aside(out, 0) as tmp,
+        ThreadPoolExecutor(1) as thread,
+    ):
         lineage_entry = thread.submit(source.lineage_entry)
         progress.start("writing tensors", total_bytes)
         jobs = [_FileJob(source, tmp, number, tensors) for number, tensors in enumerate(files)]
@@ -161,15 +167,35 @@ def check_disk_space(out: Path, num_bytes: int) -> None:
     """Refuse to begin what cannot be finished.
 
     Raises:
-        CheckpointError: The disk of `out` has less space than `num_bytes`.
+        CheckpointError: `out` cannot be made, or its disk has less space than `num_bytes`.
     """
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise CheckpointError(
+            f"{out}: {existing} is not a folder that may be written into. Choose another one."
+        )
     free = shutil.disk_usage(existing).free
     if free < num_bytes:
         raise CheckpointError(
             f"{out}: {num_bytes / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free. "
             "Make room, or choose another disk."
         )
+
+
+@contextlib.contextmanager
+def write_errors_explained(out: Path) -> Iterator[None]:
+    """Say what to do when the disk is full after all, or goes away.
+
+    Raises:
+        CheckpointWriteError: In the place of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointWriteError(
+            f"{out}: the conversion failed ({error}). Nothing half-made is left. Make room or "
+            "choose another disk, then run the same command again."
+        ) from error
 
 
 def _check_target(out: Path, *, force: bool) -> None:

@@ -165,7 +165,13 @@ def _append(file: HashingFile, planned: TensorToWrite, tensor: torch.Tensor) -> 
     # torch.save writes the whole storage: of a view that would be too much.
     assert tensor.untyped_storage().nbytes() == tensor.nbytes
     assert tensor.is_contiguous()
-    torch.save(tensor, file)  # type: ignore[arg-type]  # write and flush are all that it uses
+    try:
+        torch.save(tensor, file)  # type: ignore[arg-type]  # write and flush are all that it uses
+    except RuntimeError as error:
+        # torch fails once more when it closes the archive, and hides what the system said.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _describe(tensors: Sequence[TensorToWrite]) -> dict[str, TensorStorageMetadata]:

@@ -25,9 +25,10 @@ def read_model_shape(folder: Path) -> ModelShape:
     path = folder / "config.json"
     try:
         config = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
+    except OSError as error:
         raise CheckpointError(
-            f"{path}: not found. Give a Hugging Face model folder (config.json, *.safetensors)."
+            f"{path}: not found or not readable ({error.strerror}). Give a Hugging Face model "
+            "folder (config.json, *.safetensors)."
         ) from None
     except orjson.JSONDecodeError as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from None

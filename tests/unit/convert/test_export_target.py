@@ -1,3 +1,4 @@
+import resource
 import signal
 import subprocess
 import sys
@@ -8,8 +9,9 @@ import pytest
 from megatron_msm.convert import exporting
 from megatron_msm.convert.exporting import export_hf
 from megatron_msm.convert.hf_files import EXPORT_FILE
+from megatron_msm.convert.importing import import_hf
 from megatron_msm.convert.safetensors_writer import SafetensorsFile
-from megatron_msm.errors import CheckpointError, ConfigError
+from megatron_msm.errors import CheckpointError, CheckpointWriteError, ConfigError
 from megatron_msm.models.architecture import read_model_shape
 
 
@@ -78,6 +80,29 @@ def test_only_an_earlier_export_is_replaced(checkpoint: Path, tmp_path: Path) ->
         export_hf(checkpoint, tmp_path / "mine", force=True)
     with pytest.raises(CheckpointError, match="is a file"):
         export_hf(checkpoint, tmp_path / "mine" / "thesis.tex")
+
+
+def test_a_target_inside_a_file(checkpoint: Path, hf_folder: Path) -> None:
+    inside = hf_folder / "config.json" / "out"
+    for convert, source in ((export_hf, checkpoint), (import_hf, hf_folder)):
+        with pytest.raises(CheckpointError, match=r"config\.json is not a folder that may be"):
+            convert(source, inside)
+    with pytest.raises(CheckpointError, match=r"config\.json: not found or not readable"):
+        import_hf(hf_folder / "config.json", hf_folder.parent / "out")
+
+
+def test_a_disk_that_is_full_after_all(checkpoint: Path, hf_folder: Path, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        for convert, source in ((export_hf, checkpoint), (import_hf, hf_folder)):
+            with pytest.raises(
+                CheckpointWriteError, match=r"out: the conversion failed .*too large"
+            ):
+                convert(source, tmp_path / "out")
+            assert not list(tmp_path.glob("*out*/*")), "nothing half-made is left"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("size", ["", "5", "GB", "-1GB", "0GB", "5 parsecs"])
