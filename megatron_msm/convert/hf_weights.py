@@ -112,14 +112,20 @@ class SafetensorsWeights:
         for file in self.files:
             _add_all(self.tensors, _read_safetensors_header(file), file)
 
-    def read_into(self, name: str, target: torch.Tensor) -> None:
-        """Read one tensor's elements; straight into the target when it has their dtype."""
+    def read_into(self, name: str, target: torch.Tensor, *, from_byte: int = 0) -> None:
+        """Read one tensor's elements; straight into the target when it has their dtype.
+
+        Args:
+            name: Of the tensor.
+            target: Says how many elements.
+            from_byte: Of the tensor's data, where they begin.
+        """
         info = self.tensors[name]
         content = target
         if target.dtype != info.dtype:
             content = torch.empty(target.shape, dtype=info.dtype)
         with info.file.open("rb", buffering=0) as file:
-            is_whole = read_into(file.fileno(), info.offset, content)
+            is_whole = read_into(file.fileno(), info.offset + from_byte, content)
         if not is_whole:
             raise CheckpointError(
                 f"{info.file}: ends inside tensor {name!r}. The file is truncated; fetch it again."
