@@ -9,7 +9,9 @@ a machine that others use, processor time says more. Memory is the peak above wh
 of the largest process.
 
 - copy: the same bytes read and written, then flushed.
-- ours: import (hashing source and result), export without and with the check of every tensor.
+- ours: import (hashing source and result), loading into a model in memory without that (as a run
+  that starts from the folder does, apart from hashing), export without and with the check of every
+  tensor.
 - transformers: from_pretrained and save_pretrained in bfloat16.
 - Megatron-Bridge and mbridge: with --bridge-python, the interpreter of an environment that has
   them (conversion_peers.py says how they are made to run on a CPU). Their import ends with a model
@@ -116,6 +118,29 @@ def ours_checked_export(work: Path, workers: int) -> Callable[[], None]:
     return ours_export(work, workers, check=True)
 
 
+def ours_load(work: Path, workers: int) -> Callable[[], None]:
+    """Load into a model in memory, as a run with `model: {hf: DIR}` does on one rank."""
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="localhost")
+    os.environ["MASTER_PORT"] = "29517"
+    from megatron_msm.config.parallel import ParallelConfig
+    from megatron_msm.config.runtime import RuntimeConfig
+    from megatron_msm.models.architecture import read_model_shape
+    from megatron_msm.models.build import build_model
+    from megatron_msm.runtime import process_groups
+    from megatron_msm.runtime.device import select_runtime
+    from megatron_msm.train.hf_loading import load_hf
+
+    layout = ParallelConfig()
+    runtime = select_runtime(RuntimeConfig(device="cpu", dtype="bf16"), local_rank=0)
+    info = process_groups.rank_info_from_environment()
+    ranks = process_groups.initialize(info, runtime, layout, seed=1, timeout_min=5)
+    shape = read_model_shape(work / "hf")
+    return lambda: void(load_hf(work / "hf", build_model(shape, layout, runtime, ranks)))
+
+
 def with_transformers(work: Path, workers: int) -> Callable[[], None]:
     """Load and save."""
     import torch
@@ -136,6 +161,7 @@ def void(value: object) -> None:
 TOOLS = {
     "copy": ("plain copy, flushed", copy, 1),
     "import": ("ours: import", ours_import, 1),
+    "load": ("ours: load into a model in memory", ours_load, 1),
     "import-n": ("ours: import, N processes", ours_import, 0),
     "export": ("ours: export, unchecked", ours_export, 1),
     "checked": ("ours: export, checked", ours_checked_export, 1),

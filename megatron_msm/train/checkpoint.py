@@ -97,13 +97,13 @@ def load_checkpoint(
             raise CheckpointError(f"{folder}: cannot be loaded into this model: {error}") from error
     states = {name: {**loaded[name], **kept[name]} for name in kept}
     for index, chunk in enumerate(chunks):
-        load_chunk(chunk, states[chunk_name(index)])
+        _load_chunk(chunk, states[chunk_name(index)])
     if optimizer is not None:
         optimizer.load_state_dict(loaded["optimizer"])
     return states
 
 
-def load_chunk(chunk: Any, state: dict[str, Any]) -> None:
+def _load_chunk(chunk: Any, state: dict[str, Any]) -> None:
     """Copy a checkpoint's tensors into a model chunk; every weight must be among them."""
     result = chunk.load_state_dict(state, strict=False)
     # Transformer Engine's layers ask for what `_model_state` leaves out.

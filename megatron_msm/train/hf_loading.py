@@ -21,14 +21,21 @@ from megatron_msm.models.architecture import read_model_shape
 from megatron_msm.models.lora import is_adapter
 from megatron_msm.models.registry import table_for
 from megatron_msm.models.tensor_table import MappedTensor
-from megatron_msm.train.checkpoint import chunk_name, load_chunk, sharded_state
+from megatron_msm.train.checkpoint import chunk_name, sharded_state
 
 
-def load_hf(folder: Path, chunks: Sequence[Any]) -> dict[str, dict[str, torch.Tensor]]:
+def load_hf(
+    folder: Path, chunks: Sequence[Any], *, keep: bool = False
+) -> dict[str, dict[str, torch.Tensor]]:
     """Load a Hugging Face folder into this rank's model chunks; LoRA adapters stay as they are.
 
+    Args:
+        folder: With config.json and weights.
+        chunks: This rank's model chunks, GPTModels.
+        keep: Return the tensors as they were read, which takes as much memory as the chunks.
+
     Returns:
-        As `load_checkpoint` does: the tensors of each chunk as they were read.
+        What `load_checkpoint` returns; without `keep` the chunks' own tensors.
 
     Raises:
         CheckpointError: The folder is incomplete or damaged.
@@ -40,13 +47,16 @@ def load_hf(folder: Path, chunks: Sequence[Any]) -> dict[str, dict[str, torch.Te
     states: dict[str, dict[str, torch.Tensor]] = {}
     for index, chunk in enumerate(chunks):
         name = chunk_name(index)
-        weights = {key: value for key, value in wanted[name].items() if not is_adapter(key)}
-        # Factories stand for weights of which the checkpoint has the parts, such as [gate; up].
-        shards, _, factories = load_preprocess(weights)
-        read = apply_factory_merges(dict_list_map_inplace(reader.read, shards), factories)
-        kept = {key: value for key, value in chunk.state_dict().items() if is_adapter(key)}
-        states[name] = {**read, **kept}
-        load_chunk(chunk, states[name])
+        state = {k: v for k, v in chunk.state_dict().items() if not k.endswith("_extra_state")}
+        states[name] = state
+        assert state.keys() == wanted[name].keys(), state.keys() ^ wanted[name].keys()
+        for key in [key for key in state if not is_adapter(key)]:
+            # A factory stands for a weight of which a checkpoint has the parts, as [gate; up].
+            shards, _, factories = load_preprocess({key: wanted[name].pop(key)})
+            read = apply_factory_merges(dict_list_map_inplace(reader.read, shards), factories)[key]
+            state[key].copy_(read)
+            if keep:
+                state[key] = read
     return states
 
 

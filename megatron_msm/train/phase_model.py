@@ -118,7 +118,7 @@ class PhaseModel:
             for chunk in self.chunks:
                 initialize_adapters(chunk, run.seed)
         if run.model.hf is not None and parent.folder == self._plan.base_folder:
-            read = load_hf(run.model.hf, self.chunks)
+            read = load_hf(run.model.hf, self.chunks, keep=self._runtime.has_fp8_weights)
         else:
             has_adapters = parent.state.adapter is not None
             read = load_checkpoint(parent.folder, self.chunks, None, with_adapters=has_adapters)
