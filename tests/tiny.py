@@ -60,7 +60,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen3": {"head_dim": 24},
     "qwen3_moe": {
         "head_dim": 24,
-        "num_experts": 6,
+        "num_experts": 8,
         "num_experts_per_tok": 3,
         "moe_intermediate_size": 20,
         "norm_topk_prob": True,

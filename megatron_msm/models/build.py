@@ -70,7 +70,6 @@ def transformer_config(
         calculate_per_token_loss=True,
         # Lengths of pipeline messages are constant: every micro batch is padded to its full size.
         variable_seq_lengths=False,
-        use_cpu_initialization=not runtime.is_cuda,
         # Every weight is loaded from a checkpoint before the first step. `perform_initialization`
         # stays on: without it the layers do not mark their weights as split over tensor parallel
         # ranks (tensor_parallel/layers.py:151), and the gradient norm counts one rank's part only.

@@ -43,7 +43,7 @@ FOUR_RANKS = [
     (L(data=4, expert=4), "qwen3_moe"),
     (L(context=2, data=2, expert=4), "qwen3_moe"),
     (L(pipeline=2, data=2, expert=2), "qwen3_moe"),
-    (L(pipeline=2, virtual_pipeline=2, context=2, expert=2), "qwen3_moe"),
+    (L(pipeline=2, context=2, expert=2), "qwen3_moe"),
     (L(tensor=2, sequence=True, data=2, expert=2), "qwen3_moe"),
 ]
 Run = tuple[ParallelConfig, str]
