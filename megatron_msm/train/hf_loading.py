@@ -70,8 +70,15 @@ class _ShardReader:
     def read(self, shard: ShardedTensor) -> torch.Tensor:
         """Read what a shard is a part of; rows that pad the vocabulary are zero."""
         leading = (1,) * (len(shard.global_offset) - len(shard.local_shape))
-        read = torch.zeros((*leading, *shard.local_shape), dtype=shard.dtype)
-        for tensor in self._tensors[shard.key]:
+        size = (*leading, *shard.local_shape)
+        tensors = self._tensors[shard.key]
+        contents = [(tuple(tensor.lengths), self._source.dtype_of(tensor)) for tensor in tensors]
+        if contents == [(size, shard.dtype)]:  # all of it, as without tensor parallelism
+            read = torch.empty(shard.local_shape, dtype=shard.dtype)
+            self._source.read_into(tensors[0], read.view(tensors[0].size))
+            return read
+        read = torch.zeros(size, dtype=shard.dtype)
+        for tensor in tensors:
             spans = [
                 (max(begin, first), min(begin + length, first + size))
                 for begin, length, first, size in zip(
