@@ -66,6 +66,17 @@ def test_resumed_from_a_checkpoint_ends_bit_for_bit_the_same(
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
 
 
+def test_a_start_from_the_hugging_face_folder_is_the_same_run(
+    prepared: Path, finished: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(prepared, tmp_path / "run")
+    done = msm("train", "run.yaml", "model={hf: hf}", LORA, *SHORT, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found, wanted = tensors(folder / "train/sft"), tensors(finished / "train/sft")
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
 def test_both_exports_are_the_trained_model(finished: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
