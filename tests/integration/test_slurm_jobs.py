@@ -133,7 +133,7 @@ def test_time_limit_is_no_restart_that_counts(cluster: SlurmCluster, tmp_path: P
     wait_counting(job, restarts=1)
     cluster.run("scancel", job_id)
     assert read_attempts(job.folder)[0].kind == "time-limit"
-    assert all(int(starts.splitlines()[1]) > 100 for starts in counts(job, "starts"))
+    assert all(int(starts.splitlines()[1]) > 0 for starts in counts(job, "starts"))
 
 
 CRASHES = {
