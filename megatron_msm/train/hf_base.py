@@ -24,6 +24,7 @@ from megatron_msm.formats.files import folder_written_aside, sha256_of_file, wri
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from megatron_msm.models.architecture import read_model_shape
 from megatron_msm.models.registry import table_for
+from megatron_msm.models.shape import ModelShape
 
 BASE_FOLDER = "_base"
 """No phase can have this name."""
@@ -44,7 +45,7 @@ def prepare_base(hf_folder: Path, out: Path, *, timeout_min: float) -> Path:
     if os.environ.get("RANK", "0") != "0":
         _wait_for(base, files, timeout_min)
     elif not _is_of(base, files):
-        _write_base(base, source, files)
+        _write_base(base, source, shape, files)
     return base
 
 
@@ -70,8 +71,9 @@ def verify_source(
             )
 
 
-def _write_base(base: Path, source: HfSource, files: dict[str, list[int]]) -> None:
-    shape = read_model_shape(source.folder)
+def _write_base(
+    base: Path, source: HfSource, shape: ModelShape, files: dict[str, list[int]]
+) -> None:
     tokenizer = read_tokenizer_files(source.folder)
     with folder_written_aside(base) as tmp:
         copy_files(source.folder, small_files(source.folder), tmp / HF_FOLDER)
