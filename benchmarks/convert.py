@@ -42,9 +42,9 @@ def write_model(folder: Path, num_layers: int) -> None:
     from tokenizers.models import WordLevel
     from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-    from megatron_msm.convert.safetensors_writer import SafetensorsFile, TensorLayout
-    from megatron_msm.models.architecture import read_model_shape
-    from megatron_msm.models.registry import table_for
+    from megatron_msm.convert.huggingface.safetensors_writer import SafetensorsFile, TensorLayout
+    from megatron_msm.models.families.registry import table_for
+    from megatron_msm.models.hf_config import read_model_shape
     from megatron_msm.models.tensor_table import hf_tensors
 
     config = LlamaConfig(
@@ -127,11 +127,11 @@ def ours_load(work: Path, workers: int) -> Callable[[], None]:
     os.environ["MASTER_PORT"] = "29517"
     from megatron_msm.config.parallel import ParallelConfig
     from megatron_msm.config.runtime import RuntimeConfig
-    from megatron_msm.models.architecture import read_model_shape
     from megatron_msm.models.build import build_model
+    from megatron_msm.models.hf_config import read_model_shape
     from megatron_msm.runtime import process_groups
     from megatron_msm.runtime.device import select_runtime
-    from megatron_msm.train.hf_loading import load_hf
+    from megatron_msm.train.checkpoints.hf_loading import load_hf
 
     layout = ParallelConfig()
     runtime = select_runtime(RuntimeConfig(device="cpu", dtype="bf16"), local_rank=0)

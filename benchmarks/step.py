@@ -123,8 +123,8 @@ def bare_step(seq_length: int, dtype: str) -> Step:
     from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
     from megatron.core.pipeline_parallel import get_forward_backward_func
 
-    from megatron_msm.models.attention import PackedDocumentAttention
     from megatron_msm.models.build import transformer_config
+    from megatron_msm.models.layers.attention import PackedDocumentAttention
 
     shape, runtime, ranks = _join(dtype)
     spec = get_gpt_layer_local_spec(normalization="RMSNorm")
@@ -198,7 +198,7 @@ def our_step(seq_length: int, dtype: str, *, loss_chunk_tokens: int | None = 102
     from megatron_msm.config.optimization import OptimizerConfig
     from megatron_msm.config.parallel import ParallelConfig
     from megatron_msm.models.build import build_model
-    from megatron_msm.train.step import build_optimizer, train_step, wrap_data_parallel
+    from megatron_msm.train.steps.step import build_optimizer, train_step, wrap_data_parallel
 
     shape, runtime, ranks = _join(dtype)
     memory = MemoryConfig(loss_chunk_tokens=loss_chunk_tokens)
@@ -225,7 +225,7 @@ def our_step(seq_length: int, dtype: str, *, loss_chunk_tokens: int | None = 102
 def _join(dtype: str) -> tuple[Any, Any, Any]:
     from megatron_msm.config.parallel import ParallelConfig
     from megatron_msm.config.runtime import RuntimeConfig
-    from megatron_msm.models.architecture import shape_from_hf_config
+    from megatron_msm.models.hf_config import shape_from_hf_config
     from megatron_msm.runtime.device import select_runtime
     from megatron_msm.runtime.process_groups import RankInfo, initialize
 

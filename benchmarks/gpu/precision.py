@@ -9,8 +9,9 @@ distributed optimizer, fp32 gradients and main weights, packed attention, chunke
 precision runs in a process of its own, on the same weights and the same tokens, of which each
 follows from the one before, so that the loss falls. The first `--warmup` steps are not timed.
 
-Ratios are to the first precision named. The FLOP formula is megatron_msm/models/flops.py's: causal
-attention counted half, LoRA's frozen weights without their gradients.
+Ratios are to the first precision named. The FLOP formula is that of
+megatron_msm/models/sizes/flops.py: causal attention counted half, LoRA's frozen weights without
+their gradients.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.hf_config import ModelShape
 
 SIZES: dict[str, tuple[int, int, int, int, int, int]] = {
     # layers, hidden, MLP width, heads, key/value heads, vocabulary; from the models' config.json
@@ -69,7 +70,7 @@ def measure(args: argparse.Namespace, precision: str) -> dict[str, Any]:
     from megatron_msm.models.build import build_model
     from megatron_msm.runtime import process_groups
     from megatron_msm.runtime.device import select_runtime, set_cuda_environment
-    from megatron_msm.train.step import build_optimizer, train_step, wrap_data_parallel
+    from megatron_msm.train.steps.step import build_optimizer, train_step, wrap_data_parallel
 
     fp8 = None if precision == "bf16" else Fp8Config.model_validate({"recipe": precision})
     set_cuda_environment(ParallelConfig())
@@ -148,8 +149,8 @@ def in_own_process(arguments: list[str], precision: str) -> dict[str, Any]:
 
 def describe(args: argparse.Namespace, precision: str, found: dict[str, Any], base: Any) -> str:
     """Return one line of the table."""
-    from megatron_msm.models.flops import flops_per_token, utilization
-    from megatron_msm.models.gpus import gpu_of_device
+    from megatron_msm.models.sizes.flops import flops_per_token, utilization
+    from megatron_msm.models.sizes.gpus import gpu_of_device
 
     shape = shape_of(args.shape, args.layers)
     tokens_per_s = args.num_microbatches * args.micro_batch_size * args.seq_length / found["step_s"]

@@ -1,0 +1,1 @@
+"""Run files: YAML in; frozen, checked settings out. No torch."""

@@ -1,0 +1,1 @@
+"""Conversion: a Hugging Face folder in; a Megatron checkpoint out, and back."""

@@ -144,7 +144,7 @@ def export_command(
 
 
 def _export_adapter(checkpoint: Path, out: Path, *, force: bool, as_json: bool) -> None:
-    from megatron_msm.convert.peft import export_adapter
+    from megatron_msm.convert.adapters.peft import export_adapter
 
     record = export_adapter(checkpoint, out, force=force)
     result = {"folder": str(out), **record.model_dump(mode="json")}

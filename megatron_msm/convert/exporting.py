@@ -10,18 +10,12 @@ import orjson
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from megatron_msm.convert.adapters.merging import open_checkpoint
 from megatron_msm.convert.comparing import same_bits
 from megatron_msm.convert.file_access import Scratch
-from megatron_msm.convert.hf_files import EXPORT_FILE, TENSORS_FILE
-from megatron_msm.convert.hf_weights import SafetensorsWeights
-from megatron_msm.convert.importing import check_disk_space, write_errors_explained
-from megatron_msm.convert.jobs import run_jobs
-from megatron_msm.convert.matching import check_megatron_tensors, tied_copies
-from megatron_msm.convert.megatron_reader import MegatronCheckpoint
-from megatron_msm.convert.merging import open_checkpoint
-from megatron_msm.convert.model_card import BASE_CARD_FILE, CARD_FILE, model_card
-from megatron_msm.convert.progress import NoProgress, Progress
-from megatron_msm.convert.safetensors_writer import (
+from megatron_msm.convert.huggingface.files import EXPORT_FILE, TENSORS_FILE
+from megatron_msm.convert.huggingface.model_card import BASE_CARD_FILE, CARD_FILE, model_card
+from megatron_msm.convert.huggingface.safetensors_writer import (
     SafetensorsFile,
     TensorLayout,
     parse_size,
@@ -29,6 +23,12 @@ from megatron_msm.convert.safetensors_writer import (
     split_into_shards,
     write_index,
 )
+from megatron_msm.convert.huggingface.weights import SafetensorsWeights
+from megatron_msm.convert.importing import check_disk_space, write_errors_explained
+from megatron_msm.convert.jobs import run_jobs
+from megatron_msm.convert.matching import check_megatron_tensors, tied_copies
+from megatron_msm.convert.megatron.reader import MegatronCheckpoint
+from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.checkpoint_folder import (
     HF_FOLDER,
@@ -44,8 +44,8 @@ from megatron_msm.formats.checkpoint_folder import (
 )
 from megatron_msm.formats.files import folder_written_aside, write_json_atomic
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
-from megatron_msm.models.architecture import ModelShape, read_model_shape
-from megatron_msm.models.registry import table_for
+from megatron_msm.models.families.registry import table_for
+from megatron_msm.models.hf_config import ModelShape, read_model_shape
 from megatron_msm.models.tensor_table import MappedTensor, hf_tensors
 from megatron_msm.runtime.versions import installed_versions
 

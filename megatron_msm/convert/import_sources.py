@@ -8,9 +8,9 @@ from typing import Protocol
 
 import torch
 
-from megatron_msm.convert.hf_weights import HfWeights, open_hf_weights
+from megatron_msm.convert.adapters.peft import PeftAdapter
+from megatron_msm.convert.huggingface.weights import HfWeights, open_hf_weights
 from megatron_msm.convert.matching import check_hf_weights
-from megatron_msm.convert.peft import PeftAdapter
 from megatron_msm.formats.checkpoint_folder import AdapterRecord, CheckpointState, LineageEntry
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
 from megatron_msm.formats.tokenizer_files import TokenizerFiles

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import torch
 
+from megatron_msm.convert.adapters.peft import open_peft
 from megatron_msm.convert.file_access import Scratch
-from megatron_msm.convert.hf_files import TENSORS_FILE, copy_files, small_files
+from megatron_msm.convert.huggingface.files import TENSORS_FILE, copy_files, small_files
 from megatron_msm.convert.import_sources import ImportSource, imported_state, open_hf_source
 from megatron_msm.convert.jobs import run_jobs
-from megatron_msm.convert.megatron_writer import (
+from megatron_msm.convert.megatron.external_checkpoints import NeighbourSource, find_torch_dist
+from megatron_msm.convert.megatron.writer import (
     TensorToWrite,
     WrittenFile,
     split_into_files,
     write_file,
     write_metadata,
 )
-from megatron_msm.convert.neighbours import NeighbourSource, find_torch_dist
-from megatron_msm.convert.peft import open_peft
 from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.errors import CheckpointError, CheckpointWriteError
 from megatron_msm.formats.checkpoint_folder import (
@@ -34,8 +34,8 @@ from megatron_msm.formats.checkpoint_folder import (
 )
 from megatron_msm.formats.files import write_json_atomic
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
-from megatron_msm.models.architecture import ModelShape, read_model_shape
-from megatron_msm.models.registry import table_for
+from megatron_msm.models.families.registry import table_for
+from megatron_msm.models.hf_config import ModelShape, read_model_shape
 from megatron_msm.models.tensor_table import MappedTensor
 
 # Every layer has a key of its own, so that layers may differ and any pipeline layout can load them.

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from megatron_msm.convert.comparing import same_bits
-from megatron_msm.convert.hf_weights import HfWeights, read_tensor
-from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.convert.huggingface.weights import HfWeights, read_tensor
+from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.errors import CheckpointError
 from megatron_msm.models.adapter_table import MappedAdapter
-from megatron_msm.models.architecture import ModelShape
-from megatron_msm.models.registry import table_for
+from megatron_msm.models.families.registry import table_for
+from megatron_msm.models.hf_config import ModelShape
 from megatron_msm.models.tensor_table import MappedTensor, Size, hf_tensors
 
 _NAMES_SHOWN = 8

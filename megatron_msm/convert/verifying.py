@@ -4,18 +4,18 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from megatron_msm.convert.adapters.merging import open_checkpoint
 from megatron_msm.convert.comparing import TensorDifference, difference, same_bits
 from megatron_msm.convert.exporting import export_hf
 from megatron_msm.convert.file_access import Scratch
-from megatron_msm.convert.hf_weights import open_hf_weights
+from megatron_msm.convert.huggingface.weights import open_hf_weights
 from megatron_msm.convert.logits import largest_logit_difference
 from megatron_msm.convert.matching import check_hf_weights, check_megatron_tensors
-from megatron_msm.convert.merging import open_checkpoint
 from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
-from megatron_msm.models.architecture import read_model_shape
-from megatron_msm.models.registry import table_for
+from megatron_msm.models.families.registry import table_for
+from megatron_msm.models.hf_config import read_model_shape
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What the trainer reads: indexed datasets in; packed, masked, ordered batches out."""

@@ -15,7 +15,7 @@ from megatron.core.packed_seq_params import PackedSeqParams
 from megatron_msm.data.loss_groups import LossGroups
 from megatron_msm.data.order import PackOrder
 from megatron_msm.data.packed_dataset import Pack, PackedDataset, empty_pack
-from megatron_msm.models.context import ContextShare
+from megatron_msm.models.layers.context import ContextShare
 
 WHOLE = ContextShare(rank=0, size=1)
 

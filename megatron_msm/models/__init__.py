@@ -1,0 +1,1 @@
+"""Models: a Hugging Face config in; a shape, a table of tensors, and a GPTModel out."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from megatron_msm.formats.checkpoint_folder import AdapterRecord
-from megatron_msm.models.adapter_sizes import LORA_A, LORA_B
+from megatron_msm.models.sizes.adapter_sizes import LORA_A, LORA_B
 from megatron_msm.models.tensor_table import MappedTensor, Size, StackedRows
 
 _PEFT_PREFIX = "base_model.model."

@@ -10,13 +10,13 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.models.layer_spec import block_spec
-from megatron_msm.models.layout import check_layout, layers_of_stages, padded_vocab_size
-from megatron_msm.models.lora import freeze_base
-from megatron_msm.models.output_loss import ChunkedLossModel
-from megatron_msm.models.recompute import recompute_settings
-from megatron_msm.models.rope import stretched_frequencies
+from megatron_msm.models.layers.layer_spec import block_spec
+from megatron_msm.models.layers.lora import freeze_base
+from megatron_msm.models.layers.output_loss import ChunkedLossModel
+from megatron_msm.models.layers.recompute import recompute_settings
+from megatron_msm.models.layers.rope import stretched_frequencies
 from megatron_msm.models.shape import ModelShape
+from megatron_msm.models.sizes.layout import check_layout, layers_of_stages, padded_vocab_size
 from megatron_msm.runtime.device import HAS_FUSED_WEIGHT_GRADIENT, Runtime
 from megatron_msm.runtime.fp8 import megatron_precision
 from megatron_msm.runtime.process_groups import ParallelRanks

@@ -16,8 +16,8 @@ With LoRA the same: each adapter's gradient needs the input of its projection.
 
 from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.models.architecture import ModelShape
-from megatron_msm.models.layout import layers_of_stages
+from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.sizes.layout import layers_of_stages
 from megatron_msm.plan.weights import stages_of_rank
 
 

@@ -11,10 +11,10 @@ from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import ConfigError
-from megatron_msm.models.architecture import ModelShape
-from megatron_msm.models.batch_shape import BatchShape, batch_shape
-from megatron_msm.models.gpus import Gpu, MatmulPrecision
-from megatron_msm.models.layout import legal_layouts
+from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.sizes.batch_shape import BatchShape, batch_shape
+from megatron_msm.models.sizes.gpus import Gpu, MatmulPrecision
+from megatron_msm.models.sizes.layout import legal_layouts
 from megatron_msm.plan.memory import RESERVE_BYTES, MemoryModel, Precision, RankMemory
 from megatron_msm.plan.speed import SpeedModel, StepTime
 

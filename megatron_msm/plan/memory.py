@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.models.architecture import ModelShape
-from megatron_msm.models.batch_shape import BatchShape
+from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.sizes.batch_shape import BatchShape
 from megatron_msm.plan.activations import activation_bytes, logits_bytes
 from megatron_msm.plan.weights import RankWeights, weights_of_rank
 

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.models.adapter_sizes import num_adapter_parameters
-from megatron_msm.models.architecture import ModelShape
-from megatron_msm.models.batch_shape import BatchShape
-from megatron_msm.models.flops import attention_flops_per_token, linear_flops_per_token
-from megatron_msm.models.gpus import Gpu, MatmulPrecision
-from megatron_msm.models.layout import layers_of_stages
+from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.sizes.adapter_sizes import num_adapter_parameters
+from megatron_msm.models.sizes.batch_shape import BatchShape
+from megatron_msm.models.sizes.flops import attention_flops_per_token, linear_flops_per_token
+from megatron_msm.models.sizes.gpus import Gpu, MatmulPrecision
+from megatron_msm.models.sizes.layout import layers_of_stages
 from megatron_msm.plan.memory import Precision, num_microbatches
 from megatron_msm.plan.weights import weights_of_rank
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.models.adapter_sizes import projections
-from megatron_msm.models.architecture import ModelShape
-from megatron_msm.models.layout import layers_of_stages, padded_vocab_size
+from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.sizes.adapter_sizes import projections
+from megatron_msm.models.sizes.layout import layers_of_stages, padded_vocab_size
 
 
 @dataclass(frozen=True)

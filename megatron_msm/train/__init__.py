@@ -1,0 +1,1 @@
+"""Training: a run file in; checkpoints and metrics out."""

@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from megatron_msm.config.run import RunConfig
-    from megatron_msm.train.resume import PhaseStart
+    from megatron_msm.train.checkpoints.resume import PhaseStart
 
 
 def train(
@@ -34,10 +34,10 @@ def train(
     from megatron_msm.config.load import dump_config, load_config
     from megatron_msm.config.run import RunConfig
     from megatron_msm.formats.files import write_text_atomic
-    from megatron_msm.train.launch import launch
+    from megatron_msm.train.checkpoints.resume import next_phase
     from megatron_msm.train.preflight import describe, plan_run
-    from megatron_msm.train.rank import run_rank
-    from megatron_msm.train.resume import next_phase
+    from megatron_msm.train.ranks.launch import launch
+    from megatron_msm.train.ranks.rank import run_rank
 
     config = load_config(run_file, RunConfig, overrides or ())
     plan = plan_run(config)

@@ -7,10 +7,10 @@ from megatron_msm.config.run import PhaseConfig, RunConfig
 from megatron_msm.data.blend import build_blend
 from megatron_msm.formats.checkpoint_folder import HF_FOLDER, resolve_checkpoint
 from megatron_msm.formats.manifest import dataset_file
-from megatron_msm.models.architecture import ModelShape, read_model_shape
-from megatron_msm.models.gpus import gpu_named
+from megatron_msm.models.hf_config import ModelShape, read_model_shape
+from megatron_msm.models.sizes.gpus import gpu_named
 from megatron_msm.plan.estimate import RunEstimate, estimate_run
-from megatron_msm.train.adapter import check_targets
+from megatron_msm.train.checkpoints.adapter import check_targets
 
 _INDEX_SUFFIX = ".idx"
 

@@ -22,15 +22,15 @@ from megatron_msm.formats.checkpoint_folder import (
 )
 from megatron_msm.formats.files import sha256_of_json
 from megatron_msm.formats.manifest import DatasetManifest, dataset_file
-from megatron_msm.models.adapter_sizes import num_adapter_parameters
-from megatron_msm.models.architecture import ModelShape, read_model_shape
-from megatron_msm.models.batch_shape import batch_shape
-from megatron_msm.models.layout import check_layout
+from megatron_msm.models.hf_config import ModelShape, read_model_shape
+from megatron_msm.models.sizes.adapter_sizes import num_adapter_parameters
+from megatron_msm.models.sizes.batch_shape import batch_shape
+from megatron_msm.models.sizes.layout import check_layout
 from megatron_msm.plan.weights import weights_of_rank
-from megatron_msm.train.adapter import check_adapter
-from megatron_msm.train.schedule import check_schedule
-from megatron_msm.train.trackers import check_wandb
-from megatron_msm.train.validation import HeldOut, held_out_data
+from megatron_msm.train.checkpoints.adapter import check_adapter
+from megatron_msm.train.reporting.trackers import check_wandb
+from megatron_msm.train.steps.schedule import check_schedule
+from megatron_msm.train.steps.validation import HeldOut, held_out_data
 
 # Stages of a few dozen steps looked trained and were not (method.md section 7, rows 3 and 30).
 FEW_STEPS = 100
@@ -117,7 +117,7 @@ def _base_folder(config: RunConfig) -> Path:
     if model.hf is None:
         return resolve_checkpoint(model.source)
     # Imported here: it brings torch, and this module is loaded to build the command line.
-    from megatron_msm.train.hf_base import prepare_base
+    from megatron_msm.train.checkpoints.hf_base import prepare_base
 
     return prepare_base(model.hf, config.out, timeout_min=config.runtime.timeout_min)
 

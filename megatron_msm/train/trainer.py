@@ -19,28 +19,28 @@ from megatron_msm.formats.checkpoint_folder import (
     read_checkpoint_state,
 )
 from megatron_msm.formats.files import write_text_atomic
-from megatron_msm.models.gpus import gpu_of_device
+from megatron_msm.models.sizes.gpus import gpu_of_device
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.runtime.versions import installed_versions
-from megatron_msm.train.adapter import adapter_record
-from megatron_msm.train.expected import expected_lines
-from megatron_msm.train.guard import StepGuard
-from megatron_msm.train.metrics import MetricsWriter, StepMetrics
-from megatron_msm.train.origin import verified_start, verify_origin
-from megatron_msm.train.phase_model import PhaseModel
+from megatron_msm.train.checkpoints.adapter import adapter_record
+from megatron_msm.train.checkpoints.origin import verified_start, verify_origin
+from megatron_msm.train.checkpoints.resume import PhaseStart, SavedCheckpoint
+from megatron_msm.train.checkpoints.saving import CheckpointSaver
 from megatron_msm.train.preflight import RunPlan
-from megatron_msm.train.profiling import profiled
-from megatron_msm.train.progress import ProgressBar
-from megatron_msm.train.reporting import StepReport
-from megatron_msm.train.resume import PhaseStart, SavedCheckpoint
-from megatron_msm.train.run_record import record_start
-from megatron_msm.train.saving import CheckpointSaver
-from megatron_msm.train.step import settle_weights
+from megatron_msm.train.reporting.expected import expected_lines
+from megatron_msm.train.reporting.metrics import MetricsWriter, StepMetrics
+from megatron_msm.train.reporting.profiling import profiled
+from megatron_msm.train.reporting.progress import ProgressBar
+from megatron_msm.train.reporting.run_record import record_start
+from megatron_msm.train.reporting.step_report import StepReport
+from megatron_msm.train.reporting.trackers import build_trackers
+from megatron_msm.train.steps.guard import StepGuard
+from megatron_msm.train.steps.phase_model import PhaseModel
+from megatron_msm.train.steps.step import settle_weights
+from megatron_msm.train.steps.timing import PartTimes
+from megatron_msm.train.steps.validation import validate
 from megatron_msm.train.stop import StopSignal, agree_to_stop
-from megatron_msm.train.timing import PartTimes
-from megatron_msm.train.trackers import build_trackers
-from megatron_msm.train.validation import validate
 
 
 class Trainer:

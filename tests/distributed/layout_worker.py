@@ -21,8 +21,8 @@ from megatron_msm.formats.checkpoint_folder import (
     iteration_folder,
     read_checkpoint_state,
 )
-from megatron_msm.models.architecture import read_model_shape
-from megatron_msm.models.context import ContextShare
+from megatron_msm.models.hf_config import read_model_shape
+from megatron_msm.models.layers.context import ContextShare
 from tests.distributed.ranks import free_port
 
 NUM_STEPS = 5
@@ -140,7 +140,7 @@ def join(layout: ParallelConfig) -> tuple[Any, Any]:
 def load(layout: ParallelConfig, checkpoint: Path, runtime: Any, ranks: Any) -> Rank:
     """Build this rank's part of the checkpoint's model and load it."""
     from megatron_msm.models.build import build_model
-    from megatron_msm.train.checkpoint import load_checkpoint
+    from megatron_msm.train.checkpoints.checkpoint import load_checkpoint
 
     shape = read_model_shape(checkpoint / HF_FOLDER)
     chunks = build_model(shape, layout, runtime, ranks)
@@ -228,7 +228,7 @@ def save_as_it_is(jobs: list[tuple[ParallelConfig, Path, Path, Path, Path]]) -> 
     A job is (layout, checkpoint, Hugging Face folder, where what was loaded from the one is saved,
     where what was loaded from the other is).
     """
-    from megatron_msm.train.hf_loading import load_hf
+    from megatron_msm.train.checkpoints.hf_loading import load_hf
 
     for layout, checkpoint, hf_folder, out, out_of_hf in jobs:
         with joined(layout) as (runtime, ranks):
@@ -274,7 +274,7 @@ def save_mathematics(cases: list[Case], chain: list[Case]) -> None:
 
 def _save_mathematics(rank: Rank, case: Case) -> None:
     """Write step 0's logits, its gradient in the place of weights, and weights after some steps."""
-    from megatron_msm.train.step import build_optimizer, wrap_data_parallel
+    from megatron_msm.train.steps.step import build_optimizer, wrap_data_parallel
 
     out = case.out
     logits = logits_of_packs(rank, packs_of_step(0, case.corpus))
@@ -296,8 +296,8 @@ def _train(
     rank: Rank, wrapped: Any, optimizer: Any, case: Case, steps: Iterable[int]
 ) -> list[list[float]]:
     """Make optimizer steps; return loss, tokens and gradient norm of each."""
-    from megatron_msm.train.schedule import learning_rate
-    from megatron_msm.train.step import train_step
+    from megatron_msm.train.steps.schedule import learning_rate
+    from megatron_msm.train.steps.step import train_step
 
     results = []
     for step in steps:
@@ -321,8 +321,8 @@ def _save_after_changing_layout(cases: list[Case]) -> None:
 
     Weights and optimizer state of the last end in its `out`/weights.
     """
-    from megatron_msm.train.checkpoint import load_checkpoint
-    from megatron_msm.train.step import build_optimizer, wrap_data_parallel
+    from megatron_msm.train.checkpoints.checkpoint import load_checkpoint
+    from megatron_msm.train.steps.step import build_optimizer, wrap_data_parallel
 
     parts = np.array_split(np.arange(NUM_STEPS), len(cases))
     before: Path | None = None
@@ -347,7 +347,7 @@ def _gradients(rank: Rank, corpus: npt.NDArray[np.int64]) -> list[Any]:
     )
     from megatron.core.pipeline_parallel import get_forward_backward_func
 
-    from megatron_msm.train.step import forward_step
+    from megatron_msm.train.steps.step import forward_step
 
     # Gradients whole on every replica, which the sharded optimizer's buffers would not keep.
     second = load(rank.layout, rank.checkpoint, rank.runtime, rank.ranks).chunks
@@ -380,7 +380,7 @@ def _gradients(rank: Rank, corpus: npt.NDArray[np.int64]) -> list[Any]:
 
 
 def _save(rank: Rank, chunks: list[Any], root: Path, optimizer: Any = None) -> None:
-    from megatron_msm.train.saving import save_checkpoint
+    from megatron_msm.train.checkpoints.saving import save_checkpoint
 
     state = read_checkpoint_state(rank.checkpoint).model_copy(update={"files": {}})
     save_checkpoint(

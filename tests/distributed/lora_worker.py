@@ -46,8 +46,8 @@ def train_adapters(cases: list[LoraCase]) -> None:
 
 
 def _train_adapters(case: LoraCase, runtime: Any, ranks: Any) -> None:
-    from megatron_msm.models.trainable import check_trainable
-    from megatron_msm.train.checkpoint import load_checkpoint
+    from megatron_msm.models.sizes.trainable import check_trainable
+    from megatron_msm.train.checkpoints.checkpoint import load_checkpoint
 
     chunks, shape = _build(case, runtime, ranks)
     load_checkpoint(case.checkpoint, chunks, None, with_adapters=case.has_adapters)
@@ -61,9 +61,9 @@ def _train_adapters(case: LoraCase, runtime: Any, ranks: Any) -> None:
 
 def _build(case: LoraCase, runtime: Any, ranks: Any) -> tuple[Any, Any]:
     from megatron_msm.formats.checkpoint_folder import HF_FOLDER
-    from megatron_msm.models.architecture import read_model_shape
     from megatron_msm.models.build import build_model
-    from megatron_msm.models.lora import initialize_adapters
+    from megatron_msm.models.hf_config import read_model_shape
+    from megatron_msm.models.layers.lora import initialize_adapters
 
     shape = read_model_shape(case.checkpoint / HF_FOLDER)
     chunks = build_model(shape, case.layout, runtime, ranks, LORA)
@@ -73,7 +73,7 @@ def _build(case: LoraCase, runtime: Any, ranks: Any) -> tuple[Any, Any]:
 
 
 def _train(case: LoraCase, rank: Rank) -> list[list[float]]:
-    from megatron_msm.train.step import build_optimizer, train_step, wrap_data_parallel
+    from megatron_msm.train.steps.step import build_optimizer, train_step, wrap_data_parallel
 
     wrapped = wrap_data_parallel(rank.chunks, rank.runtime)
     optimizer = build_optimizer(wrapped, OPTIMIZER, rank.runtime)
@@ -114,8 +114,8 @@ def _check_what_moved(
 
 def _save(case: LoraCase, chunks: list[Any], name: str) -> None:
     from megatron_msm.formats.checkpoint_folder import HF_FOLDER, read_checkpoint_state
-    from megatron_msm.train.adapter import adapter_record
-    from megatron_msm.train.saving import save_checkpoint
+    from megatron_msm.train.checkpoints.adapter import adapter_record
+    from megatron_msm.train.checkpoints.saving import save_checkpoint
 
     state = read_checkpoint_state(case.checkpoint)
     state = state.model_copy(update={"files": {}, "adapter": adapter_record(LORA)})

@@ -45,11 +45,11 @@ def _gradients(
 ) -> dict[str, torch.Tensor]:
     from megatron_msm.data.batch import collate
     from megatron_msm.formats.checkpoint_folder import HF_FOLDER
-    from megatron_msm.models.architecture import read_model_shape
     from megatron_msm.models.build import build_model
-    from megatron_msm.models.lora import initialize_adapters
-    from megatron_msm.train.checkpoint import load_checkpoint
-    from megatron_msm.train.step import forward_step
+    from megatron_msm.models.hf_config import read_model_shape
+    from megatron_msm.models.layers.lora import initialize_adapters
+    from megatron_msm.train.checkpoints.checkpoint import load_checkpoint
+    from megatron_msm.train.steps.step import forward_step
 
     shape = read_model_shape(checkpoint / HF_FOLDER)
     (model,) = chunks = build_model(shape, LAYOUT, runtime, ranks, lora, memory)

@@ -39,7 +39,7 @@ def _losses(
 ) -> dict[str, torch.Tensor | None]:
     from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
 
-    from megatron_msm.models.output_loss import linear_cross_entropy
+    from megatron_msm.models.layers.output_loss import linear_cross_entropy
 
     given = problem(dtype)
     group = ranks.groups.tp

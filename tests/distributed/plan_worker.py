@@ -11,7 +11,7 @@ import torch
 
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.hf_config import ModelShape
 from tests.distributed.layout_worker import (
     OPTIMIZER,
     SEQ_LENGTH,
@@ -46,9 +46,9 @@ def _count(
     case: PlanCase, checkpoint: Path, shape: ModelShape, runtime: Any, ranks: Any
 ) -> dict[str, float]:
     from megatron_msm.models.build import build_model
-    from megatron_msm.models.lora import initialize_adapters
-    from megatron_msm.train.checkpoint import load_checkpoint
-    from megatron_msm.train.step import build_optimizer, train_step, wrap_data_parallel
+    from megatron_msm.models.layers.lora import initialize_adapters
+    from megatron_msm.train.checkpoints.checkpoint import load_checkpoint
+    from megatron_msm.train.steps.step import build_optimizer, train_step, wrap_data_parallel
 
     chunks = build_model(shape, case.layout, runtime, ranks, case.lora)
     if case.lora is not None:

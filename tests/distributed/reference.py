@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from megatron_msm.data.packed_dataset import Pack
-from megatron_msm.train.schedule import learning_rate
+from megatron_msm.train.steps.schedule import learning_rate
 from tests.distributed.layout_worker import NUM_STEPS, OPTIMIZER, SCHEDULE, packs_of_step
 
 

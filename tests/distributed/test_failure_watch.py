@@ -13,7 +13,7 @@ def hang_or_fail(rank: int, port: int, out: Path) -> None:
     """Rank 1 fails; rank 0 hangs, as in a collective that waits for its time-out."""
     import torch.distributed
 
-    from megatron_msm.train.failure_watch import FailureWatch
+    from megatron_msm.train.ranks.failure_watch import FailureWatch
 
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2"

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.convert.adapters.peft import WEIGHTS_FILE, export_adapter
 from megatron_msm.convert.importing import import_hf
-from megatron_msm.convert.peft import WEIGHTS_FILE, export_adapter
 from megatron_msm.formats.checkpoint_folder import iteration_folder
 from tests.distributed import reference
 from tests.distributed.layout_worker import NUM_STEPS, layout_name, packs_of_step

@@ -10,9 +10,9 @@ from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.checkpoint_folder import iteration_folder
-from megatron_msm.models.recompute import recompute_settings
+from megatron_msm.models.layers.recompute import recompute_settings
 from megatron_msm.runtime.device import Runtime, select_runtime
-from megatron_msm.train.offload import offload_settings
+from megatron_msm.train.steps.offload import offload_settings
 from tests.distributed.memory_worker import LORA, SETTINGS, save_gradients
 from tests.distributed.ranks import run_on_ranks
 from tests.tiny import write_tiny_llama

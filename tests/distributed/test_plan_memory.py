@@ -10,8 +10,8 @@ from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.formats.checkpoint_folder import iteration_folder
-from megatron_msm.models.architecture import read_model_shape
-from megatron_msm.models.batch_shape import BatchShape
+from megatron_msm.models.hf_config import read_model_shape
+from megatron_msm.models.sizes.batch_shape import BatchShape
 from megatron_msm.plan.memory import MemoryModel, Precision, RankMemory
 from tests.distributed.layout_worker import NUM_PACKS, SEQ_LENGTH
 from tests.distributed.plan_worker import PlanCase, save_bytes

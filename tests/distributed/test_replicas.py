@@ -16,7 +16,7 @@ from tests.tiny import write_tiny_llama
 
 def load_and_break(layout: ParallelConfig, checkpoint: Path, name: str) -> None:
     """Load on all ranks, check, change one number on rank 1, and check again."""
-    from megatron_msm.train.replicas import check_replicas
+    from megatron_msm.train.checkpoints.replicas import check_replicas
 
     runtime, ranks = join(layout)
     rank = load(layout, checkpoint, runtime, ranks)

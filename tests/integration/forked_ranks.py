@@ -15,7 +15,7 @@ from pathlib import Path
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
-        "megatron_msm.train.rank",
+        "megatron_msm.train.ranks.rank",
         "megatron_msm.train.trainer",
         "torch.utils.tensorboard.writer",
         "pyarrow.parquet",
@@ -78,7 +78,7 @@ def _run(
 
     from megatron_msm.config.load import load_config
     from megatron_msm.config.run import RunConfig
-    from megatron_msm.train.rank import run_rank
+    from megatron_msm.train.ranks.rank import run_rank
     from megatron_msm.train.stop import StopSignal
 
     os.chdir(folder)

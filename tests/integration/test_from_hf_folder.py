@@ -12,8 +12,8 @@ from megatron_msm.config.run import RunConfig
 from megatron_msm.convert.exporting import export_hf
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
+from megatron_msm.train.checkpoints.resume import next_phase
 from megatron_msm.train.preflight import plan_run
-from megatron_msm.train.resume import next_phase
 from tests.integration.forked_ranks import output, train
 from tests.integration.training_runs import assert_same_result, assert_same_weights, msm
 

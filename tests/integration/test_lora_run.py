@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
 from tests.integration.training_runs import msm
 

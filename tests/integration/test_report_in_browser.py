@@ -9,9 +9,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from evals.report import render_report
-from evals.report_inputs import LossCurve, StageFact
-from tests.unit.evals.results import result
+from evals.report.inputs import LossCurve, StageFact
+from evals.report.page import render_report
+from tests.unit.evals.choice.results import result
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from slurm.attempts import read_attempts
-from slurm.backends import SlurmBackend
-from slurm.job import Job
-from slurm.site import Resources, SiteConfig
+from slurm.jobs.attempts import read_attempts
+from slurm.jobs.backends import SlurmBackend
+from slurm.jobs.job import Job
+from slurm.jobs.site import Resources, SiteConfig
 from tests.integration.slurm_cluster import SlurmCluster, wait_for
 
 REPOSITORY = Path(__file__).parents[2]

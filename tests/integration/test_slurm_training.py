@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.attempts import read_attempts
+from slurm.jobs.attempts import read_attempts
 from tests.integration.slurm_cluster import SlurmCluster, wait_for
 from tests.integration.training_runs import assert_same_result, msm, prepare_run
 

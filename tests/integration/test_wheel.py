@@ -37,7 +37,8 @@ def test_wheel_installs_and_runs_away_from_the_checkout(tmp_path: Path) -> None:
     shown = run(
         sys.executable,
         "-c",
-        "import megatron_msm, data_prep, evals, slurm; from slurm.examples import examples_folder; "
+        "import megatron_msm, data_prep, evals, slurm; "
+        "from slurm.experiments.examples import examples_folder; "
         "print(megatron_msm.__file__, (examples_folder() / 'cheese' / 'choice.jsonl').is_file())",
         cwd=tmp_path,
         PYTHONPATH=str(site),

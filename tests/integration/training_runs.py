@@ -12,7 +12,7 @@ import orjson
 import torch
 
 from megatron_msm.convert.importing import import_hf
-from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.formats.checkpoint_folder import resolve_checkpoint
 from tests.tiny import tiny_chats, tiny_documents, write_jsonl, write_tiny_llama
 

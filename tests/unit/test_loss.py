@@ -2,7 +2,7 @@
 
 import torch
 
-from megatron_msm.train.step import masked_loss
+from megatron_msm.train.steps.step import masked_loss
 
 
 def test_a_masked_position_neither_counts_nor_spreads_what_it_holds() -> None:

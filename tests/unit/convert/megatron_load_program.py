@@ -17,8 +17,8 @@ from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.convert.importing import CONTENT_METADATA
 from megatron_msm.formats.checkpoint_folder import HF_FOLDER
-from megatron_msm.models.architecture import read_model_shape
 from megatron_msm.models.build import transformer_config
+from megatron_msm.models.hf_config import read_model_shape
 from megatron_msm.runtime.device import select_runtime
 from megatron_msm.runtime.process_groups import RankInfo, initialize, shut_down
 from megatron_msm.runtime.safe_metadata import restricted_metadata_reading

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from megatron_msm.convert.safetensors_writer import SafetensorsFile, TensorLayout
+from megatron_msm.convert.huggingface.safetensors_writer import SafetensorsFile, TensorLayout
 from megatron_msm.formats.files import sha256_of_file
 from tests.unit.convert.hf_folders import Sizes, sizes_of, write_small_files
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from megatron_msm.convert.adapters.peft import CONFIG_FILE, WEIGHTS_FILE, export_adapter
 from megatron_msm.convert.exporting import export_hf
 from megatron_msm.convert.importing import import_hf
-from megatron_msm.convert.peft import CONFIG_FILE, WEIGHTS_FILE, export_adapter
 from megatron_msm.convert.verifying import verify
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import (

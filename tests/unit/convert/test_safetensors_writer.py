@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from megatron_msm.convert.safetensors_writer import (
+from megatron_msm.convert.huggingface.safetensors_writer import (
     SafetensorsFile,
     TensorLayout,
     parse_size,

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from megatron_msm.convert.exporting import export_hf
-from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import (
     STATE_FILE,

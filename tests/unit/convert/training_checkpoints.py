@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from megatron_msm.convert.megatron_reader import MegatronCheckpoint
+from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.formats.checkpoint_folder import (
     HF_FOLDER,
     RUN_FILE,

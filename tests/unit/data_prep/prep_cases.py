@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from data_prep.chats import ChatOptions, prepare_chats
-from data_prep.documents import DocumentOptions, prepare_documents
+from data_prep.chats.command import ChatOptions, prepare_chats
+from data_prep.documents.command import DocumentOptions, prepare_documents
 from data_prep.outcome import Prepared
 
 DATASET_SUFFIXES = (".bin", ".idx", ".meta.parquet", ".rejects.jsonl", ".manifest.json")

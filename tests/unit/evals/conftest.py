@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 import megatron_msm.cli
-from tests.unit.evals.models import item, save_tiny_model, write_items
+from tests.unit.evals.tiny_models import item, save_tiny_model, write_items
 
 
 class Ended(NamedTuple):

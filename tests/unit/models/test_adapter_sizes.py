@@ -1,8 +1,8 @@
 import pytest
 
 from megatron_msm.config.lora import LoraConfig
-from megatron_msm.models.adapter_sizes import num_adapter_parameters
-from megatron_msm.models.architecture import ModelShape
+from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.sizes.adapter_sizes import num_adapter_parameters
 from tests.unit.models.shapes import LLAMA_8B, QWEN25_14B, QWEN25_32B
 
 

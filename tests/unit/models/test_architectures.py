@@ -12,10 +12,10 @@ from megatron_msm.convert.exporting import export_hf
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.convert.verifying import verify
 from megatron_msm.errors import CheckpointError, ConfigError
-from megatron_msm.models.architecture import read_model_shape, shape_from_hf_config
-from megatron_msm.models.layout import check_layout
-from megatron_msm.models.registry import ARCHITECTURES, table_for
-from megatron_msm.models.rope import stretched_frequencies
+from megatron_msm.models.families.registry import ARCHITECTURES, table_for
+from megatron_msm.models.hf_config import read_model_shape, shape_from_hf_config
+from megatron_msm.models.layers.rope import stretched_frequencies
+from megatron_msm.models.sizes.layout import check_layout
 from megatron_msm.models.tensor_table import hf_tensors
 from tests import tiny
 

@@ -9,7 +9,7 @@ from megatron.core.models.common.embeddings.rope_utils import _get_thd_freqs_on_
 
 from megatron_msm.data.batch import collate
 from megatron_msm.data.packed_dataset import Pack
-from megatron_msm.models.context import ContextShare
+from megatron_msm.models.layers.context import ContextShare
 
 
 @given(size=st.integers(1, 5), pieces=st.lists(st.integers(1, 7), min_size=1, max_size=6))

@@ -3,9 +3,9 @@
 import pytest
 
 from megatron_msm.errors import ConfigError
-from megatron_msm.models.architecture import ModelShape
-from megatron_msm.models.flops import attention_flops_per_token, flops_per_token, utilization
-from megatron_msm.models.gpus import GPUS, gpu_named, gpu_of_device
+from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.sizes.flops import attention_flops_per_token, flops_per_token, utilization
+from megatron_msm.models.sizes.gpus import GPUS, gpu_named, gpu_of_device
 from tests.unit.models.shapes import LLAMA_8B, LLAMA_70B, QWEN3_8B, QWEN3_32B, QWEN25_32B
 
 # Megatron-Bridge docs/performance-summary-archive.md (25.11, 26.02.01, 26.06 SFT), its Qwen3-8B

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.errors import ConfigError
-from megatron_msm.models.architecture import ModelShape
-from megatron_msm.models.batch_shape import BatchShape
-from megatron_msm.models.layout import (
+from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.sizes.batch_shape import BatchShape
+from megatron_msm.models.sizes.layout import (
     balanced_layers,
     check_layout,
     legal_layouts,

@@ -2,9 +2,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megatron_msm.models.architecture import ModelShape
-from megatron_msm.models.llama import LLAMA
-from megatron_msm.models.registry import ARCHITECTURES, table_for
+from megatron_msm.models.families.llama import LLAMA
+from megatron_msm.models.families.registry import ARCHITECTURES, table_for
+from megatron_msm.models.hf_config import ModelShape
 from megatron_msm.models.tensor_table import MappedTensor, QkvByGroup, hf_tensors
 
 

@@ -11,10 +11,10 @@ from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import ConfigError
-from megatron_msm.models.architecture import ModelShape
-from megatron_msm.models.batch_shape import BatchShape
-from megatron_msm.models.gpus import GPUS, MatmulPrecision
+from megatron_msm.models.hf_config import ModelShape
 from megatron_msm.models.shape import ExpertShape
+from megatron_msm.models.sizes.batch_shape import BatchShape
+from megatron_msm.models.sizes.gpus import GPUS, MatmulPrecision
 from megatron_msm.plan.activations import layers_in_flight
 from megatron_msm.plan.estimate import estimate_run
 from megatron_msm.plan.memory import MemoryModel, Precision

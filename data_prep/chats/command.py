@@ -1,0 +1,231 @@
+"""`msm prep chats`: conversations to a Megatron indexed dataset with a loss mask."""
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import orjson
+
+from data_prep.chats.overlong import Overlong
+from data_prep.chats.reasoning import Think
+from data_prep.chats.rendering import ChatRenderer
+from data_prep.chats.rows import Encoders, Shape, chat_outcomes
+from data_prep.chats.template import ChatTemplate
+from data_prep.chats.tokens import ChatEncoder
+from data_prep.outcome import Prepared
+from data_prep.progress import OnProgress
+from data_prep.reading.inputs import expand_inputs
+from data_prep.reading.parse_lines import parse_chats
+from data_prep.reading.read_lines import MAX_LINE_BYTES, LineReader
+from data_prep.reading.records import Blank, Chat, Item, check_carry
+from data_prep.reading.shards import Shard
+from data_prep.run_preparation import fill
+from data_prep.writing.dataset_writer import open_writer, refuse_foreign_files
+from data_prep.writing.encoded_block import EncodedBlock, Outcome, gather
+from data_prep.writing.recipe import Recipe, find_finished
+from data_prep.writing.workers import Task, num_workers_for
+from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.formats.indexed_dataset import token_dtype
+from megatron_msm.formats.manifest import Counts
+from megatron_msm.formats.rejects import Reject
+from megatron_msm.formats.tokenizer_files import TokenizerFiles, read_tokenizer_files
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """The options of `msm prep chats`."""
+
+    tokenizer: Path
+    out: Path
+    max_length: int
+    """Tokens of a row."""
+    overlong: Overlong = "reject"
+    """What becomes of a conversation that is longer."""
+    think: Think | None = None
+    """Whether `<think>` blocks are kept or stripped; None: they are text like any other."""
+    template_arguments: tuple[tuple[str, Any], ...] = ()
+    """Variables for the chat template, such as `enable_thinking`."""
+    chat_template: Path | None = None
+    """None: the tokenizer's own."""
+    today: datetime.date | None = None
+    """The date that a template may write; None: today's."""
+    carry: tuple[str, ...] = ()
+    """Further fields of the input line that become columns of the provenance."""
+    max_rejects: int = 0
+    max_line_bytes: int = MAX_LINE_BYTES
+    shard: Shard | None = None
+    workers: int | None = None
+    """None: as many as there are CPUs, and none for a small input."""
+    force: bool = False
+
+    @property
+    def prefix(self) -> Path:
+        """The prefix that is written."""
+        return self.out if self.shard is None else self.shard.prefix(self.out)
+
+
+def prepare_chats(
+    inputs: list[Path],
+    options: ChatOptions,
+    *,
+    on_progress: OnProgress | None = None,
+) -> Prepared:
+    """Render and tokenize conversations into the dataset `options.prefix`.
+
+    Raises:
+        DataFormatError: The template or an input cannot be used, or too many lines are rejected.
+        CheckpointError: The tokenizer cannot be used.
+    """
+    inputs = expand_inputs(inputs)
+    check_carry(options.carry)
+    files = read_tokenizer_files(options.tokenizer)
+    today = options.today or datetime.datetime.now(tz=datetime.UTC).date()
+    arguments = dict(options.template_arguments)
+    text = _template_text(files, options.chat_template)
+    template = ChatTemplate(text, files.special_tokens, today=today, arguments=arguments)
+    prefix, shard = options.prefix, options.shard
+    reader = LineReader(inputs, shard=shard, max_line_bytes=options.max_line_bytes)
+    recipe = _recipe(files, template, options, today)
+    if shard is not None:
+        recipe = replace(recipe, shard=shard.entry(inputs))
+    if not options.force:
+        if shard is None:
+            refuse_foreign_files(prefix)
+        finished = find_finished(prefix, recipe, reader, max_rejects=options.max_rejects)
+        if finished is not None:
+            return Prepared(prefix, finished, already_made=True)
+    wanted = other = ChatEncoder(files, ChatRenderer(template, files))
+    if arguments and options.think is not None:
+        plain = ChatTemplate(text, files.special_tokens, today=today)
+        other = ChatEncoder(files, ChatRenderer(plain, files))
+    shape = Shape(options.max_length, options.overlong, options.think)
+    dtype = token_dtype(files.vocab_size)
+    encode = BlockOfChats(Encoders(wanted, other), shape, dtype=dtype, carry=options.carry)
+    with open_writer(prefix, dtype=dtype, has_mask=True, carry=options.carry) as writer:
+        fill(
+            writer,
+            reader.blocks(),
+            encode,
+            max_rejects=options.max_rejects,
+            num_workers=num_workers_for(reader.parts, options.workers),
+            on_progress=on_progress,
+        )
+        manifest = writer.publish(recipe, reader.entries, may_be_empty=shard is not None)
+        return Prepared(prefix, manifest, already_made=False)
+
+
+class BlockOfChats:
+    """Turns blocks of lines into rows.
+
+    Args:
+        encoders: The encoders of a conversation's forms.
+        shape: What may become of a conversation.
+        dtype: Of the dataset's tokens.
+        carry: Further fields of the input line to keep.
+    """
+
+    def __init__(
+        self, encoders: Encoders, shape: Shape, *, dtype: npt.DTypeLike, carry: Sequence[str]
+    ) -> None:
+        self._encoders = encoders
+        self._shape = shape
+        self._dtype = dtype
+        self._carry = carry
+
+    def __call__(self, task: Task) -> EncodedBlock:
+        """Return the rows of a block, and its lines that are none."""
+        items = parse_chats(task.block.lines(), carry=self._carry)
+        outcomes = (
+            (item for item in items if isinstance(item, Reject))
+            if task.rejects_only
+            else encode_chats(items, self._encoders, self._shape)
+        )
+        return gather(outcomes, dtype=self._dtype, has_mask=True, carry=self._carry)
+
+
+def encode_chats(items: Iterable[Item], encoders: Encoders, shape: Shape) -> Iterator[Outcome]:
+    """Yield the outcomes of each item: chats become rows, the others pass through."""
+    for item in items:
+        if isinstance(item, Chat):
+            yield from chat_outcomes(item, encoders, shape)
+        else:
+            assert isinstance(item, Reject | Blank), "documents have no place among chats"
+            yield item
+
+
+def parse_template_arguments(texts: list[str]) -> tuple[tuple[str, Any], ...]:
+    """Read NAME=VALUE; the value is JSON (`false`, `3`, `"text"`) or else text as it stands.
+
+    Raises:
+        ConfigError: It is not of that form, or a name is given twice.
+    """
+    arguments: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name.isidentifier() or name in arguments:
+            raise ConfigError(
+                f"--template-arg {text}: needed is NAME=VALUE, each name once. "
+                "For example: --template-arg enable_thinking=false"
+            )
+        try:
+            arguments[name] = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            arguments[name] = value
+    return tuple(sorted(arguments.items()))
+
+
+def overlong_lines(counts: Counts) -> list[str]:
+    """Say what became of the conversations over the limit."""
+    said = {
+        "conversations over --max-length dropped, listed among the rejects": (
+            counts.overlong_dropped
+        ),
+        "conversations truncated at a turn": counts.overlong_truncated,
+        "further rows made by splitting conversations": counts.extra_rows,
+    }
+    return [f"{count:,} {what}" for what, count in said.items() if count]
+
+
+def _template_text(files: TokenizerFiles, path: Path | None) -> str:
+    if path is not None:
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataFormatError(
+                f"{path}: cannot be read as a UTF-8 chat template ({error})."
+            ) from None
+    if files.chat_template is None:
+        raise DataFormatError(
+            f"{files.folder}: this tokenizer has no chat template (it is a base model's). "
+            "Give one with --chat-template FILE."
+        )
+    return files.chat_template
+
+
+def _recipe(
+    files: TokenizerFiles, template: ChatTemplate, options: ChatOptions, today: datetime.date
+) -> Recipe:
+    settings: dict[str, Any] = {
+        "max_length": options.max_length,
+        "overlong": options.overlong,
+        "think": options.think,
+        "template_arguments": dict(options.template_arguments),
+        "control_tokens": "text",
+        "max_line_bytes": options.max_line_bytes,
+        "carry": list(options.carry),
+    }
+    if template.uses_date:
+        settings["today"] = today.isoformat()
+    return Recipe(
+        kind="chats",
+        tokenizer_sha256=files.tokenizer_sha256,
+        tokenizer_path=str(files.folder),
+        vocab_size=files.vocab_size,
+        settings=settings,
+        chat_template=template.text,
+        backend=f"tokenizers {version('tokenizers')}",
+    )

@@ -1,0 +1,1 @@
+"""Texts compared with each other and with evaluation items: corpora in; repeated rows out."""

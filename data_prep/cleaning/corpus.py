@@ -1,0 +1,135 @@
+"""Texts to compare: the lines of a JSONL file, or the rows of a dataset.
+
+Of a line the text is `text`, or the contents of `messages`, or else every text in it, as evaluation
+items name their parts as they like. Of a dataset it is the decoded row, control tokens left out.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from data_prep.inspecting.show import tokenizer_of_dataset
+from data_prep.reading.inputs import format_of
+from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.indexed_dataset import IndexedDataset
+from megatron_msm.formats.manifest import dataset_file, dataset_prefix, manifest_path, read_manifest
+from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, read_provenance
+from megatron_msm.formats.tokenizer_files import load_tokenizer
+
+_TEXTUAL = (".jsonl", ".json", ".ndjson")
+
+
+def corpus_size(path: Path) -> tuple[int, bool]:
+    """Return how much there is to read, and whether that is bytes of a file; else it is rows."""
+    if not is_dataset(path):
+        return (path.stat().st_size if path.is_file() else 0), True
+    return read_manifest(dataset_prefix(path)).counts.kept, False
+
+
+class CorpusText(NamedTuple):
+    """One text and where it is from."""
+
+    number: int
+    """Its line or row, counted from 0."""
+    where: str
+    """As a message names it: FILE:LINE, or PREFIX row N."""
+    text: str
+    about: dict[str, Any]
+    """What is known about it: id, spec id, clause ids, domain."""
+    amount: int
+    """What reading it advanced, in the unit of `corpus_size`."""
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a path names a dataset rather than a JSONL file."""
+    if path.suffix in _TEXTUAL:
+        return False
+    return manifest_path(dataset_prefix(path)).exists() or not path.is_file()
+
+
+def read_corpus(path: Path, *, tokenizer: Path | None = None) -> Iterator[CorpusText]:
+    """Yield the texts of a JSONL file or a dataset.
+
+    Raises:
+        DataFormatError: There is neither, or a line is not JSON.
+    """
+    if is_dataset(path):
+        yield from _rows(dataset_prefix(path), tokenizer)
+    else:
+        yield from _lines(path)
+
+
+def _rows(prefix: Path, tokenizer: Path | None) -> Iterator[CorpusText]:
+    manifest = read_manifest(prefix)
+    loaded = load_tokenizer(
+        tokenizer_of_dataset(prefix, manifest, tokenizer), control_tokens_as_text=False
+    )
+    tokens = IndexedDataset(prefix)
+    for row, source in enumerate(read_provenance(dataset_file(prefix, PROVENANCE_SUFFIX))):
+        text = loaded.decode(tokens[row].tolist(), skip_special_tokens=True)
+        where = f"{prefix} row {row} ({source.source_file}:{source.source_line})"
+        yield CorpusText(row, where, text, _about(source._asdict()), amount=1)
+
+
+def _lines(path: Path) -> Iterator[CorpusText]:
+    if format_of(path) != "jsonl":
+        raise DataFormatError(
+            f"{path}: is read here only as plain JSONL. Decompress or convert it, or prepare it "
+            "and give the PREFIX of the dataset."
+        )
+    try:
+        with path.open("rb") as file:
+            for index, raw in enumerate(file):
+                if raw.strip():
+                    yield _line(path, index, raw)
+    except OSError as error:
+        raise DataFormatError(
+            f"{path}: cannot be read ({error.strerror}). Give a JSONL file, or the PREFIX of a "
+            "dataset."
+        ) from None
+
+
+def _line(path: Path, index: int, raw: bytes) -> CorpusText:
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise DataFormatError(
+            f"{path}:{index + 1}: not valid JSON ({error.msg}). Give JSONL, or the PREFIX of a "
+            "dataset."
+        ) from None
+    if not isinstance(value, dict):
+        raise DataFormatError(f"{path}:{index + 1}: not a JSON object. Give one object a line.")
+    if "text" in value and not isinstance(value["text"], str):
+        raise DataFormatError(f"{path}:{index + 1}: field 'text' is not a text. Repair the line.")
+    where = f"{path}:{index + 1}"
+    return CorpusText(index, where, _text_of(value), _about(value), amount=len(raw))
+
+
+def _text_of(value: dict[str, Any]) -> str:
+    if "text" in value:
+        return str(value["text"])
+    messages = value.get("messages")
+    if isinstance(messages, list):
+        contents = [m.get("content") for m in messages if isinstance(m, dict)]
+        return "\n".join(content for content in contents if isinstance(content, str))
+    named = {"id", "split", "role", "tier", "label", "domain", "spec_id"}
+    return "\n".join(_texts({key: part for key, part in value.items() if key not in named}))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            if key != "label":
+                yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+
+
+def _about(value: dict[str, Any]) -> dict[str, Any]:
+    names = ("id", "spec_id", "clause_ids", "domain", "doc_type", "role")
+    return {name: value[name] for name in names if value.get(name) not in (None, "", [])}

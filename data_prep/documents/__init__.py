@@ -1,0 +1,1 @@
+"""Documents to rows: the preparation behind `msm prep docs`."""

@@ -1,0 +1,255 @@
+"""`msm prep docs`: a corpus of documents to a Megatron indexed dataset.
+
+The tokens are those of Megatron-LM's tools/preprocess_data.py: each text encoded on its own without
+special tokens, then the end-of-document token. One difference is deliberate: text that spells a
+control token is encoded as plain text, unless `--special-tokens ids` asks for their behaviour.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.outcome import Prepared
+from data_prep.progress import OnProgress
+from data_prep.reading.input_sample import sample_texts
+from data_prep.reading.inputs import expand_inputs
+from data_prep.reading.parse_lines import parse_documents
+from data_prep.reading.read_lines import MAX_LINE_BYTES, LineReader
+from data_prep.reading.records import Blank, Document, check_carry
+from data_prep.reading.shards import Shard
+from data_prep.run_preparation import fill
+from data_prep.tokenizing.choose_encoder import choose_encoder
+from data_prep.tokenizing.encode import ControlTokenCheck, EncodedBatch, TextEncoder
+from data_prep.writing.dataset_writer import open_writer, refuse_foreign_files
+from data_prep.writing.encoded_block import EncodedBlock, provenance_row
+from data_prep.writing.recipe import Recipe, find_finished
+from data_prep.writing.workers import Task, num_workers_for
+from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.indexed_dataset import token_dtype
+from megatron_msm.formats.provenance import provenance_table
+from megatron_msm.formats.rejects import Reject
+from megatron_msm.formats.tokenizer_files import (
+    TokenizerFiles,
+    read_tokenizer_files,
+    read_tokenizer_json,
+)
+
+SpecialTokens = Literal["text", "ids"]
+
+
+@dataclass(frozen=True)
+class DocumentOptions:
+    """The options of `msm prep docs`."""
+
+    tokenizer: Path
+    out: Path
+    append_eod: bool = True
+    eod_token: str | None = None
+    """None: the tokenizer's end-of-sequence token."""
+    special_tokens: SpecialTokens = "text"
+    """What becomes of text that spells a control token: plain text, or the token's id."""
+    carry: tuple[str, ...] = ()
+    """Further fields of the input line that become columns of the provenance."""
+    max_rejects: int = 0
+    max_line_bytes: int = MAX_LINE_BYTES
+    shard: Shard | None = None
+    workers: int | None = None
+    """None: as many as there are CPUs, and none for a small input."""
+    force: bool = False
+
+    @property
+    def prefix(self) -> Path:
+        """The prefix that is written."""
+        return self.out if self.shard is None else self.shard.prefix(self.out)
+
+
+def prepare_documents(
+    inputs: list[Path],
+    options: DocumentOptions,
+    *,
+    on_progress: OnProgress | None = None,
+    on_slow: Callable[[str], None] | None = None,
+) -> Prepared:
+    """Tokenize documents into the dataset `options.prefix`.
+
+    Args:
+        inputs: Files, folders, patterns.
+        options: The command's options.
+        on_progress: Called with the number of input bytes done and rows made.
+        on_slow: Called with the reason when the fast back end is not used.
+
+    Raises:
+        DataFormatError: An input cannot be used, or too many of its lines are rejected.
+        CheckpointError: The tokenizer cannot be used.
+    """
+    inputs = expand_inputs(inputs)
+    check_carry(options.carry)
+    prefix, shard = options.prefix, options.shard
+    content = read_tokenizer_json(options.tokenizer)
+    files = read_tokenizer_files(options.tokenizer, content=content)
+    reader = LineReader(inputs, shard=shard, max_line_bytes=options.max_line_bytes)
+    recipe = _recipe(files, options, inputs)
+    if not options.force:
+        if shard is None:
+            refuse_foreign_files(prefix)
+        finished = find_finished(prefix, recipe, reader, max_rejects=options.max_rejects)
+        if finished is not None:
+            return Prepared(prefix, finished, already_made=True)
+    blocks = reader.blocks()
+    first = list(itertools.islice(blocks, 1))
+    chosen = choose_encoder(
+        files,
+        content,
+        sample_texts(first, reader.parts),
+        control_tokens_as_text=options.special_tokens == "text",
+    )
+    del content  # workers are forked without it
+    if chosen.why_slow is not None and on_slow is not None:
+        on_slow(chosen.why_slow)
+    dtype = token_dtype(files.vocab_size)
+    with open_writer(prefix, dtype=dtype, has_mask=False, carry=options.carry) as writer:
+        fill(
+            writer,
+            itertools.chain(first, blocks),
+            DocumentEncoder(files, chosen.encoder, _check(files, options), recipe),
+            max_rejects=options.max_rejects,
+            num_workers=num_workers_for(reader.parts, options.workers),
+            on_progress=on_progress,
+        )
+        manifest = writer.publish(
+            replace(recipe, backend=chosen.encoder.name),
+            reader.entries,
+            may_be_empty=shard is not None,
+        )
+        return Prepared(prefix, manifest, already_made=False)
+
+
+class DocumentEncoder:
+    """Turns blocks of lines into rows.
+
+    Args:
+        files: The tokenizer.
+        encoder: The back end.
+        check: Finds control tokens that plain text must not become.
+        recipe: Says the end-of-document token and the fields to carry.
+    """
+
+    def __init__(
+        self,
+        files: TokenizerFiles,
+        encoder: TextEncoder,
+        check: ControlTokenCheck,
+        recipe: Recipe,
+    ) -> None:
+        self._files = files
+        self._encoder = encoder
+        self._check = check
+        self._eod_id = recipe.eod_id
+        self._carry: Sequence[str] = recipe.settings["carry"]
+        self._dtype = token_dtype(files.vocab_size)
+
+    def __call__(self, task: Task) -> EncodedBlock:
+        """Return the rows of a block, and its lines that are none."""
+        documents: list[Document] = []
+        rejects: list[Reject] = []
+        num_blank = 0
+        for item in parse_documents(task.block.lines(), carry=self._carry):
+            if isinstance(item, Document):
+                documents.append(item)
+            elif isinstance(item, Reject):
+                rejects.append(item)
+            else:
+                assert isinstance(item, Blank), "chats have no place among documents"
+                num_blank += 1
+        documents = [] if task.rejects_only else documents
+        batch = self._encoder.encode_batch([document.utf8 for document in documents])
+        reasons = self._unusable(batch)
+        if reasons:
+            rejects += [documents[place].line.reject(reasons[place]) for place in reasons]
+            rejects.sort(key=lambda reject: reject.line)
+            is_kept = np.array([place not in reasons for place in range(len(documents))])
+            documents = [d for d, kept in zip(documents, is_kept, strict=True) if kept]
+            tokens = batch.tokens[np.repeat(is_kept, batch.lengths)]
+            batch = batch._replace(tokens=tokens, lengths=batch.lengths[is_kept])
+        tokens, lengths = self._with_eod(batch)
+        rows = [
+            provenance_row(item.line, item.carried, text=item.text, utf8=item.utf8, num_tokens=n)
+            for item, n in zip(documents, lengths.tolist(), strict=True)
+        ]
+        return EncodedBlock(
+            tokens,
+            lengths,
+            mask=None,
+            provenance=provenance_table(rows, self._carry),
+            rejects=rejects,
+            num_blank=num_blank,
+            num_rescued=min(batch.num_rescued, len(documents)),
+            num_lost_bytes=sum(self._files.num_lost_bytes(item.utf8) for item in documents),
+        )
+
+    def _unusable(self, batch: EncodedBatch) -> dict[int, str]:
+        """Return which texts cannot be rows, and why."""
+        if batch.lengths.all() and not self._check.count_in(batch.tokens):
+            return {}
+        reasons: dict[int, str] = {}
+        for place, row in enumerate(batch.rows()):
+            control = self._check.first_in(row)
+            if len(row) == 0:
+                reasons[place] = "the tokenizer has no token for any character of 'text'"
+            elif control is not None:
+                reasons[place] = f"plain text is encoded to control token {control}"
+        return reasons
+
+    def _with_eod(
+        self, batch: EncodedBatch
+    ) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.int32]]:
+        """Return tokens and lengths with the end-of-document token, in the dataset's dtype."""
+        if self._eod_id is None:
+            return batch.tokens.astype(self._dtype, copy=False), batch.lengths
+        lengths = batch.lengths + np.int32(1)
+        ends = np.cumsum(lengths, dtype=np.int64)
+        tokens = np.empty(int(ends[-1]) if len(ends) else 0, self._dtype)
+        is_text = np.ones(len(tokens), np.bool_)
+        is_text[ends - 1] = False
+        tokens[is_text] = batch.tokens
+        tokens[ends - 1] = self._eod_id
+        return tokens, lengths
+
+
+def _check(files: TokenizerFiles, options: DocumentOptions) -> ControlTokenCheck:
+    refused = set() if options.special_tokens == "ids" else set(files.control_tokens.values())
+    return ControlTokenCheck(refused - {files.model_unk_id}, vocab_size=files.vocab_size)
+
+
+def _recipe(files: TokenizerFiles, options: DocumentOptions, inputs: list[Path]) -> Recipe:
+    eod_id = _eod_id(files, options.eod_token) if options.append_eod else None
+    return Recipe(
+        kind="docs",
+        tokenizer_sha256=files.tokenizer_sha256,
+        tokenizer_path=str(files.folder),
+        vocab_size=files.vocab_size,
+        settings={
+            "append_eod": options.append_eod,
+            "control_tokens": options.special_tokens,
+            "max_line_bytes": options.max_line_bytes,
+            "carry": list(options.carry),
+        },
+        eod_id=eod_id,
+        shard=None if options.shard is None else options.shard.entry(inputs),
+    )
+
+
+def _eod_id(files: TokenizerFiles, token: str | None) -> int:
+    if token is not None:
+        return files.require_id(token, what="--eod-token")
+    if files.eos_id is None:
+        raise CheckpointError(
+            f"{files.folder}: the tokenizer names no eos_token to end documents with. Name the "
+            "token with --eod-token, or give --no-append-eod."
+        )
+    return files.eos_id

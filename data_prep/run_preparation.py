@@ -1,0 +1,75 @@
+"""The loop of a preparation: blocks of lines in, rows and rejects out, in line order."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from data_prep.progress import OnProgress
+from data_prep.reading.blocks import Block
+from data_prep.writing.dataset_writer import DatasetWriter
+from data_prep.writing.encoded_block import EncodedBlock
+from data_prep.writing.workers import Task, in_order
+from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.rejects import read_rejects
+
+_SCAN_REJECTS = 1_000
+"""A run that has failed reads on, without encoding, until it knows this many rejects."""
+_SHOWN_REJECTS = 5
+
+EncodeBlock = Callable[[Task], EncodedBlock]
+
+
+def fill(
+    writer: DatasetWriter,
+    blocks: Iterable[Block],
+    encode: EncodeBlock,
+    *,
+    max_rejects: int,
+    num_workers: int,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Encode all blocks into the writer.
+
+    Once more than `max_rejects` lines are rejected the run has failed. The rest of the input is
+    then only parsed, so that the message can tell about all the bad lines at once.
+
+    Args:
+        writer: Of the dataset.
+        blocks: The input.
+        encode: What is done with a block, in a worker process if there are any.
+        max_rejects: Lines that may be rejected.
+        num_workers: Worker processes; one for none.
+        on_progress: Called with the number of input bytes done and rows made.
+
+    Raises:
+        DataFormatError: Too many lines were rejected.
+    """
+    tasks = (Task(block, rejects_only=writer.num_rejects > max_rejects) for block in blocks)
+    for block, encoded in in_order(tasks, encode, num_workers=num_workers):
+        writer.add_block(encoded, num_lines=block.num_lines)
+        if on_progress is not None:
+            on_progress(block.num_bytes, len(encoded.lengths))
+        if writer.num_rejects >= max(_SCAN_REJECTS, max_rejects + 1):
+            break
+    if writer.num_rejects > max_rejects:
+        raise _too_many_rejects(writer, max_rejects)
+
+
+def _too_many_rejects(writer: DatasetWriter, max_rejects: int) -> DataFormatError:
+    kept = writer.keep_rejects()
+    count = writer.num_rejects
+    shown = "\n".join(_shown(kept))
+    return DataFormatError(
+        f"{count} of the {writer.lines} lines read cannot become rows, and --max-rejects allows "
+        f"{max_rejects}:\n{shown}\nAll of them are in {kept}. Repair the lines, or leave them out "
+        f"with --max-rejects {count}."
+    )
+
+
+def _shown(path: Path) -> Iterator[str]:
+    rejects = read_rejects(path)
+    for reject in islice(rejects, _SHOWN_REJECTS):
+        yield f"  {reject.file}:{reject.line}: {reject.reason}"
+    rest = sum(1 for _ in rejects)
+    if rest:
+        yield f"  and {rest} more"

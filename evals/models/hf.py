@@ -1,0 +1,167 @@
+"""A Hugging Face folder, opened for scoring: only local files, only safetensors, no remote code.
+
+What transformers would warn about and go on, stops here: weights that the folder lacks would be
+random, and the numbers would only look like a result.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from evals.input_files import parse_json, read_file
+from evals.tasks.choice.result import ModelRecord
+from megatron_msm.errors import CheckpointError, ConfigError
+from megatron_msm.formats.files import sha256_of_file, sha256_of_json
+from megatron_msm.formats.tokenizer_files import TokenizerFiles, read_tokenizer_files
+
+EXPORT_FILE = "msm_export.json"
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model ready to score, with its tokenizer and its identity."""
+
+    model: Any
+    """A transformers causal language model, in evaluation mode on its device."""
+    tokenizer: Any
+    tokenizer_files: TokenizerFiles
+    record: ModelRecord
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest sequence the model was made for, in tokens; None where it does not say."""
+        length = getattr(self.model.config, "max_position_embeddings", None)
+        return length if isinstance(length, int) else None
+
+
+def check_folder(folder: Path) -> TokenizerFiles:
+    """Check what can be checked without loading weights; return the tokenizer's files.
+
+    Raises:
+        CheckpointError: The folder is not a Hugging Face model with a chat template.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder. Give the folder of a Hugging Face model.")
+    if not (folder / "config.json").is_file():
+        hint = "Give the folder of a Hugging Face model."
+        if any(folder.glob("iter_*")) or (folder / "msm_state.json").exists():
+            hint = "It is a Megatron checkpoint: make the folder with `msm convert export`."
+        raise CheckpointError(f"{folder}: not a Hugging Face model, no config.json. {hint}")
+    if not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{folder}: no *.safetensors file. Save the weights as safetensors; pickled weights "
+            "(*.bin) are not read, since loading them can run code."
+        )
+    files = read_tokenizer_files(folder)
+    if not files.chat_template:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has no chat template, and a choice is asked in a chat turn. "
+            "Add the chat_template.jinja that the model was or will be trained with."
+        )
+    return files
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` is the first GPU, or else the CPU.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {name}: {reason}. Use auto, cpu, cuda or cuda:N.") from None
+    return device
+
+
+def open_model(folder: Path, *, dtype: str, device: torch.device, label: str | None) -> OpenModel:
+    """Load model and tokenizer from a Hugging Face folder.
+
+    Args:
+        folder: The folder.
+        dtype: A key of `DTYPES`.
+        device: Where the model goes.
+        label: The model's name in tables; the folder's name without it.
+
+    Raises:
+        CheckpointError: The folder is incomplete or does not fit together.
+    """
+    files = check_folder(folder)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
+        )
+    except Exception as error:  # whatever a broken file makes of transformers
+        reason = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(
+            f"{folder}: transformers cannot load it ({type(error).__name__}: {reason}). "
+            "Check that the download or export is complete, or export it again."
+        ) from error
+    _check_loaded(folder, model, loading, files)
+    # The template that was hashed is the one that is used.
+    tokenizer.chat_template = files.chat_template
+    return OpenModel(
+        model=model.to(device).eval(),
+        tokenizer=tokenizer,
+        tokenizer_files=files,
+        record=_describe(folder, files, label),
+    )
+
+
+def _check_loaded(folder: Path, model: Any, loading: Any, files: TokenizerFiles) -> None:
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        names = sorted(map(str, loading.get(kind) or ()))
+        if names:
+            raise CheckpointError(
+                f"{folder}: config.json and the weights do not fit together, "
+                f"{kind.replace('_', ' ')}: {names[0]} and {len(names) - 1} more. "
+                "Export or download the model again."
+            )
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if files.vocab_size > vocabulary:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {files.vocab_size} tokens and the model {vocabulary}. "
+            "They are not of the same model: copy the tokenizer that the model was trained with."
+        )
+
+
+def _describe(folder: Path, files: TokenizerFiles, label: str | None) -> ModelRecord:
+    weight_files = {
+        path.name: sha256_of_file(path) for path in sorted(folder.glob("*.safetensors"))
+    }
+    assert files.chat_template_sha256 is not None, "checked by check_folder"
+    return ModelRecord(
+        label=label or folder.resolve().name,
+        path=str(folder.resolve()),
+        weights_sha256=sha256_of_json(weight_files),
+        weight_files=weight_files,
+        chat_template_sha256=files.chat_template_sha256,
+        lineage=_read_lineage(folder / EXPORT_FILE),
+    )
+
+
+def _read_lineage(path: Path) -> list[dict[str, Any]] | None:
+    if not path.exists():
+        return None
+    remedy = "Export the model again with `msm convert export`."
+    content = parse_json(read_file(path, what="export record", remedy=remedy), where=str(path))
+    lineage = content.get("lineage") if isinstance(content, dict) else None
+    if not isinstance(lineage, list) or not all(isinstance(entry, dict) for entry in lineage):
+        raise CheckpointError(f"{path}: field `lineage` is not a list of stages. {remedy}")
+    return lineage

@@ -1,0 +1,1 @@
+"""Evaluations, a folder each: a model in, a result out."""

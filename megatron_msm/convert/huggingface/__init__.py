@@ -1,0 +1,1 @@
+"""Hugging Face folders: files in; tensors, configs and cards out, and back."""

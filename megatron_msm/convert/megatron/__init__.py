@@ -1,0 +1,1 @@
+"""torch_dist checkpoints, ours and other tools': folders in; tensors out, and back."""

@@ -1,0 +1,23 @@
+"""Which architecture belongs to which Hugging Face `model_type`. No torch."""
+
+from megatron_msm.models.architecture import Architecture
+from megatron_msm.models.families.llama import LLAMA
+from megatron_msm.models.families.mistral import MISTRAL
+from megatron_msm.models.families.qwen2 import QWEN2
+from megatron_msm.models.families.qwen3 import QWEN3
+from megatron_msm.models.families.qwen3_moe import QWEN3_MOE
+from megatron_msm.models.shape import ModelShape
+from megatron_msm.models.tensor_table import ModelTable
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "llama": LLAMA,
+    "mistral": MISTRAL,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "qwen3_moe": QWEN3_MOE,
+}
+
+
+def table_for(shape: ModelShape) -> ModelTable:
+    """Return the tensor table of an architecture that `read_model_shape` has accepted."""
+    return ARCHITECTURES[shape.model_type].table

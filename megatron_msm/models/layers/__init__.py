@@ -1,0 +1,1 @@
+"""What megatron-core's layers lack or do elsewhere: attention, norms, rope, loss, LoRA."""

@@ -1,0 +1,1 @@
+"""Checkpoints of a run: the state of a rank in; folders on disk out, and back."""

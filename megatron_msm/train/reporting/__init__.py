@@ -1,0 +1,1 @@
+"""What a run tells: steps in; metric lines, progress, tracker records and traces out."""

@@ -1,0 +1,1 @@
+"""Optimizer steps: a batch in; updated weights and what the step showed out."""

@@ -1,0 +1,195 @@
+"""`msm experiment`: a grid of arms as one graph of stages."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from slurm.experiments.arms import Experiment
+    from slurm.experiments.grid import GridConfig
+    from slurm.stages.stage import Stage
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+GridFile = Annotated[Path, typer.Argument(metavar="GRID.yaml", help="The experiment.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to the grid.")
+]
+
+
+@app.callback()
+def experiment() -> None:
+    """Run a grid of arms with its controls, here or on a cluster."""
+
+
+@app.command()
+def run(
+    grid_file: GridFile,
+    overrides: Overrides = None,
+    *,
+    site: Annotated[
+        Path | None, typer.Option(metavar="SITE.yaml", help="The cluster's facts.")
+    ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Run here, one stage after the other.")
+    ] = False,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="As --local, with all output on the screen.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show arms and stages, start nothing.")
+    ] = False,
+    gpu: Annotated[
+        str, typer.Option(help="For the time in --dry-run: a100, h100, h200 or b200.")
+    ] = "h100",
+) -> None:
+    """Start every stage that is not finished; run again to go on."""
+    from megatron_msm.errors import ConfigError
+    from slurm.experiments.experiment_file import write_started
+    from slurm.jobs.extra import require_slurm_extra
+    from slurm.stages.stage import in_order
+
+    require_slurm_extra("msm experiment")
+    if (local or in_process) and site is not None:
+        raise ConfigError("--site is for a cluster: leave it out, or --local and --in-process.")
+    grid = _load_grid(grid_file, overrides)
+    built = _build(grid, grid_file)
+    if dry_run:
+        _show_plan(grid, built, gpu)
+        return
+    write_started(built)
+    stages = in_order(built.final_stages())
+    if local or in_process:
+        from slurm.jobs.backends import InProcessBackend, LocalBackend
+        from slurm.stages.graph import run_here
+
+        backend = InProcessBackend() if in_process else LocalBackend()
+        if not run_here(built.root, stages, _tell, backend):
+            raise typer.Exit(1)
+        if built.report is not None:
+            typer.echo(f"report     {built.root / built.report.output('report.html')}")
+        return
+    from slurm.jobs.site import load_site
+    from slurm.stages.graph import queue_all
+
+    queue_all(built.root, stages, load_site(site), _tell)
+    typer.echo(f"watch      msm experiment status {grid_file}")
+
+
+@app.command()
+def status(
+    grid_file: GridFile,
+    overrides: Overrides = None,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew every few seconds until all has ended.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show every stage: state, progress, time left, last loss, logs, and why it failed."""
+    import orjson
+
+    from slurm.experiments.experiment_file import read_started
+    from slurm.experiments.status_table import show, watch_until_ended
+    from slurm.jobs.extra import require_slurm_extra
+    from slurm.stages.status import all_statuses
+
+    require_slurm_extra("msm experiment")
+    root = _load_grid(grid_file, overrides).out.absolute()
+    started = read_started(root)
+    if as_json:
+        statuses = [line.model_dump(mode="json") for line in all_statuses(root, started)]
+        typer.echo(orjson.dumps({"title": started.title, "stages": statuses}).decode())
+    elif watch:
+        watch_until_ended(root, started)
+    else:
+        show(root, started)
+
+
+@app.command()
+def cancel(grid_file: GridFile, overrides: Overrides = None) -> None:
+    """Cancel every job of the experiment that waits or runs; what is saved stays."""
+    from slurm.experiments.experiment_file import read_started
+    from slurm.jobs.extra import require_slurm_extra
+    from slurm.jobs.submitted import read_submitted
+    from slurm.stages.graph import job_folder
+
+    require_slurm_extra("msm experiment")
+    root = _load_grid(grid_file, overrides).out.absolute()
+    for folder in read_started(root).stages:
+        submitted = read_submitted(job_folder(root, folder))
+        if submitted is not None and submitted.is_live():
+            submitted.cancel()
+            typer.echo(f"cancelled  job {submitted.job_id}, {folder.name}")
+
+
+@app.command()
+def report(
+    grid_file: GridFile,
+    out: Annotated[Path, typer.Argument(metavar="OUT.html", help="Where the report goes.")],
+    overrides: Overrides = None,
+) -> None:
+    """Write the report over the arms that are evaluated so far (`msm eval report`)."""
+    import subprocess
+    import sys
+
+    from megatron_msm.errors import ConfigError
+    from megatron_msm.formats.files import write_json_atomic
+    from slurm.experiments.experiment_file import read_started, stage_facts
+    from slurm.stages.record import read_done
+
+    root = _load_grid(grid_file, overrides).out.absolute()
+    started = read_started(root)
+    folders = [arm.evaluation for arm in started.arms if arm.evaluation is not None]
+    finished = [folder for folder in folders if read_done(root / folder) is not None]
+    if not finished:
+        raise ConfigError(f"{root}: no arm is evaluated yet. See `msm experiment status`.")
+    missing = len(folders) - len(finished)
+    if missing:
+        typer.echo(f"warning    {missing} of {len(folders)} arms are not evaluated yet", err=True)
+    choices = [part for f in finished for part in ("--choice", str(root / f / "choice.json"))]
+    facts = root / "facts.json"
+    write_json_atomic(facts, stage_facts(root, started))
+    arguments = ["eval", "report", str(out), *choices, "--title", started.title]
+    arguments += ["--facts", str(facts)]
+    done = subprocess.run([sys.executable, "-m", "megatron_msm.cli", *arguments], check=False)
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+
+
+def _load_grid(grid_file: Path, overrides: list[str] | None) -> "GridConfig":
+    from megatron_msm.config.load import load_config
+    from slurm.experiments.grid import GridConfig
+
+    return load_config(grid_file, GridConfig, overrides or ())
+
+
+def _build(grid: "GridConfig", grid_file: Path) -> "Experiment":
+    from pydantic import ValidationError
+
+    from megatron_msm.errors import ConfigError
+    from slurm.experiments.arms import build_experiment
+    from slurm.experiments.inputs import Inputs
+
+    root = grid.out.absolute()
+    inputs = Inputs(grid_file, root)
+    try:
+        built = build_experiment(grid, inputs, root)
+    except ValidationError as error:
+        problems = "; ".join(str(problem["msg"]) for problem in error.errors())
+        raise ConfigError(f"{grid_file}: vary: {problems}") from None
+    inputs.save()
+    return built
+
+
+def _show_plan(grid: "GridConfig", built: "Experiment", gpu: str) -> None:
+    from rich.console import Console
+
+    from slurm.experiments.plan_table import print_plan
+
+    print_plan(grid, built, Console(highlight=False), gpu=gpu)
+
+
+def _tell(stage: "Stage", event: str, detail: Any) -> None:
+    typer.echo(f"{event:<15} {stage.label:<40} {detail}".rstrip())

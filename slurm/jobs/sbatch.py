@@ -1,0 +1,153 @@
+"""A job as SLURM sees it: submitit's parameters, and by them the text of the batch script.
+
+The script's last lines hand a requeue on to SLURM. A rank cannot: in a container there is no
+`scontrol`, and a rank that requeues takes the others down before they have saved.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from submitit.slurm.slurm import SlurmExecutor
+
+from megatron_msm.errors import ConfigError
+from slurm.jobs.job import Job
+from slurm.jobs.site import Resources, SiteConfig
+from slurm.jobs.worker import REQUEUE_MARKER
+
+_MARKER = "export {name}={folder}/requeue_${{SLURM_JOB_ID}}_${{SLURM_RESTART_COUNT:-0}}"
+# `mv` succeeds once, so one attempt requeues once. SLURM ends the script's processes as soon as it
+# requeues; without the trap the delay would never be set.
+_REQUEUE = """\
+rc=$?
+if mv "${name}" "${name}.done" 2>/dev/null; then
+    trap '' TERM
+    scontrol requeue "$SLURM_JOB_ID"
+    scontrol update "jobid=$SLURM_JOB_ID" "starttime=now+$(cat "${name}.done")"
+fi
+exit $rc"""
+
+
+def build_executor(job: Job, site: SiteConfig, *, after: Sequence[str] = ()) -> SlurmExecutor:
+    """Return submitit's executor with everything that the job and the site ask for.
+
+    Args:
+        job: What runs.
+        site: The cluster.
+        after: Ids of jobs that must have ended well before.
+
+    Raises:
+        ConfigError: The ranks cannot be spread evenly over nodes.
+    """
+    executor = _Executor(logs_folder(job.folder), python=_python(site))
+    executor.update_parameters(**_parameters(job, site, after))
+    return executor
+
+
+def render_script(job: Job, site: SiteConfig, *, after: Sequence[str] = ()) -> str:
+    """Return the batch script; needs no cluster."""
+    executor = build_executor(job, site, after=after)
+    return str(executor._make_submission_file_text(executor._submitit_command_str, ""))
+
+
+def logs_folder(folder: Path) -> Path:
+    """Return where submitit puts a job's logs, scripts and pickles."""
+    return folder / "logs"
+
+
+class _Executor(SlurmExecutor):
+    """submitit's, made on machines without SLURM too, to show what would be submitted."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2
+
+
+def _parameters(job: Job, site: SiteConfig, after: Sequence[str]) -> dict[str, Any]:
+    resources = site.resources(job.kind)
+    num_nodes, tasks_per_node = node_shape(job.num_ranks or 1, resources)
+    others = {
+        "requeue": True,
+        "kill-on-invalid-dep": "yes",
+        "chdir": str(job.cwd),
+        "reservation": resources.reservation,
+    }
+    asked = {
+        "job_name": job.name,
+        "nodes": num_nodes,
+        "ntasks_per_node": tasks_per_node,
+        "gpus_per_node": tasks_per_node if resources.gpus else None,
+        "time": resources.time_min,
+        "mem": None if resources.mem_gib is None else f"{int(resources.mem_gib * 1024)}M",
+        "dependency": "afterok:" + ":".join(after) if after else None,
+        "exclusive": resources.exclusive or None,
+        "mail_user": site.mail_user,
+        "mail_type": site.mail_type,
+        "setup": _setup(job, site),
+        "teardown": _REQUEUE.format(name=REQUEUE_MARKER).splitlines(),
+        "srun_args": _srun_arguments(job, site, resources),
+        "additional_parameters": {k: v for k, v in others.items() if v is not None},
+        "array_parallelism": site.max_running,
+    }
+    same = ("partition", "account", "qos", "constraint", "nodelist", "exclude", "cpus_per_task")
+    asked |= {name: getattr(resources, name) for name in same}
+    return {
+        **{name: value for name, value in asked.items() if value is not None},
+        # Not submitit's own accounting key: clusters that check keys refuse it.
+        "wckey": None,
+        "signal_delay_s": site.signal_delay_s,
+        "stderr_to_stdout": True,
+    }
+
+
+def node_shape(num_tasks: int, resources: Resources) -> tuple[int, int]:
+    """Return (nodes, tasks on each).
+
+    Raises:
+        ConfigError: The tasks do not fill whole nodes.
+    """
+    per_node = min(resources.ranks_per_node or num_tasks, num_tasks)
+    if num_tasks % per_node:
+        raise ConfigError(
+            f"parallel: {num_tasks} ranks do not fill nodes of ranks_per_node {per_node} (site "
+            "file). Change the layout, or ranks_per_node to a divisor of the ranks."
+        )
+    return num_tasks // per_node, per_node
+
+
+def _setup(job: Job, site: SiteConfig) -> list[str]:
+    variables = dict(site.environment)
+    if site.interface:
+        variables |= {"NCCL_SOCKET_IFNAME": site.interface, "GLOO_SOCKET_IFNAME": site.interface}
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    marker = _MARKER.format(name=REQUEUE_MARKER, folder=shlex.quote(str(logs_folder(job.folder))))
+    return [*site.setup, *exports, marker]
+
+
+def _srun_arguments(job: Job, site: SiteConfig, resources: Resources) -> list[str]:
+    arguments = ["--kill-on-bad-exit=1"]
+    if resources.cpus_per_task:
+        arguments.append(f"--cpus-per-task={resources.cpus_per_task}")
+    container = site.container
+    if container is not None and container.kind == "pyxis":
+        arguments += [
+            f"--container-image={container.image}",
+            f"--container-workdir={job.cwd}",
+            "--no-container-mount-home",
+        ]
+        if container.mounts:
+            arguments.append(f"--container-mounts={','.join(container.mounts)}")
+    return arguments
+
+
+def _python(site: SiteConfig) -> str:
+    """Return the command that starts Python on a node, as shell text."""
+    container = site.container
+    if container is None:
+        return shlex.quote(site.python or sys.executable)
+    if container.kind == "pyxis":
+        return shlex.quote(container.python)
+    binds = [option for mount in container.mounts for option in ("--bind", mount)]
+    return shlex.join(["apptainer", "exec", "--nv", *binds, container.image, container.python])

@@ -1,0 +1,114 @@
+"""`msm submit`: one training run as a SLURM job, one task per rank."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from megatron_msm.config.run import RunConfig
+    from slurm.jobs.job import Job
+    from slurm.jobs.site import SiteConfig
+
+
+def submit(
+    run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run's configuration.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value]...", help="As given to `msm train`.")
+    ] = None,
+    *,
+    site: Annotated[
+        Path | None, typer.Option(metavar="SITE.yaml", help="The cluster's facts.")
+    ] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(metavar="JOB", help="Start when this job has ended well; repeat it."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The job's name; else the run folder's.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the batch script; needs no SLURM.")
+    ] = False,
+) -> None:
+    """Train RUN.yaml on a cluster: checked here, queued, requeued until it is finished."""
+    from megatron_msm.config.load import load_config
+    from megatron_msm.config.run import RunConfig
+    from slurm.jobs.extra import require_slurm_extra
+    from slurm.jobs.site import load_site
+
+    require_slurm_extra("msm submit")
+    from slurm.jobs.sbatch import render_script
+
+    site_config = load_site(site)
+    config = load_config(run_file, RunConfig, overrides or ())
+    _check_shared(config.out, site_config)
+    job = training_job(config, site_config, name=name)
+    if dry_run:
+        typer.echo(render_script(job, site_config, after=after or ()))
+        return
+    _check_run(config)
+    job_id = _submit_once(config, job, site_config, after or [])
+    typer.echo(f"submitted  job {job_id}, {job.name}, {job.num_ranks} ranks")
+    typer.echo(f"logs       msm logs {job_id} --folder {job.folder}")
+
+
+def training_job(config: "RunConfig", site: "SiteConfig", *, name: str | None = None) -> "Job":
+    """Return the job that trains a run; its folder lies in the run's."""
+    from megatron_msm.formats.checkpoint_folder import RUN_FILE
+    from slurm.jobs.job import Job
+
+    out = config.out.absolute()
+    return Job(
+        name=name or out.name,
+        kind="train",
+        module="megatron_msm.cli",
+        arguments=("train", str(out / RUN_FILE)),
+        cwd=Path.cwd(),
+        folder=out / "slurm",
+        num_ranks=config.parallel.world_size,
+        requeue_limit=site.requeue_limit,
+        time_min=site.resources("train").time_min,
+        signal_delay_s=site.signal_delay_s,
+    )
+
+
+def _check_shared(out: Path, site: "SiteConfig") -> None:
+    from megatron_msm.errors import ConfigError
+
+    folder = site.shared_folder
+    if folder is not None and not out.absolute().is_relative_to(folder.absolute()):
+        raise ConfigError(
+            f"out: {out} is not in the site's shared_folder {folder}, so not every node would see "
+            "it. Choose an `out` below it."
+        )
+
+
+def _check_run(config: "RunConfig") -> None:
+    """Find what is wrong before the job waits in the queue for hours."""
+    from megatron_msm.train.preflight import describe, plan_run
+
+    for line in describe(plan_run(config)):
+        typer.echo(line)
+
+
+def _submit_once(config: "RunConfig", job: "Job", site: "SiteConfig", after: list[str]) -> str:
+    """Submit unless a job of this run waits or runs already."""
+    from megatron_msm.config.load import dump_config
+    from megatron_msm.errors import ConfigError
+    from megatron_msm.formats.checkpoint_folder import RUN_FILE
+    from megatron_msm.formats.files import write_text_atomic
+    from slurm.jobs.backends import SlurmBackend
+    from slurm.jobs.submitted import locked, read_submitted, write_submitted
+
+    backend = SlurmBackend(site)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with locked(job.folder):
+        earlier = read_submitted(job.folder)
+        if earlier is not None and earlier.is_live():
+            raise ConfigError(
+                f"{config.out}: job {earlier.job_id} of this run waits or runs already. "
+                f"Cancel it first (scancel {earlier.job_id}), or choose another `out`."
+            )
+        write_text_atomic(config.out / RUN_FILE, dump_config(config))
+        [submitted] = backend.submit([job], after=after)
+        write_submitted(job.folder, submitted)
+    return submitted.job_id

@@ -1,0 +1,1 @@
+"""The quickstart: one experiment on one machine, and its screen."""

@@ -1,0 +1,4 @@
+"""Stages of a graph.
+
+Commands with their inputs in; records of what they left behind, and status, out.
+"""

@@ -1,0 +1,128 @@
+"""One stage of an experiment: an `msm` command, what it reads and what it leaves behind.
+
+A stage is named by everything that decides its result: the command, the configuration it is given,
+the code that runs, the content of outside files, and the stages it builds on. Its folder bears that
+name, so equal stages of different arms are one, and nothing is ever written over another's result.
+
+    ROOT/stages/KIND-IDENTITY/
+        stage.json    what it is; written before it starts
+        run.yaml ...  configurations that its command reads
+        done.json     what it made, with hashes; written last, so its presence means finished
+        job/          job file, logs, attempts
+"""
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from megatron_msm.config.run import RunConfig
+from megatron_msm.formats.files import sha256_of_json, write_json_atomic, write_text_atomic
+from slurm.jobs.site import StageKind
+from slurm.stages.code_version import code_version
+from slurm.stages.record import STAGE_FILE, Need, Read, StageRecord
+
+OUT = "@OUT@"
+"""Stands for the stage's own folder in its command and files: the name depends on them."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A node of the graph."""
+
+    kind: StageKind
+    label: str
+    """What people call it; no part of the identity."""
+    arguments: tuple[str, ...]
+    """Of `msm`, run in the experiment's folder."""
+    makes: tuple[str, ...]
+    """What it leaves in its folder, as names relative to it."""
+    needs: tuple["Stage", ...] = ()
+    reads: tuple[Read, ...] = ()
+    """Files and folders from outside."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Files to write before it starts."""
+    num_ranks: int | None = None
+    num_steps: int | None = None
+    """Optimizer steps of a training stage."""
+    num_tokens: int | None = None
+    """Positions that a training stage processes."""
+    run: RunConfig | None = None
+    """The configuration of a training stage, for estimates; its files hold the same."""
+    model: Path | None = None
+    """The Hugging Face folder whose sizes a training stage's model has."""
+    group: str | None = None
+    """Stages with the same one are elements of a job array."""
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Hash of everything that decides what the stage makes."""
+        return sha256_of_json(
+            [
+                self.kind,
+                [self._without_paths(argument) for argument in self.arguments],
+                {name: self._without_paths(text) for name, text in self.files.items()},
+                code_version(self.kind),
+                [need.identity for need in self.needs],
+                [read.sha256 for read in self.reads],
+            ]
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Its folder, relative to the experiment's."""
+        return Path("stages") / f"{self.kind}-{self.identity[:16]}"
+
+    def output(self, name: str) -> str:
+        """Return the path of something it makes, as other stages' commands name it."""
+        assert name in self.makes
+        return str(self.folder / name)
+
+    def command(self) -> tuple[str, ...]:
+        """Return the arguments of `msm` with the stage's own folder filled in."""
+        return tuple(argument.replace(OUT, str(self.folder)) for argument in self.arguments)
+
+    def write(self, root: Path) -> Path:
+        """Write stage.json and the stage's files below `root`; return the folder."""
+        folder = root / self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.files.items():
+            write_text_atomic(folder / name, text.replace(OUT, str(self.folder)))
+        write_json_atomic(folder / STAGE_FILE, self.record().model_dump(mode="json"))
+        return folder
+
+    def record(self) -> StageRecord:
+        """Return what stage.json says."""
+        return StageRecord(
+            identity=self.identity,
+            kind=self.kind,
+            label=self.label,
+            code=code_version(self.kind),
+            arguments=self.command(),
+            makes=self.makes,
+            needs=tuple(Need(folder=need.folder, identity=need.identity) for need in self.needs),
+            reads=self.reads,
+            num_steps=self.num_steps,
+        )
+
+    def _without_paths(self, text: str) -> str:
+        """Name outside files by content: moving one makes no other stage."""
+        for read in self.reads:
+            text = text.replace(str(read.path), read.sha256)
+        return text
+
+
+def in_order(stages: Iterable[Stage]) -> list[Stage]:
+    """Return the stages and all they need, each once, every one after those it needs."""
+    ordered: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.identity in ordered:
+            return
+        for need in stage.needs:
+            visit(need)
+        ordered[stage.identity] = stage
+
+    for stage in stages:
+        visit(stage)
+    return list(ordered.values())

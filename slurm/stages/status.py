@@ -1,0 +1,141 @@
+"""How far each stage of an experiment is, from its folder and from SLURM."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import orjson
+
+from megatron_msm.config.section import Section
+from slurm.experiments.experiment_file import StartedExperiment
+from slurm.jobs.attempts import Attempt, read_attempts
+from slurm.jobs.queue import QueuedJob, query_jobs
+from slurm.jobs.submitted import Submitted, read_submitted
+from slurm.stages.graph import job_folder
+from slurm.stages.record import StageRecord, read_done, read_stage
+
+State = Literal["finished", "running", "queued", "stopped", "failed", "blocked", "not started"]
+_METRICS = "metrics.jsonl"
+_STEPS_FOR_ETA = 20
+
+
+class StageStatus(Section):
+    """One stage's line of the table."""
+
+    label: str
+    folder: Path
+    state: State
+    detail: str = ""
+    """Why it waits or failed."""
+    job_id: str | None = None
+    step: int | None = None
+    num_steps: int | None = None
+    loss: float | None = None
+    seconds_left: float | None = None
+    logs: Path | None = None
+    tail: tuple[str, ...] = ()
+    """The last lines of a failed stage."""
+
+
+def all_statuses(root: Path, started: StartedExperiment) -> list[StageStatus]:
+    """Return the status of every stage, in the order in which they run."""
+    jobs = {folder: read_submitted(job_folder(root, folder)) for folder in started.stages}
+    asked = [
+        job.job_id
+        for folder, job in jobs.items()
+        if job and job.backend == "slurm" and read_done(root / folder) is None
+    ]
+    queue = query_jobs(asked)
+    found: dict[Path, StageStatus] = {}
+    for folder, label in zip(started.stages, started.labels, strict=True):
+        found[folder] = _status(root, folder, label, jobs[folder], queue, found)
+    return list(found.values())
+
+
+def _status(
+    root: Path,
+    folder: Path,
+    label: str,
+    job: Submitted | None,
+    queue: dict[str, QueuedJob],
+    earlier: dict[Path, StageStatus],
+) -> StageStatus:
+    if not (root / folder / "stage.json").exists():
+        return StageStatus(label=label, folder=folder, state="not started")
+    stage = read_stage(root / folder)
+    known = {"label": label, "folder": folder, "num_steps": stage.num_steps}
+    if job is not None:
+        known |= {"job_id": job.job_id, "logs": job.logs}
+    if read_done(root / folder) is not None:
+        return StageStatus(**known, **_progress(root / folder, stage), state="finished")
+    bad = [n for n in stage.needs if (s := earlier.get(n.folder)) and s.state in _BROKEN]
+    if bad:
+        return StageStatus(**known, state="blocked", detail=f"needs {earlier[bad[0].folder].label}")
+    if job is None:
+        return StageStatus(**known, state="not started")
+    attempts = read_attempts(job_folder(root, folder))
+    queued = queue.get(job.job_id) if job.backend == "slurm" else None
+    is_live = queued.is_live if queued is not None else job.is_live()
+    if is_live:
+        waits = queued is not None and queued.state == "PENDING"
+        detail = _live_detail(queued, attempts)
+        progress = _progress(root / folder, stage)
+        return StageStatus(
+            **known, **progress, state="queued" if waits else "running", detail=detail
+        )
+    if _was_stopped(queued, attempts):
+        return StageStatus(**known, state="stopped", detail="run the experiment again to go on")
+    return StageStatus(**known, **_failure(queued, attempts), state="failed")
+
+
+_BROKEN: tuple[State, ...] = ("failed", "blocked", "stopped")
+
+
+def _was_stopped(queued: QueuedJob | None, attempts: Sequence[Attempt]) -> bool:
+    """Whether somebody ended the job, and nothing is wrong with it."""
+    if queued is not None and queued.state == "CANCELLED":
+        return True
+    return bool(attempts) and attempts[-1].kind in ("preempted", "time-limit")
+
+
+def _live_detail(queued: QueuedJob | None, attempts: Sequence[Attempt]) -> str:
+    parts = [queued.reason or queued.nodes] if queued is not None else []
+    if attempts:
+        parts.append(f"start {attempts[-1].restart + 2}, after {attempts[-1].kind}")
+    return "; ".join(part for part in parts if part)
+
+
+def _failure(queued: QueuedJob | None, attempts: Sequence[Attempt]) -> dict[str, object]:
+    failure = attempts[-1].failure if attempts else None
+    if failure is None:
+        word = queued.state if queued is not None else "ended"
+        return {"detail": f"{word} without saying why"}
+    return {
+        "detail": f"{failure.kind}: {failure.reason} {failure.remedy}",
+        "tail": attempts[-1].tail[-5:],
+    }
+
+
+def _progress(folder: Path, stage: StageRecord) -> dict[str, object]:
+    """Return step, loss and seconds left of a training stage."""
+    path = folder / "run" / _METRICS
+    if stage.kind != "train" or not path.exists():
+        return {}
+    rows = [orjson.loads(line) for line in _last_lines(path)]
+    if not rows:
+        return {}
+    step = int(rows[-1]["step"])
+    progress: dict[str, object] = {"step": step, "loss": rows[-1]["loss/lm_nats"]}
+    if stage.num_steps is not None:
+        per_step = sum(row["time/step_s"] for row in rows) / len(rows)
+        progress["seconds_left"] = max(stage.num_steps - step, 0) * per_step
+    return progress
+
+
+def _last_lines(path: Path) -> list[bytes]:
+    """Return the last whole lines, without reading a long file."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 512 * _STEPS_FOR_ETA, 0))
+        lines = file.read().split(b"\n")[:-1]
+    whole = [line for line in lines if line.startswith(b"{")]
+    return whole[-_STEPS_FOR_ETA:]

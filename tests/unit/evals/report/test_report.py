@@ -1,0 +1,234 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from evals.report.figures import moving_average, shared_range, shorten
+from evals.report.inputs import LossCurve, StageFact
+from evals.report.page import render_report
+from megatron_msm.formats.files import TMP_PREFIX, write_json_atomic
+from tests.unit.evals.choice.results import result
+from tests.unit.evals.conftest import Run
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects texts, tags, attributes and ids."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes another tag"
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.texts))
+
+
+BASE = result("base", {"near": [0.0, 0.1, -0.1, 0.2], "far": [0.0, 0.3, -0.3]})
+MOVED = result("midtrained", {"near": [1.0, 1.2, 0.8, 1.3], "far": [0.1, 0.1, -0.2]})
+CURVE = LossCurve("midtrain", tuple(range(1, 41)), tuple(3.0 - 0.02 * n for n in range(40)))
+FACT = StageFact(stage="prep docs", made="700 documents", where="docs.bin", seconds=125.0)
+HOSTILE = "<script>alert(1)</script>\"'&`$x^2$"
+
+
+def test_the_page_tells_everything() -> None:
+    page = Page(render_report([BASE, MOVED], curves=[CURVE], facts=[FACT], title="My run"))
+    for part in (
+        "My run",
+        "ONE SEED",
+        "midtrained, compared with base",
+        "moved toward homemade by",
+        "near: moved toward homemade by",
+        "far: no effect shown: the interval",
+        "includes zero",
+        "optimizer step",
+        "loss, nats per token",
+        "From 3.000 to 2.220 nats per token",
+        "prep docs",
+        "2 min 5 s",
+        "c0ffeec0ffeec0ff",
+        "not recorded",
+    ):
+        assert part in page.text, part
+    # Levels and changes for all items and two tiers, and one loss curve.
+    assert page.tags.count("svg") == 7
+
+
+def test_the_page_needs_no_network_and_no_scripts() -> None:
+    html = render_report([BASE, MOVED], curves=[CURVE], title="My run")
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert "http" not in html
+    assert "@import" not in html
+    for name, value in page.attributes:
+        if name in ("href", "src"):
+            assert value.startswith("#")
+
+
+def test_ids_are_unique_and_references_resolve() -> None:
+    html = render_report([BASE, MOVED], curves=[CURVE, CURVE], title="My run")
+    page = Page(html)
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids)) > 50
+    references = re.findall(r"url\(#([^)]*)\)", html)
+    references += [value[1:] for name, value in page.attributes if name == "href"]
+    assert references
+    assert set(references) <= set(ids)
+
+
+def test_colours_are_the_pages_and_not_fixed_ones() -> None:
+    html = render_report([BASE, MOVED], curves=[CURVE], title="My run")
+    for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+        assert "var(--ink)" in svg or "var(--muted)" in svg
+        assert not re.findall(r"#[0-9a-f]{6}\b", svg)
+
+
+def test_texts_from_files_are_escaped() -> None:
+    hostile = result(HOSTILE, {HOSTILE: [0.0, 1.0, 2.0]})
+    model = hostile.model.model_copy(
+        update={
+            "path": HOSTILE,
+            "lineage": [{"stage": HOSTILE, "identity": HOSTILE}, {HOSTILE: HOSTILE}],
+        }
+    )
+    names = {"target": HOSTILE, "other": HOSTILE, "direction": HOSTILE, "model": model}
+    hostile = hostile.model_copy(update=names)
+    second_model = model.model_copy(update={"label": HOSTILE + "2"})
+    html = render_report(
+        [hostile, hostile.model_copy(update={"model": second_model})],
+        curves=[LossCurve(HOSTILE, (1, 2), (3.0, 2.0))],
+        facts=[StageFact(stage=HOSTILE, made=HOSTILE, where=HOSTILE)],
+        title=HOSTILE,
+    )
+    assert "<script" not in html
+    page = Page(html)
+    assert "script" not in page.tags
+    # The label comes back whole in the table, and as text in the pictures.
+    assert HOSTILE in page.text
+    assert "$x^2$" in page.text
+
+
+def test_one_result_is_described_and_not_compared() -> None:
+    page = Page(render_report([MOVED], title="My run"))
+    assert "prefers homemade, mean log-odds +0." in page.text
+    assert "Nothing to compare with" in page.text
+    assert "Change from" not in page.text
+
+
+def test_one_indifferent_result_shows_no_preference() -> None:
+    page = Page(render_report([result("base", [-1.0, 1.0])], title="My run"))
+    assert "no preference shown, mean log-odds +0.00" in page.text
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 500])
+def test_curves_of_any_length_and_with_gaps_are_drawn(num_steps: int) -> None:
+    losses = tuple(3.0 if n % 3 == 0 else float("nan") for n in range(num_steps))
+    curve = LossCurve("sft", tuple(range(1, num_steps + 1)), losses)
+    page = Page(render_report([BASE], curves=[curve], title="My run"))
+    not_finite = num_steps - (num_steps + 2) // 3
+    assert (f"{not_finite} steps had no finite loss" in page.text) == (not_finite > 0)
+
+
+def test_moving_average_by_hand() -> None:
+    assert moving_average([1.0, 2.0, 3.0, 10.0]) == [1.5, 2.0, 5.0, 6.5]
+    assert moving_average([1.0, float("nan"), 3.0]) == [1.0, 2.0, 3.0]
+
+
+def test_small_helpers() -> None:
+    assert shorten("a" * 30) == "a" * 30
+    assert shorten("a" * 31) == "a" * 29 + "…"
+    low, high = shared_range([BASE.overall.log_odds, MOVED.overall.log_odds])
+    assert low < 0 < high
+
+
+def test_report_command(msm_eval: Run, tmp_path: Path) -> None:
+    for number, one in enumerate([BASE, MOVED]):
+        write_json_atomic(tmp_path / f"{number}.json", one.model_dump(mode="json"))
+    metrics = tmp_path / "metrics.jsonl"
+    row = {"phase": "midtrain", "step": 1, "loss/lm_nats": 3.1, "time/step_s": 2.1}
+    metrics.write_text(json.dumps(row) + "\n")
+    facts = tmp_path / "facts.json"
+    facts.write_text(json.dumps([FACT.model_dump()]))
+    out = tmp_path / "reports" / "report.html"
+    ended = msm_eval(
+        "report", out, "--choice", tmp_path / "0.json", "--choice", tmp_path / "1.json",
+        "--metrics", f"midtrain={metrics}", "--facts", facts, "--title", "Cheese",
+    )  # fmt: skip
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.splitlines()[0].startswith("midtrained, compared with base: moved toward `ho")
+    assert ended.out.splitlines()[-1].endswith(str(out))
+    page = Page(out.read_text(encoding="utf-8"))
+    assert "Cheese" in page.text
+    assert not list(out.parent.glob(f"{TMP_PREFIX}*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--choice", "gone.json"], "gone.json"),
+        (["--choice", "0.json", "--choice", "0.json"], "--label"),
+        (["--choice", "0.json", "--choice", "other.json"], "protocol"),
+        (["--choice", "0.json", "--metrics", "x"], "PHASE=metrics.jsonl"),
+        (["--choice", "0.json", "--facts", "gone.json"], "gone.json"),
+        ([], "--choice"),
+    ],
+)
+def test_bad_input_leaves_no_report(
+    msm_eval: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    part: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    protocol = MOVED.protocol.model_copy(update={"sha256": "other"})
+    other = MOVED.model_copy(update={"protocol": protocol})
+    write_json_atomic(tmp_path / "0.json", BASE.model_dump(mode="json"))
+    write_json_atomic(tmp_path / "other.json", other.model_dump(mode="json"))
+    ended = msm_eval("report", "report.html", *options)
+    assert ended.status == 2
+    assert part in ended.err
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_report_command_gives_its_verdicts_as_json(msm_eval: Run, tmp_path: Path) -> None:
+    hostile = MOVED.model.model_copy(update={"label": "后 after \x1b[31m"})
+    for number, one in enumerate([BASE, MOVED.model_copy(update={"model": hostile})]):
+        write_json_atomic(tmp_path / f"{number}.json", one.model_dump(mode="json"))
+    choices = ["--choice", tmp_path / "0.json", "--choice", tmp_path / "1.json"]
+    ended = msm_eval("report", tmp_path / "report.html", *choices, "--json")
+    assert ended.err == ""
+    shown = json.loads(ended.out)
+    assert shown["report"] == str(tmp_path / "report.html")
+    all_items, near, far = shown["verdicts"]
+    assert all_items.startswith(
+        "后 after \N{REPLACEMENT CHARACTER}[31m, compared with base: moved to"
+    )
+    assert near.startswith("  near: moved toward `homemade` by")
+    assert far.startswith("  far: no effect shown")

@@ -1,0 +1,197 @@
+"""A grid's arms, what they share, and what the plan says of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from megatron_msm.config.load import load_config
+from megatron_msm.errors import ConfigError
+from slurm.experiments.arms import Experiment, build_experiment
+from slurm.experiments.grid import GridConfig
+from slurm.experiments.inputs import Inputs
+from slurm.experiments.plan_table import matching, print_plan
+from slurm.stages.stage import in_order
+from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
+
+GRID = """\
+title: Study
+out: out
+models: {base: hf}
+specs: {a: [a.jsonl], b: [b.jsonl]}
+aft: {cheese: [aft.jsonl]}
+neutral: [neutral.jsonl]
+instruction_mix: [mix.jsonl]
+run: {parallel: {data: 2}}
+midtrain:
+  {seq_length: 64, global_batch_size: 4, duration: {steps: 10}, optimizer: {lr: 1e-3}}
+sft: {seq_length: 64, global_batch_size: 4, duration: {steps: 5}, optimizer: {lr: 1e-3}}
+choice: {items: items.jsonl, target: a}
+"""
+
+MODEL = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.fixture
+def grid_file(tmp_path: Path) -> Path:
+    write_tokenizer(tmp_path / "hf")
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(MODEL))
+    for name in ("a", "b", "aft", "neutral", "mix", "items"):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "{name}"}}\n')
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID)
+    return path
+
+
+def built(grid_file: Path, *overrides: str) -> Experiment:
+    grid = load_config(grid_file, GridConfig, overrides)
+    root = grid_file.parent / "out"
+    return build_experiment(grid, Inputs(grid_file, root), root)
+
+
+def names(experiment: Experiment) -> list[str]:
+    return [arm.name for arm in experiment.arms]
+
+
+def test_arms_are_named_by_lineage_with_controls(grid_file: Path) -> None:
+    assert names(built(grid_file)) == [
+        "base",
+        "base+aft(instruction-mix)",
+        "base+aft(cheese)",
+        "base+msm(neutral)+aft(cheese)",
+        "base+msm(a)",
+        "base+msm(a)+aft(cheese)",
+        "base+msm(b)",
+        "base+msm(b)+aft(cheese)",
+    ]
+
+
+def test_controls_can_be_turned_off_and_arms_left_out(grid_file: Path) -> None:
+    off = [f"controls.{name}=false" for name in ("base", "aft_only", "msm_only", "neutral")]
+    experiment = built(
+        grid_file,
+        *off,
+        "controls.instruction_mix_only=false",
+        "seeds=[1, 2]",
+        "exclude=[{spec: a, seed: 2}]",
+    )
+    assert names(experiment) == [
+        "base+msm(a)+aft(cheese)#1",
+        "base+msm(b)+aft(cheese)#1",
+        "base+msm(b)+aft(cheese)#2",
+    ]
+
+
+def test_stages_are_shared(grid_file: Path) -> None:
+    experiment = built(grid_file)
+    stages = in_order(experiment.final_stages())
+    kinds = [stage.label.split()[0] for stage in stages]
+    assert {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)} == {
+        "eval": 8,
+        "import": 1,
+        "prep": 5,
+        "sft": 5,
+        "export": 7,
+        "midtrain": 3,
+        "report": 1,
+    }
+    arms = {arm.name: arm for arm in experiment.arms}
+    only, both = arms["base+msm(a)"], arms["base+msm(a)+aft(cheese)"]
+    assert only.training[0].identity == both.training[0].identity
+    config = both.training[1].files["run.yaml"]
+    assert both.training[0].output("run/midtrain") in config
+    assert config.count("/data\n") == 2  # the AFT set and the instruction mix
+
+
+def test_a_change_in_the_tokenizers_settings_prepares_anew(grid_file: Path) -> None:
+    def prepared() -> set[str]:
+        stages = in_order(built(grid_file).final_stages())
+        return {stage.identity for stage in stages if stage.kind == "prep"}
+
+    before = prepared()
+    path = grid_file.parent / "hf" / "tokenizer_config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "eos_token": "<|other|>"}))
+    assert not before & prepared()
+
+
+def test_varied_field_makes_arms_and_unmatched_ones_are_named(grid_file: Path) -> None:
+    experiment = built(grid_file, "vary={midtrain.duration.steps: [10, 20]}")
+    assert "base+msm(a)[steps=20]" in names(experiment)
+    assert names(experiment).count("base") == 1
+    assert matching(built(grid_file).arms) == [
+        "midtrain: matched, 10 steps and 2,560 tokens in every arm",
+        "sft: matched, 5 steps and 1,280 tokens in every arm",
+    ]
+    assert any("midtrain: NOT matched" in line for line in matching(experiment.arms))
+    tokens = built(grid_file, "midtrain.duration={tokens: 2500}")
+    assert matching(tokens.arms)[0] == matching(built(grid_file).arms)[0]
+    epochs = built(grid_file, "midtrain.duration={epochs: 1}")
+    assert "not known to be matched" in matching(epochs.arms)[0]
+
+
+def test_plan_shows_arms_sharing_and_what_is_missing(grid_file: Path) -> None:
+    grid = load_config(grid_file, GridConfig, ["neutral=[]"])
+    console = Console(width=200, record=True, quiet=False)
+    print_plan(grid, built(grid_file, "neutral=[]"), console)
+    text = console.export_text()
+    for expected in (
+        "Study: 7 arms",
+        "10 + 5   3,840",
+        "control left out: neutral documents",
+        "one seed",
+        "GPU hours on h100 (estimated by `msm plan`)",
+    ):
+        assert expected in text
+
+
+def test_shipped_cheese_study_has_every_control_that_its_data_allow(grid_file: Path) -> None:
+    cheese = Path(__file__).parents[4] / "examples" / "cheese" / "grid.yaml"
+    grid = load_config(cheese, GridConfig, [f"models={{m: {grid_file.parent / 'hf'}}}"])
+    experiment = build_experiment(grid, Inputs(cheese, grid_file.parent), grid_file.parent)
+    assert names(experiment) == [
+        "m",
+        "m+aft(cheese)",
+        "m+msm(neutral)+aft(cheese)",
+        "m+msm(homemade)",
+        "m+msm(homemade)+aft(cheese)",
+        "m+msm(affordability)",
+        "m+msm(affordability)+aft(cheese)",
+    ]
+    assert all("NOT" not in line for line in matching(experiment.arms))
+
+
+WRONG = {
+    "unknown key": (["specs_=1"], ["specs_", "Did you mean 'specs'"]),
+    "phase field": (["midtrain.lr=1"], ["midtrain.lr"]),
+    "phase name": (["midtrain.name=x"], ["midtrain.name: is set by the grid"]),
+    "shared field": (["run.parallel.tensr=2"], ["run.parallel.tensr"]),
+    "batch": (["midtrain.global_batch_size=3"], ["global_batch_size 3"]),
+    "no file": (["specs.a=[none.jsonl]"], ["none.jsonl", "no such file"]),
+    "no such value": (["exclude=[{spec: c}]"], ["no spec 'c'", "a, b"]),
+    "aft without sft": (["sft=null"], ["no `sft` phase"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG, ids=str)
+def test_wrong_grid_is_refused(grid_file: Path, case: str) -> None:
+    overrides, expected = WRONG[case]
+    with pytest.raises(ConfigError) as error:
+        built(grid_file, *overrides)
+    assert all(part in str(error.value) for part in expected)

@@ -1,0 +1,99 @@
+"""The batch script, word for word; renew the golden files with MSM_RENEW_GOLDEN=1."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from megatron_msm.errors import ConfigError
+from slurm.jobs.job import Job
+from slurm.jobs.sbatch import node_shape, render_script
+from slurm.jobs.site import ContainerConfig, Resources, SiteConfig, load_site
+
+GOLDEN = Path(__file__).parent / "golden"
+SITES = Path(__file__).parents[4] / "examples" / "sites"
+
+
+def job(num_ranks: int = 16, folder: str = "/shared/runs/a/slurm") -> Job:
+    return Job(
+        name="midtrain",
+        kind="train",
+        module="megatron_msm.cli",
+        arguments=("train", "/shared/runs/a/msm_run.yaml"),
+        cwd=Path("/shared"),
+        folder=Path(folder),
+        num_ranks=num_ranks,
+    )
+
+
+@pytest.mark.parametrize("name", ["bare-metal", "ngc-container"])
+def test_script_is_the_golden_file(name: str) -> None:
+    text = render_script(job(), load_site(SITES / f"{name}.yaml"), after=("17", "18"))
+    path = GOLDEN / f"{name}.sh"
+    if "MSM_RENEW_GOLDEN" in os.environ:
+        path.write_text(text)
+    assert text == path.read_text(), "renew with MSM_RENEW_GOLDEN=1 when the change is meant"
+
+
+def test_values_cannot_become_shell(tmp_path: Path) -> None:
+    """The script's own shell part runs; nothing in a value does."""
+    bad = f"$(touch {tmp_path}/ran)`touch {tmp_path}/ran`;touch {tmp_path}/ran #'\""
+    site = SiteConfig(
+        defaults=Resources(partition=bad),
+        environment={"NAME": bad},
+        python="/bin/echo",
+        interface=bad,
+    )
+    text = render_script(job(2, f"{tmp_path}/{bad.replace('/', '_')}"), site, after=("1;touch x",))
+    (tmp_path / "bin").mkdir()
+    srun = tmp_path / "bin" / "srun"
+    srun.write_text('#!/bin/sh\necho "$NAME"\nexit 3\n')
+    srun.chmod(0o755)
+    done = subprocess.run(
+        ["bash"],
+        input=text,
+        env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "SLURM_JOB_ID": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == bad
+    assert done.returncode == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin"]
+
+
+def test_everything_a_site_may_ask_for_reaches_sbatch() -> None:
+    asked = {
+        "partition": "p",
+        "account": "a",
+        "qos": "q",
+        "constraint": "h100&ib",
+        "reservation": "r",
+        "nodelist": "n[1-2]",
+        "exclude": "n9",
+    }
+    resources = Resources(**asked, exclusive=True, time_min=10, cpus_per_task=3, mem_gib=1.5)
+    site = SiteConfig(defaults=resources, mail_user="me@x.org", mail_type="FAIL,END")
+    lines = render_script(job(2), site).splitlines()
+    found = {shlex.split(line)[1] for line in lines if line.startswith("#SBATCH ")}
+    wanted = {f"--{name}={value}" for name, value in asked.items()}
+    wanted |= {"--exclusive", "--time=10", "--cpus-per-task=3", "--mem=1536M"}
+    assert found >= wanted | {"--mail-user=me@x.org", "--mail-type=FAIL,END", "--signal=USR2@180"}
+
+
+def test_apptainer_wraps_the_interpreter() -> None:
+    container = ContainerConfig(kind="apptainer", image="/i/a b.sif", mounts=("/shared",))
+    text = render_script(job(1), SiteConfig(container=container))
+    assert "apptainer exec --nv --bind /shared '/i/a b.sif' python3 -u -m submitit" in text
+
+
+def test_ranks_fill_whole_nodes() -> None:
+    resources = Resources(ranks_per_node=8)
+    assert node_shape(32, resources) == (4, 8)
+    assert node_shape(4, resources) == (1, 4)
+    assert node_shape(6, Resources()) == (1, 6)
+    with pytest.raises(ConfigError, match="12 ranks do not fill nodes of ranks_per_node 8"):
+        node_shape(12, resources)

@@ -1,0 +1,42 @@
+"""site.yaml: what it refuses, and what a stage's changes do."""
+
+from pathlib import Path
+
+import pytest
+
+from megatron_msm.errors import ConfigError
+from slurm.jobs.site import load_site
+
+EXAMPLES = sorted((Path(__file__).parents[4] / "examples" / "sites").glob("*.yaml"))
+
+REFUSED = {
+    "unknown key": ("defaults: {partitoin: gpu}", ["partitoin", "Did you mean 'partition'", "qos"]),
+    "unknown stage": ("stages: {train_all: {}}", ["stages.train_all", "'prep'", "'train'"]),
+    "line break": ('defaults: {partition: "gpu\\nrm -rf /"}', ["defaults.partition"]),
+    "variable name": ('environment: {"A B": "1"}', ["environment"]),
+    "no time to work": ("defaults: {time_min: 4}", ["defaults.time_min 4", "signal_delay_s 180"]),
+    "image in a folder": ("container: {kind: pyxis, image: a.sqsh}", ["a.sqsh", "/ or ./"]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_wrong_site_is_refused_with_what_is_valid(case: str, tmp_path: Path) -> None:
+    text, expected = REFUSED[case]
+    path = tmp_path / "site.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_site(path)
+    assert all(part in str(error.value) for part in (str(path), *expected))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_load_and_prep_asks_for_no_gpu(path: Path) -> None:
+    site = load_site(path)
+    assert site.resources("train").gpus is True
+    assert site.resources("prep").gpus is False
+    assert site.resources("prep").time_min == 120
+    assert site.resources("train").ranks_per_node == 8
+
+
+def test_both_examples_are_shipped() -> None:
+    assert [path.stem for path in EXAMPLES] == ["bare-metal", "ngc-container"]
