@@ -27,7 +27,7 @@ def test_wheel_installs_and_runs_away_from_the_checkout(tmp_path: Path) -> None:
     run(*build, "--outdir", tmp_path, REPOSITORY, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "evals/templates/report.html.j2" in names
+    assert "evals/report/templates/report.html.j2" in names
     assert "slurm/examples/cheese/choice.jsonl" in names
     assert not [name for name in names if name.startswith("tests/")]
 

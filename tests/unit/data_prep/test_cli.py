@@ -96,8 +96,8 @@ import data_prep, data_prep.cli
 assert CliRunner().invoke(data_prep.cli.app, ["--help"]).exit_code == 0
 light = [name for name in ("numpy", "pyarrow", "tokenizers", "jinja2") if name in sys.modules]
 assert not light, light
-names = [m.name for m in pkgutil.iter_modules(data_prep.__path__)]
-for name in names: importlib.import_module("data_prep." + name)
+names = [m.name for m in pkgutil.walk_packages(data_prep.__path__, "data_prep.")]
+for name in names: importlib.import_module(name)
 import megatron_msm.formats
 formats = [m.name for m in pkgutil.iter_modules(megatron_msm.formats.__path__)]
 for name in formats: importlib.import_module("megatron_msm.formats." + name)
