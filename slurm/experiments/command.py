@@ -99,7 +99,7 @@ def status(
     root = _load_grid(grid_file, overrides).out.absolute()
     started = read_started(root)
     if as_json:
-        statuses = [line.model_dump(mode="json") for line in all_statuses(root, started)]
+        statuses = [line.model_dump(mode="json") for line in all_statuses(root, started.labels)]
         typer.echo(orjson.dumps({"title": started.title, "stages": statuses}).decode())
     elif watch:
         watch_until_ended(root, started)
@@ -117,7 +117,7 @@ def cancel(grid_file: GridFile, overrides: Overrides = None) -> None:
 
     require_slurm_extra("msm experiment")
     root = _load_grid(grid_file, overrides).out.absolute()
-    for folder in read_started(root).stages:
+    for folder in read_started(root).labels:
         submitted = read_submitted(job_folder(root, folder))
         if submitted is not None and submitted.is_live():
             submitted.cancel()

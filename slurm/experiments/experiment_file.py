@@ -27,9 +27,8 @@ class StartedExperiment(Section):
     """The content of experiment.json."""
 
     title: str
-    stages: tuple[Path, ...]
-    """Every stage's folder, each after those it needs."""
-    labels: tuple[str, ...]
+    labels: dict[Path, str]
+    """What people call each stage, by its folder; each after those it needs."""
     arms: tuple[StartedArm, ...]
 
 
@@ -46,8 +45,7 @@ def write_started(experiment: Experiment) -> None:
     )
     started = StartedExperiment(
         title=experiment.title,
-        stages=tuple(stage.folder for stage in stages),
-        labels=tuple(stage.label for stage in stages),
+        labels={stage.folder: stage.label for stage in stages},
         arms=arms,
     )
     experiment.root.mkdir(parents=True, exist_ok=True)
@@ -71,7 +69,7 @@ def read_started(root: Path) -> StartedExperiment:
 def stage_facts(root: Path, started: StartedExperiment) -> list[dict[str, str | float]]:
     """Return the table of finished stages that `msm eval report` shows."""
     facts: list[dict[str, str | float]] = []
-    for folder, label in zip(started.stages, started.labels, strict=True):
+    for folder, label in started.labels.items():
         done = read_done(root / folder)
         if done is not None:
             made = done.identity[:16]

@@ -17,14 +17,14 @@ _STYLES = {"finished": "green", "running": "cyan", "failed": "red", "blocked": "
 
 def show(root: Path, started: StartedExperiment) -> None:
     """Print the table once."""
-    Console(highlight=False).print(_render(started.title, all_statuses(root, started)))
+    Console(highlight=False).print(_render(started.title, all_statuses(root, started.labels)))
 
 
 def watch_until_ended(root: Path, started: StartedExperiment) -> None:
     """Keep the table on the screen until nothing runs or waits any more."""
     with Live(console=Console(highlight=False), auto_refresh=False) as live:
         while True:
-            statuses = all_statuses(root, started)
+            statuses = all_statuses(root, started.labels)
             live.update(_render(started.title, statuses), refresh=True)
             if not any(status.state in ("running", "queued") for status in statuses):
                 return

@@ -29,8 +29,7 @@ class Attempt(Section):
     status: int
     """Exit status; negative for a signal."""
     seconds: float = 0.0
-    ended: float = Field(default_factory=time.time)
-    """Seconds since 1970."""
+    ended_unix_s: float = Field(default_factory=time.time)
     kind: Kind | None = None
     """What it died of; None when it ended well."""
     reason: str = ""
@@ -63,4 +62,4 @@ def read_attempts(folder: Path) -> Sequence[Attempt]:
     """Return the attempts of a job, oldest first."""
     paths = (folder / _FOLDER).glob("[!.]*.json")
     attempts = [Attempt.model_validate(orjson.loads(path.read_bytes())) for path in paths]
-    return sorted(attempts, key=lambda attempt: attempt.ended)
+    return sorted(attempts, key=lambda attempt: attempt.ended_unix_s)

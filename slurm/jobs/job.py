@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from megatron_msm.config.section import PositiveInt, Section
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import write_json_atomic
-from slurm.jobs.site import StageKind
+from slurm.kinds import StageKind
 
 JOB_FILE = "job.json"
 
@@ -25,15 +25,13 @@ class Job(Section):
     module: str
     """Run as `python -m MODULE`."""
     arguments: tuple[str, ...] = ()
-    """A resolved configuration's path, or a command with its options."""
+    """Of the module."""
     cwd: Path
     """Where relative paths start."""
     folder: Path
     """Holds this file, the logs and what became of each attempt. Absolute."""
     num_ranks: PositiveInt | None = None
     """Training ranks; None for a job of one process that joins no process group."""
-    stage: Path | None = None
-    """The stage whose inputs are checked before and whose outputs are recorded after."""
     requeue_limit: int = 0
     time_min: PositiveInt | None = None
     """Time limit, to tell its signal from a preemption's."""

@@ -12,11 +12,11 @@ from pydantic import Field, model_validator
 
 from megatron_msm.config.load import load_config
 from megatron_msm.config.section import PositiveInt, Section
+from slurm.kinds import KINDS, StageKind
 
 # Values end up in `#SBATCH` lines: a line break in one would start a line of shell.
 Word = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-StageKind = Literal["prep", "import", "train", "export", "eval", "report"]
 
 # What a job needs besides the time before SLURM's signal: start, imports, one step, a checkpoint.
 _START_S = 120
@@ -81,7 +81,8 @@ class SiteConfig(Section):
     defaults: Resources = Resources()
     """What every job asks for."""
     stages: dict[StageKind, Resources] = Field(default_factory=dict)
-    """Changes for one kind of stage: `prep` and `report` need no GPU."""
+    """Changes for one kind of stage. Kinds that use no GPU take `gpus`, and those of one process
+    `exclusive`, from here alone."""
     signal_delay_s: Annotated[int, Field(ge=30)] = 180
     """Seconds before the time limit at which SLURM asks the ranks to save (SIGUSR2)."""
     requeue_limit: Annotated[int, Field(ge=0)] = 10
@@ -116,9 +117,19 @@ class SiteConfig(Section):
         return self
 
     def resources(self, kind: StageKind | None) -> Resources:
-        """Return what a stage of this kind asks for: the defaults with the kind's changes."""
-        changes = self.stages.get(kind, Resources()) if kind else Resources()
-        return self.defaults.model_copy(update=changes.model_dump(exclude_none=True))
+        """Return what a stage of this kind asks for: the defaults with the kind's changes.
+
+        An HTML file needs no exclusive node with eight GPUs for a day: see `slurm.kinds`.
+        """
+        if kind is None:
+            return self.defaults
+        known, asked = KINDS[kind], self.defaults.model_dump(exclude_none=True)
+        asked |= {} if known.uses_gpus else {"gpus": False}
+        asked |= {} if known.has_ranks else {"exclusive": False}
+        if known.most_time_min and "time_min" in asked:
+            asked["time_min"] = min(asked["time_min"], known.most_time_min)
+        asked |= self.stages.get(kind, Resources()).model_dump(exclude_none=True)
+        return Resources(**asked)
 
 
 def load_site(path: Path | None) -> SiteConfig:

@@ -22,12 +22,10 @@ from typing import IO, Any
 
 import submitit
 
-from megatron_msm.errors import MsmError
 from slurm.jobs.attempts import Attempt, read_attempts, record_attempt
 from slurm.jobs.failures import Failure, diagnose
 from slurm.jobs.job import Job, read_job
 from slurm.jobs.rendezvous import rank_environment
-from slurm.stages.record import check_inputs, record_outputs
 
 _TAIL_LINES = 60
 _CLOCK_SLACK_S = 30
@@ -65,7 +63,7 @@ class Worker:
         self._take_signals()
         refusal = self._refusal()
         if refusal is not None:
-            return self._fail(2 if refusal.kind == "configuration" else 1, refusal, [])
+            return self._fail(1, refusal, [])
         status, tail = self._run_child()
         if status:
             failure = diagnose(status, tail, was_signalled=self.was_signalled)
@@ -73,11 +71,6 @@ class Worker:
                 failure = Failure("time-limit", failure.reason)
             return self._fail(status, failure, tail)
         if self.task.global_rank == 0:
-            try:
-                if self.job.stage is not None:
-                    record_outputs(self.job.stage, seconds=time.time() - self.started)
-            except MsmError as error:
-                return self._fail(1, Failure("unknown", str(error)), tail)
             self._record(0, None, [])
         return 0
 
@@ -104,10 +97,6 @@ class Worker:
         if self._counted_restarts() > self.job.requeue_limit:
             limit = self.job.requeue_limit
             return Failure("requeue-limit", f"started again more than {limit} times")
-        if self.job.stage is not None:
-            problem = check_inputs(self.job.stage)
-            if problem:
-                return Failure("configuration", problem)
         return None
 
     def _run_child(self) -> tuple[int, list[str]]:

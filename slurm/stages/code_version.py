@@ -9,21 +9,12 @@ import importlib.util
 from pathlib import Path
 
 from megatron_msm.formats.files import sha256_of_json, sha256_of_text
-from slurm.jobs.site import StageKind
-
-_PACKAGES: dict[StageKind, tuple[str, ...]] = {
-    "prep": ("data_prep", "megatron_msm.formats"),
-    "import": ("megatron_msm",),
-    "train": ("megatron_msm",),
-    "export": ("megatron_msm",),
-    "eval": ("evals", "megatron_msm.formats"),
-    "report": ("evals", "megatron_msm.formats"),
-}
+from slurm.kinds import KINDS, StageKind
 
 
 def code_version(kind: StageKind) -> str:
     """Return the hash of the sources that a stage of this kind runs."""
-    return sha256_of_json([_package_version(package) for package in _PACKAGES[kind]])
+    return sha256_of_json([_package_version(package) for package in KINDS[kind].packages])
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from pydantic import Field
 from megatron_msm.config.section import Section
 from megatron_msm.errors import MsmError
 from megatron_msm.formats.files import write_json_atomic
-from slurm.jobs.site import StageKind
+from slurm.kinds import StageKind
 from slurm.stages.code_version import code_version
 from slurm.stages.fingerprint import fingerprint
 
@@ -59,8 +59,7 @@ class DoneRecord(Section):
     """Fingerprint of each thing that the stage leaves."""
     seconds: float
     host: str
-    ended: float = Field(default_factory=time.time)
-    """Seconds since 1970."""
+    ended_unix_s: float = Field(default_factory=time.time)
 
 
 def read_stage(folder: Path) -> StageRecord:

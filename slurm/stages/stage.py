@@ -18,7 +18,7 @@ from pathlib import Path
 
 from megatron_msm.config.run import RunConfig
 from megatron_msm.formats.files import sha256_of_json, write_json_atomic, write_text_atomic
-from slurm.jobs.site import StageKind
+from slurm.kinds import StageKind
 from slurm.stages.code_version import code_version
 from slurm.stages.record import STAGE_FILE, Need, Read, StageRecord
 

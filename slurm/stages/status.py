@@ -1,21 +1,20 @@
 """How far each stage of an experiment is, from its folder and from SLURM."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import orjson
 
 from megatron_msm.config.section import Section
-from slurm.experiments.experiment_file import StartedExperiment
 from slurm.jobs.attempts import Attempt, read_attempts
 from slurm.jobs.queue import QueuedJob, query_jobs
 from slurm.jobs.submitted import Submitted, read_submitted
+from slurm.kinds import KINDS
 from slurm.stages.graph import job_folder
 from slurm.stages.record import StageRecord, read_done, read_stage
 
 State = Literal["finished", "running", "queued", "stopped", "failed", "blocked", "not started"]
-_METRICS = "metrics.jsonl"
 _STEPS_FOR_ETA = 20
 
 
@@ -37,9 +36,15 @@ class StageStatus(Section):
     """The last lines of a failed stage."""
 
 
-def all_statuses(root: Path, started: StartedExperiment) -> list[StageStatus]:
-    """Return the status of every stage, in the order in which they run."""
-    jobs = {folder: read_submitted(job_folder(root, folder)) for folder in started.stages}
+def all_statuses(root: Path, labels: Mapping[Path, str]) -> list[StageStatus]:
+    """Return the status of every stage, in their order.
+
+    Args:
+        root: The experiment's folder.
+        labels: What people call each stage, by its folder below `root`; in an order in which they
+            can run.
+    """
+    jobs = {folder: read_submitted(job_folder(root, folder)) for folder in labels}
     asked = [
         job.job_id
         for folder, job in jobs.items()
@@ -47,7 +52,7 @@ def all_statuses(root: Path, started: StartedExperiment) -> list[StageStatus]:
     ]
     queue = query_jobs(asked)
     found: dict[Path, StageStatus] = {}
-    for folder, label in zip(started.stages, started.labels, strict=True):
+    for folder, label in labels.items():
         found[folder] = _status(root, folder, label, jobs[folder], queue, found)
     return list(found.values())
 
@@ -118,14 +123,15 @@ def _failure(queued: QueuedJob | None, attempts: Sequence[Attempt]) -> dict[str,
 
 def _progress(folder: Path, stage: StageRecord) -> dict[str, object]:
     """Return step, loss and seconds left of a training stage."""
-    path = folder / "run" / _METRICS
-    if stage.kind != "train" or not path.exists():
+    metrics_file = KINDS[stage.kind].metrics_file
+    path = folder / (metrics_file or "")
+    if metrics_file is None or not path.exists():
         return {}
     rows = [orjson.loads(line) for line in _last_lines(path)]
     if not rows:
         return {}
     step = int(rows[-1]["step"])
-    progress: dict[str, object] = {"step": step, "loss": rows[-1]["loss/lm_nats"]}
+    progress: dict[str, object] = {"step": step, "loss": rows[-1].get("loss/lm_nats")}
     if stage.num_steps is not None:
         per_step = sum(row["time/step_s"] for row in rows) / len(rows)
         progress["seconds_left"] = max(stage.num_steps - step, 0) * per_step

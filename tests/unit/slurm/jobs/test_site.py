@@ -6,6 +6,7 @@ import pytest
 
 from megatron_msm.errors import ConfigError
 from slurm.jobs.site import load_site
+from slurm.kinds import KINDS
 
 EXAMPLES = sorted((Path(__file__).parents[4] / "examples" / "sites").glob("*.yaml"))
 
@@ -36,6 +37,16 @@ def test_examples_load_and_prep_asks_for_no_gpu(path: Path) -> None:
     assert site.resources("prep").gpus is False
     assert site.resources("prep").time_min == 120
     assert site.resources("train").ranks_per_node == 8
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_html_file_asks_for_no_node_of_its_own(path: Path) -> None:
+    site = load_site(path)
+    assert site.resources("train").exclusive is True
+    for kind in set(KINDS) - {"train"}:
+        assert site.resources(kind).exclusive is False, kind
+        assert bool(site.resources(kind).gpus) is (kind == "eval"), kind
+    assert (site.resources("report").time_min or 0) <= 60
 
 
 def test_both_examples_are_shipped() -> None:

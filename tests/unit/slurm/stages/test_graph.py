@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from slurm.jobs.backends import LocalBackend
-from slurm.jobs.site import StageKind
 from slurm.jobs.submitted import locked
+from slurm.kinds import StageKind
 from slurm.stages.fingerprint import FingerprintCache, fingerprint
 from slurm.stages.graph import run_here
 from slurm.stages.record import Read, check_inputs, is_finished, record_outputs

@@ -1,0 +1,49 @@
+"""Every kind of stage in one table: what it asks of a machine, its code, where progress is shown.
+
+A new kind (generation, a health check) is one row here, and in `experiments/` the function that
+makes such stages. Site files name kinds in `stages`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is true of all stages of one kind."""
+
+    packages: tuple[str, ...]
+    """Packages whose sources decide the result."""
+    uses_gpus: bool = False
+    """Takes `gpus` from a site's defaults; else only when the site's `stages` say so."""
+    has_ranks: bool = False
+    """Takes `exclusive` from a site's defaults; else it is one process, which fills no node."""
+    most_time_min: int | None = None
+    """Longest time limit that it takes from the site's defaults."""
+    metrics_file: str | None = None
+    """Where it writes a row a step, relative to its folder."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "prep": Kind(("data_prep", "megatron_msm.formats")),
+    "import": Kind(("megatron_msm",)),
+    "train": Kind(
+        ("megatron_msm",), uses_gpus=True, has_ranks=True, metrics_file="run/metrics.jsonl"
+    ),
+    "export": Kind(("megatron_msm",)),
+    "eval": Kind(("evals", "megatron_msm.formats"), uses_gpus=True),
+    "report": Kind(("evals", "megatron_msm.formats"), most_time_min=60),
+}
+
+
+def _known(name: str) -> str:
+    if name not in KINDS:
+        raise ValueError(f"no kind of stage {name!r}; there are {', '.join(map(repr, KINDS))}")
+    return name
+
+
+StageKind = Annotated[str, AfterValidator(_known)]
+"""A name in `KINDS`."""

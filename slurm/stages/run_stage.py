@@ -1,0 +1,46 @@
+"""What a stage's job runs: `python -m slurm.stages.run_stage FOLDER`.
+
+The `msm` command runs in this process, so that signals reach it without a detour. Where ranks are
+tasks of a job, each runs this; rank 0 alone checks before and records after.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from megatron_msm.cli import main as msm
+from megatron_msm.errors import ConfigError, MsmError
+from slurm.stages.record import check_inputs, read_stage, record_outputs
+
+
+def run_stage(folder: Path) -> None:
+    """Run the command of the stage in `folder`, relative paths starting here.
+
+    Raises:
+        ConfigError: Its inputs are not what it was planned with.
+        MsmError: It ended well and has not left what it should.
+        SystemExit: The command failed.
+    """
+    stage = read_stage(folder)
+    is_first = os.environ.get("RANK", "0") == "0"
+    problem = check_inputs(folder) if is_first else None
+    if problem is not None:
+        raise ConfigError(problem)
+    started = time.monotonic()
+    sys.argv = ["msm", *stage.arguments]
+    try:
+        msm()
+    except SystemExit as end:
+        if end.code:
+            raise
+    if is_first:
+        record_outputs(folder, seconds=time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    try:
+        run_stage(Path(sys.argv[1]))
+    except MsmError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_status)
