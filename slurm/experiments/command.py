@@ -1,5 +1,6 @@
 """`msm experiment`: a grid of arms as one graph of stages."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,18 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 GridFile = Annotated[Path, typer.Argument(metavar="GRID.yaml", help="The experiment.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to the grid.")
+]
+
+
+class Accepted(StrEnum):
+    """What may differ from when a finished stage was made."""
+
+    CODE = "code"
+
+
+Accept = Annotated[
+    Accepted | None,
+    typer.Option(help="`code` keeps stages that were finished before the code was edited."),
 ]
 
 
@@ -38,8 +51,9 @@ def run(
         bool, typer.Option("--in-process", help="As --local, with all output on the screen.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show arms and stages, start nothing.")
+        bool, typer.Option("--dry-run", help="Show arms and stages; start and write nothing.")
     ] = False,
+    accept: Accept = None,
     gpu: Annotated[
         str, typer.Option(help="For the time in --dry-run: a100, h100, h200 or b200.")
     ] = "h100",
@@ -48,19 +62,24 @@ def run(
     from megatron_msm.errors import ConfigError
     from slurm.experiments.experiment_file import write_started
     from slurm.jobs.extra import require_slurm_extra
+    from slurm.jobs.site import load_site
     from slurm.stages.stage import in_order
 
     require_slurm_extra("msm experiment")
-    if (local or in_process) and site is not None:
+    is_here = local or in_process
+    if is_here and site is not None:
         raise ConfigError("--site is for a cluster: leave it out, or --local and --in-process.")
+    site_config = load_site(site)
     grid = _load_grid(grid_file, overrides)
-    built = _build(grid, grid_file)
+    built = _build(grid, grid_file, accept=accept, writes=not dry_run)
+    if not is_here:
+        site_config.check_shared(built.root, "out")
     if dry_run:
         _show_plan(grid, built, gpu)
         return
     write_started(built)
     stages = in_order(built.final_stages())
-    if local or in_process:
+    if is_here:
         from slurm.jobs.backends import InProcessBackend, LocalBackend
         from slurm.stages.graph import run_here
 
@@ -70,11 +89,43 @@ def run(
         if built.report is not None:
             typer.echo(f"report     {built.root / built.report.output('report.html')}")
         return
-    from slurm.jobs.site import load_site
     from slurm.stages.graph import queue_all
 
-    queue_all(built.root, stages, load_site(site), _tell)
+    queue_all(built.root, stages, site_config, _tell)
     typer.echo(f"watch      msm experiment status {grid_file}")
+
+
+@app.command()
+def why(
+    grid_file: GridFile,
+    stage: Annotated[
+        str, typer.Argument(metavar="STAGE", help="A stage's name or identity, as --dry-run shows.")
+    ],
+    overrides: Overrides = None,
+) -> None:
+    """Say what a stage that is not finished has that an earlier one had not."""
+    from megatron_msm.errors import ConfigError
+    from slurm.stages.record import is_finished
+    from slurm.stages.stage import in_order
+    from slurm.stages.why import differences, nearest_earlier
+
+    built = _build(_load_grid(grid_file, overrides), grid_file, accept=None, writes=False)
+    stages = in_order(built.final_stages())
+    found = [each for each in stages if each.label == stage or each.identity.startswith(stage)]
+    if len(found) != 1:
+        known = "\n  ".join(f"{each.identity[:8]}  {each.label}" for each in found or stages)
+        raise ConfigError(f"{stage!r} names {len(found)} stages; name one of:\n  {known}")
+    [asked] = found
+    if is_finished(built.root / asked.folder, asked.identity):
+        typer.echo(f"finished   {asked.label}, in {asked.folder}")
+        return
+    earlier = nearest_earlier(built.root, asked)
+    if earlier is None:
+        typer.echo(f"new        no {asked.kind} stage was planned in {built.root} before")
+        return
+    typer.echo(f"beside     {earlier.label} [{earlier.identity[:8]}]")
+    for line in differences(earlier.ingredients, asked.ingredients):
+        typer.echo(line)
 
 
 @app.command()
@@ -136,21 +187,23 @@ def report(
 
     from megatron_msm.errors import ConfigError
     from megatron_msm.formats.files import write_json_atomic
-    from slurm.experiments.experiment_file import read_started, stage_facts
+    from slurm.experiments.experiment_file import read_started
+    from slurm.stages.facts import stage_facts
     from slurm.stages.record import read_done
 
     root = _load_grid(grid_file, overrides).out.absolute()
     started = read_started(root)
-    folders = [arm.evaluation for arm in started.arms if arm.evaluation is not None]
-    finished = [folder for folder in folders if read_done(root / folder) is not None]
+    results = [result for arm in started.arms for result in arm.evaluations.values()]
+    finished = [result for result in results if read_done(root / result.parent) is not None]
     if not finished:
         raise ConfigError(f"{root}: no arm is evaluated yet. See `msm experiment status`.")
-    missing = len(folders) - len(finished)
+    missing = len(results) - len(finished)
     if missing:
-        typer.echo(f"warning    {missing} of {len(folders)} arms are not evaluated yet", err=True)
-    choices = [part for f in finished for part in ("--choice", str(root / f / "choice.json"))]
+        typer.echo(f"warning    {missing} of {len(results)} evaluations are not finished", err=True)
+    choices = [part for result in finished for part in ("--choice", str(root / result))]
     facts = root / "facts.json"
-    write_json_atomic(facts, stage_facts(root, started))
+    found = stage_facts(root, started.labels)
+    write_json_atomic(facts, [fact.model_dump(mode="json") for fact in found])
     arguments = ["eval", "report", str(out), *choices, "--title", started.title]
     arguments += ["--facts", str(facts)]
     done = subprocess.run([sys.executable, "-m", "megatron_msm.cli", *arguments], check=False)
@@ -165,17 +218,21 @@ def _load_grid(grid_file: Path, overrides: list[str] | None) -> "GridConfig":
     return load_config(grid_file, GridConfig, overrides or ())
 
 
-def _build(grid: "GridConfig", grid_file: Path) -> "Experiment":
+def _build(
+    grid: "GridConfig", grid_file: Path, *, accept: Accepted | None, writes: bool
+) -> "Experiment":
     from pydantic import ValidationError
 
     from megatron_msm.errors import ConfigError
     from slurm.experiments.arms import build_experiment
     from slurm.experiments.inputs import Inputs
+    from slurm.stages.accepted import FinishedUnderOtherCode
 
     root = grid.out.absolute()
-    inputs = Inputs(grid_file, root)
+    inputs = Inputs(grid_file, root, writes=writes)
+    keep = {} if accept is None else {"keep": FinishedUnderOtherCode(root).accept}
     try:
-        built = build_experiment(grid, inputs, root)
+        built = build_experiment(grid, inputs, root, **keep)
     except ValidationError as error:
         problems = "; ".join(str(problem["msg"]) for problem in error.errors())
         raise ConfigError(f"{grid_file}: vary: {problems}") from None

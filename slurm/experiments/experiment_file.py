@@ -8,19 +8,19 @@ from megatron_msm.config.section import Section
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import write_json_atomic
 from slurm.experiments.arms import Experiment
-from slurm.stages.record import read_done
 from slurm.stages.stage import in_order
 
 _FILE = "experiment.json"
 
 
 class StartedArm(Section):
-    """One arm: which stages train it, and which judges it."""
+    """One arm: which stages train it, and which judge it."""
 
     name: str
     training: tuple[Path, ...]
     """Stage folders, relative to the experiment's."""
-    evaluation: Path | None
+    evaluations: dict[str, Path]
+    """The file with each evaluation's result, below the experiment's folder, by its name."""
 
 
 class StartedExperiment(Section):
@@ -39,7 +39,9 @@ def write_started(experiment: Experiment) -> None:
         StartedArm(
             name=arm.name,
             training=tuple(stage.folder for stage in arm.training),
-            evaluation=arm.evaluation.folder if arm.evaluation else None,
+            evaluations={
+                task: Path(stage.output(stage.makes[0])) for task, stage in arm.evaluations.items()
+            },
         )
         for arm in experiment.arms
     )
@@ -64,16 +66,3 @@ def read_started(root: Path) -> StartedExperiment:
             f"{root}: no experiment was run here. Run `msm experiment run GRID.yaml`."
         )
     return StartedExperiment.model_validate(orjson.loads(path.read_bytes()))
-
-
-def stage_facts(root: Path, started: StartedExperiment) -> list[dict[str, str | float]]:
-    """Return the table of finished stages that `msm eval report` shows."""
-    facts: list[dict[str, str | float]] = []
-    for folder, label in started.labels.items():
-        done = read_done(root / folder)
-        if done is not None:
-            made = done.identity[:16]
-            facts.append(
-                {"stage": label, "made": made, "where": str(folder), "seconds": done.seconds}
-            )
-    return facts

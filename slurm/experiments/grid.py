@@ -35,19 +35,6 @@ class ControlsConfig(Section):
     """Midtraining on `neutral` documents for as many tokens, then AFT; needs `neutral`."""
 
 
-class ChoiceConfig(Section):
-    """Forced-choice evaluation of every arm."""
-
-    items: Path
-    """Items (JSONL)."""
-    split: str = "test"
-    """Which items of the file."""
-    target: str | None = None
-    """Label that log-odds above 0 speak for."""
-    dtype: Literal["bf16", "fp32"] = "bf16"
-    batch_size: PositiveInt = 8
-
-
 class GridConfig(Section):
     """A whole GRID.yaml. Paths of inputs start at the file's folder."""
 
@@ -80,7 +67,29 @@ class GridConfig(Section):
     """The AFT phase, as in RUN.yaml without `name` and `data`."""
     shards: PositiveInt = 1
     """Parts in which each corpus of documents is prepared; on SLURM a job array."""
-    choice: ChoiceConfig | None = None
+    evaluations: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Evaluations of every arm by name: `task`, and that task's settings. Values that end as data
+    files do (`.jsonl`, ...) are paths."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choice_is_an_evaluation(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "choice" in content:
+            found = content["choice"]
+            settings = found if isinstance(found, dict) else {"items": "FILE.jsonl"}
+            shown = ", ".join(f"{key}: {value}" for key, value in settings.items())
+            raise ValueError(
+                "`choice` is now one of any number of evaluations; write instead: "
+                f"evaluations: {{choice: {{task: choice, {shown}}}}}"
+            )
+        return content
+
+    @model_validator(mode="after")
+    def _evaluations_name_tasks(self) -> Self:
+        for name, settings in self.evaluations.items():
+            if not isinstance(settings.get("task"), str):
+                raise ValueError(f"evaluations.{name}: needs `task`, such as `task: choice`")
+        return self
 
     @model_validator(mode="after")
     def _aft_has_a_phase(self) -> Self:

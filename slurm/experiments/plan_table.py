@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from slurm.experiments.arms import Arm, Experiment
 from slurm.experiments.grid import GridConfig
@@ -17,7 +18,8 @@ def print_plan(
 ) -> None:
     """Print the plan of an experiment, with its training time on one kind of GPU."""
     stages = in_order(experiment.final_stages())
-    console.print(f"{experiment.title}: {len(experiment.arms)} arms, {len(stages)} stages")
+    heading = f"{experiment.title}: {len(experiment.arms)} arms, {len(stages)} stages"
+    console.print(heading, markup=False)
     console.print(_arm_table(experiment.arms))
     for line in (*matching(experiment.arms), *_absent_controls(grid)):
         console.print(line, soft_wrap=True, markup=False)
@@ -91,15 +93,14 @@ def _arm_table(arms: Sequence[Arm]) -> Table:
         steps = " + ".join("?" if s.num_steps is None else f"{s.num_steps}" for s in arm.training)
         known = [stage.num_tokens for stage in arm.training if stage.num_tokens is not None]
         tokens = f"{sum(known):,}" if len(known) == len(arm.training) else "?"
-        table.add_row(arm.name, steps or "-", tokens if arm.training else "-")
+        table.add_row(Text(arm.name), steps or "-", tokens if arm.training else "-")
     return table
 
 
 def _stage_table(experiment: Experiment, stages: Sequence[Stage]) -> Table:
     uses: Counter[str] = Counter()
     for arm in experiment.arms:
-        ends = [arm.evaluation] if arm.evaluation else list(arm.training[-1:])
-        uses.update(stage.identity for stage in in_order(ends))
+        uses.update(stage.identity for stage in in_order(arm.ends))
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "needs", "identity"):
         table.add_column(column, overflow="fold")
@@ -108,10 +109,15 @@ def _stage_table(experiment: Experiment, stages: Sequence[Stage]) -> Table:
     for stage in stages:
         done = is_finished(experiment.root / stage.folder, stage.identity)
         table.add_row(
-            stage.label,
-            ", ".join(need.label for need in stage.needs) if len(stage.needs) < 4 else "all evals",
+            Text(stage.label),
+            Text(_needs(stage)),
             stage.identity[:8],
             str(uses[stage.identity] or len(experiment.arms)),
             "finished" if done else "",
         )
     return table
+
+
+def _needs(stage: Stage) -> str:
+    labels = [need.label for need in stage.needs]
+    return ", ".join(labels) if len(labels) < 4 else f"{len(labels)} stages"

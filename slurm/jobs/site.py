@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from megatron_msm.config.load import load_config
 from megatron_msm.config.section import PositiveInt, Section
+from megatron_msm.errors import ConfigError
 from slurm.kinds import KINDS, StageKind
 
 # Values end up in `#SBATCH` lines: a line break in one would start a line of shell.
@@ -115,6 +116,19 @@ class SiteConfig(Section):
                     f"up to {_START_S} s"
                 )
         return self
+
+    def check_shared(self, path: Path, field: str) -> None:
+        """Refuse a path that not every node sees.
+
+        Raises:
+            ConfigError: It is not below `shared_folder`.
+        """
+        folder = self.shared_folder
+        if folder is not None and not path.absolute().is_relative_to(folder.absolute()):
+            raise ConfigError(
+                f"{field}: {path} is not in the site's shared_folder {folder}, so not every node "
+                f"would see it. Choose an `{field}` below it."
+            )
 
     def resources(self, kind: StageKind | None) -> Resources:
         """Return what a stage of this kind asks for: the defaults with the kind's changes.

@@ -40,7 +40,7 @@ def submit(
 
     site_config = load_site(site)
     config = load_config(run_file, RunConfig, overrides or ())
-    _check_shared(config.out, site_config)
+    site_config.check_shared(config.out, "out")
     job = training_job(config, site_config, name=name)
     if dry_run:
         typer.echo(render_script(job, site_config, after=after or ()))
@@ -69,17 +69,6 @@ def training_job(config: "RunConfig", site: "SiteConfig", *, name: str | None = 
         time_min=site.resources("train").time_min,
         signal_delay_s=site.signal_delay_s,
     )
-
-
-def _check_shared(out: Path, site: "SiteConfig") -> None:
-    from megatron_msm.errors import ConfigError
-
-    folder = site.shared_folder
-    if folder is not None and not out.absolute().is_relative_to(folder.absolute()):
-        raise ConfigError(
-            f"out: {out} is not in the site's shared_folder {folder}, so not every node would see "
-            "it. Choose an `out` below it."
-        )
 
 
 def _check_run(config: "RunConfig") -> None:

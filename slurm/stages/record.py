@@ -15,8 +15,9 @@ from megatron_msm.config.section import Section
 from megatron_msm.errors import MsmError
 from megatron_msm.formats.files import write_json_atomic
 from slurm.kinds import StageKind
-from slurm.stages.code_version import code_version
+from slurm.stages.code_version import code_versions
 from slurm.stages.fingerprint import fingerprint
+from slurm.stages.ingredients import Ingredient
 
 STAGE_FILE = "stage.json"
 DONE_FILE = "done.json"
@@ -42,13 +43,18 @@ class StageRecord(Section):
     identity: str
     kind: StageKind
     label: str
-    code: str
-    """Hash of the sources that run it."""
+    ingredients: tuple[Ingredient, ...]
+    """Everything that decides what it makes."""
     arguments: tuple[str, ...]
     makes: tuple[str, ...]
     needs: tuple[Need, ...] = ()
     reads: tuple[Read, ...] = ()
     num_steps: int | None = None
+
+    @property
+    def code(self) -> dict[str, str]:
+        """Versions of the packages that it was planned with."""
+        return {each.name: each.value for each in self.ingredients if each.what == "code"}
 
 
 class DoneRecord(Section):
@@ -86,7 +92,7 @@ def check_inputs(folder: Path) -> str | None:
         folder: The stage's folder, `ROOT/stages/NAME`.
     """
     root, stage = folder.parents[1], read_stage(folder)
-    if code_version(stage.kind) != stage.code:
+    if code_versions(stage.kind) != stage.code:
         return "the installed code changed since the stage was planned; run the experiment again"
     for need in stage.needs:
         done = read_done(root / need.folder)

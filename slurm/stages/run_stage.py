@@ -11,6 +11,7 @@ from pathlib import Path
 
 from megatron_msm.cli import main as msm
 from megatron_msm.errors import ConfigError, MsmError
+from slurm.stages.facts import write_facts
 from slurm.stages.record import check_inputs, read_stage, record_outputs
 
 
@@ -27,6 +28,8 @@ def run_stage(folder: Path) -> None:
     problem = check_inputs(folder) if is_first else None
     if problem is not None:
         raise ConfigError(problem)
+    if is_first:
+        write_facts(folder)
     started = time.monotonic()
     sys.argv = ["msm", *stage.arguments]
     try:

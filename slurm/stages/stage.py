@@ -1,12 +1,14 @@
 """One stage of an experiment: an `msm` command, what it reads and what it leaves behind.
 
-A stage is named by everything that decides its result: the command, the configuration it is given,
-the code that runs, the content of outside files, and the stages it builds on. Its folder bears that
-name, so equal stages of different arms are one, and nothing is ever written over another's result.
+A stage is named by everything that decides its result (`ingredients`): the command, the settings
+it is given, the code that runs, the content of outside files, and the stages it builds on. Its
+folder bears that name, so equal stages of different arms are one, and nothing is ever written over
+another's result.
 
     ROOT/stages/KIND-IDENTITY/
         stage.json    what it is; written before it starts
         run.yaml ...  configurations that its command reads
+        facts.json    what it is built on, as reports show it; written when it starts
         done.json     what it made, with hashes; written last, so its presence means finished
         job/          job file, logs, attempts
 """
@@ -15,11 +17,13 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from megatron_msm.config.run import RunConfig
-from megatron_msm.formats.files import sha256_of_json, write_json_atomic, write_text_atomic
+from megatron_msm.formats.files import write_json_atomic, write_text_atomic
 from slurm.kinds import StageKind
-from slurm.stages.code_version import code_version
+from slurm.stages.code_version import code_versions
+from slurm.stages.ingredients import Ingredient, What, identity_of, leaves
 from slurm.stages.record import STAGE_FILE, Need, Read, StageRecord
 
 OUT = "@OUT@"
@@ -42,6 +46,12 @@ class Stage:
     """Files and folders from outside."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Files to write before it starts."""
+    settings: Mapping[str, Any] | None = None
+    """What of `files` decides the result, nested as there. None: all of their text."""
+    folders: tuple[Path, ...] = ()
+    """Outside folders that its arguments name and of which only what is in `reads` counts."""
+    code: Mapping[str, str] | None = None
+    """Versions of its packages. None: those that are installed."""
     num_ranks: int | None = None
     num_steps: int | None = None
     """Optimizer steps of a training stage."""
@@ -57,16 +67,21 @@ class Stage:
     @functools.cached_property
     def identity(self) -> str:
         """Hash of everything that decides what the stage makes."""
-        return sha256_of_json(
-            [
-                self.kind,
-                [self._without_paths(argument) for argument in self.arguments],
-                {name: self._without_paths(text) for name, text in self.files.items()},
-                code_version(self.kind),
-                [need.identity for need in self.needs],
-                [read.sha256 for read in self.reads],
-            ]
-        )
+        return identity_of(self.kind, self.ingredients)
+
+    @functools.cached_property
+    def ingredients(self) -> tuple[Ingredient, ...]:
+        """Everything that decides what the stage makes."""
+        settings = self.files if self.settings is None else self.settings
+        code = code_versions(self.kind) if self.code is None else self.code
+        found: list[tuple[What, str, str]] = [
+            *(("argument", text, self._anonymous(text)) for text in self.arguments),
+            *(("setting", place, self._anonymous(text)) for place, text in leaves(settings)),
+            *(("input", str(read.path), read.sha256) for read in self.reads),
+            *(("stage", need.label, need.identity) for need in self.needs),
+            *(("code", package, version) for package, version in code.items()),
+        ]
+        return tuple(Ingredient(what=w, name=name, value=value) for w, name, value in found)
 
     @property
     def folder(self) -> Path:
@@ -97,7 +112,7 @@ class Stage:
             identity=self.identity,
             kind=self.kind,
             label=self.label,
-            code=code_version(self.kind),
+            ingredients=self.ingredients,
             arguments=self.command(),
             makes=self.makes,
             needs=tuple(Need(folder=need.folder, identity=need.identity) for need in self.needs),
@@ -105,10 +120,15 @@ class Stage:
             num_steps=self.num_steps,
         )
 
-    def _without_paths(self, text: str) -> str:
-        """Name outside files by content: moving one makes no other stage."""
-        for read in self.reads:
-            text = text.replace(str(read.path), read.sha256)
+    def _anonymous(self, text: str) -> str:
+        """Name a path by its role: moving a file makes no other stage."""
+        outside = [*(read.path for read in self.reads), *self.folders]
+        for number, path in enumerate(outside):
+            if text == str(path):
+                return f"@input {number}"
+        for number, need in enumerate(self.needs):
+            if text.startswith(f"{need.folder}/"):
+                return f"@stage {number}{text.removeprefix(str(need.folder))}"
         return text
 
 

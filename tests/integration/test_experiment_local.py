@@ -16,7 +16,7 @@ specs: {a: [a.jsonl]}
 run: {runtime: {device: cpu, dtype: fp32}}
 midtrain:
   {seq_length: 64, global_batch_size: 4, duration: {steps: 3}, optimizer: {lr: 1e-3}}
-choice: {items: items.jsonl, target: homemade, dtype: fp32}
+evaluations: {choice: {task: choice, items: items.jsonl, target: homemade, dtype: fp32}}
 """
 
 

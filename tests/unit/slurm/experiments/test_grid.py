@@ -1,6 +1,7 @@
 """A grid's arms, what they share, and what the plan says of them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from slurm.experiments.grid import GridConfig
 from slurm.experiments.inputs import Inputs
 from slurm.experiments.plan_table import matching, print_plan
 from slurm.stages.stage import in_order
+from tests.integration.training_runs import msm
 from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
 
 GRID = """\
@@ -27,7 +29,7 @@ run: {parallel: {data: 2}}
 midtrain:
   {seq_length: 64, global_batch_size: 4, duration: {steps: 10}, optimizer: {lr: 1e-3}}
 sft: {seq_length: 64, global_batch_size: 4, duration: {steps: 5}, optimizer: {lr: 1e-3}}
-choice: {items: items.jsonl, target: a}
+evaluations: {choice: {task: choice, items: items.jsonl, target: a}}
 """
 
 MODEL = {
@@ -119,6 +121,52 @@ def test_stages_are_shared(grid_file: Path) -> None:
     assert config.count("/data\n") == 2  # the AFT set and the instruction mix
 
 
+def test_an_arm_has_any_number_of_evaluations_and_one_export(grid_file: Path) -> None:
+    two = "evaluations.b={task: choice, items: items.jsonl, target: b}"
+    experiment = built(grid_file, two)
+    arm = next(arm for arm in experiment.arms if arm.name == "base+msm(a)+aft(cheese)")
+    assert list(arm.evaluations) == ["choice", "b"]
+    exports = {need.identity for stage in arm.evaluations.values() for need in stage.needs}
+    assert len(exports) == 1
+    assert experiment.report is not None
+    assert len(experiment.report.needs) == 16
+
+
+def test_moved_model_other_logging_and_saves_make_no_stage_new(grid_file: Path) -> None:
+    def made(*overrides: str) -> set[str]:
+        return {s.identity for s in in_order(built(grid_file, *overrides).final_stages())}
+
+    before = made()
+    shutil.copytree(grid_file.parent / "hf", grid_file.parent / "moved")
+    changes = [
+        "models.base=moved",
+        "run.logging={loss_by: [source]}",
+        "run.runtime={threads_per_rank: 3}",
+        "midtrain.checkpoint={save_interval_steps: 3}",
+    ]
+    assert made(*changes) == before
+    assert made("midtrain.optimizer.lr=2e-3") != before
+
+
+def test_dry_run_writes_nothing_and_reads_the_site(
+    grid_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(grid_file.parent)
+    before = sorted(grid_file.parent.rglob("*"))
+    (grid_file.parent / "site.yaml").write_text("shared_folder: /elsewhere\n")
+    for site, status, message in (
+        (None, 0, ""),
+        ("none.yaml", 2, "none.yaml"),
+        ("site.yaml", 2, "not in the site's shared_folder /elsewhere"),
+    ):
+        options = ["--site", site] if site else []
+        done = msm("experiment", "run", "grid.yaml", "--dry-run", *options, cwd=grid_file.parent)
+        assert done.returncode == status, done.stderr
+        assert message in done.stderr
+    (grid_file.parent / "site.yaml").unlink()
+    assert sorted(grid_file.parent.rglob("*")) == before
+
+
 def test_a_change_in_the_tokenizers_settings_prepares_anew(grid_file: Path) -> None:
     def prepared() -> set[str]:
         stages = in_order(built(grid_file).final_stages())
@@ -134,6 +182,10 @@ def test_a_change_in_the_tokenizers_settings_prepares_anew(grid_file: Path) -> N
 def test_varied_field_makes_arms_and_unmatched_ones_are_named(grid_file: Path) -> None:
     experiment = built(grid_file, "vary={midtrain.duration.steps: [10, 20]}")
     assert "base+msm(a)[steps=20]" in names(experiment)
+    grid = load_config(grid_file, GridConfig, ["vary={midtrain.duration.steps: [10, 20]}"])
+    console = Console(width=200, record=True, quiet=False)
+    print_plan(grid, experiment, console)
+    assert "base+msm(a)[steps=20]" in console.export_text()
     assert names(experiment).count("base") == 1
     assert matching(built(grid_file).arms) == [
         "midtrain: matched, 10 steps and 2,560 tokens in every arm",
@@ -186,6 +238,15 @@ WRONG = {
     "no file": (["specs.a=[none.jsonl]"], ["none.jsonl", "no such file"]),
     "no such value": (["exclude=[{spec: c}]"], ["no spec 'c'", "a, b"]),
     "aft without sft": (["sft=null"], ["no `sft` phase"]),
+    "choice as before": (
+        ["choice={items: items.jsonl, target: a}"],
+        ["evaluations: {choice: {task: choice, items: items.jsonl, target: a}}"],
+    ),
+    "evaluation without task": (["evaluations={x: {items: i}}"], ["evaluations.x: needs `task`"]),
+    "evaluation's file": (
+        ["evaluations={x: {task: choice, items: none.jsonl}}"],
+        ["none.jsonl", "no such file"],
+    ),
 }
 
 
