@@ -61,6 +61,7 @@ def run(
     """Start every stage that is not finished; run again to go on."""
     from megatron_msm.errors import ConfigError
     from slurm.experiments.experiment_file import write_started
+    from slurm.experiments.planning import load_grid, plan_experiment
     from slurm.jobs.extra import require_slurm_extra
     from slurm.jobs.site import load_site
     from slurm.stages.stage import in_order
@@ -70,8 +71,8 @@ def run(
     if is_here and site is not None:
         raise ConfigError("--site is for a cluster: leave it out, or --local and --in-process.")
     site_config = load_site(site)
-    grid = _load_grid(grid_file, overrides)
-    built = _build(grid, grid_file, accept=accept, writes=not dry_run)
+    grid = load_grid(grid_file, overrides or ())
+    built = plan_experiment(grid, grid_file, writes=not dry_run, accept_code=accept is not None)
     if not is_here:
         site_config.check_shared(built.root, "out")
     if dry_run:
@@ -105,11 +106,12 @@ def why(
 ) -> None:
     """Say what a stage that is not finished has that an earlier one had not."""
     from megatron_msm.errors import ConfigError
+    from slurm.experiments.planning import load_grid, plan_experiment
     from slurm.stages.record import is_finished
     from slurm.stages.stage import in_order
     from slurm.stages.why import differences, nearest_earlier
 
-    built = _build(_load_grid(grid_file, overrides), grid_file, accept=None, writes=False)
+    built = plan_experiment(load_grid(grid_file, overrides or ()), grid_file, writes=False)
     stages = in_order(built.final_stages())
     found = [each for each in stages if each.label == stage or each.identity.startswith(stage)]
     if len(found) != 1:
@@ -142,12 +144,13 @@ def status(
     import orjson
 
     from slurm.experiments.experiment_file import read_started
+    from slurm.experiments.planning import load_grid
     from slurm.experiments.status_table import show, watch_until_ended
     from slurm.jobs.extra import require_slurm_extra
     from slurm.stages.status import all_statuses
 
     require_slurm_extra("msm experiment")
-    root = _load_grid(grid_file, overrides).out.absolute()
+    root = load_grid(grid_file, overrides or ()).out.absolute()
     started = read_started(root)
     if as_json:
         statuses = [line.model_dump(mode="json") for line in all_statuses(root, started.labels)]
@@ -162,12 +165,13 @@ def status(
 def cancel(grid_file: GridFile, overrides: Overrides = None) -> None:
     """Cancel every job of the experiment that waits or runs; what is saved stays."""
     from slurm.experiments.experiment_file import read_started
+    from slurm.experiments.planning import load_grid
     from slurm.jobs.extra import require_slurm_extra
     from slurm.jobs.submitted import read_submitted
     from slurm.stages.graph import job_folder
 
     require_slurm_extra("msm experiment")
-    root = _load_grid(grid_file, overrides).out.absolute()
+    root = load_grid(grid_file, overrides or ()).out.absolute()
     for folder in read_started(root).labels:
         submitted = read_submitted(job_folder(root, folder))
         if submitted is not None and submitted.is_live():
@@ -182,62 +186,19 @@ def report(
     overrides: Overrides = None,
 ) -> None:
     """Write the report over the arms that are evaluated so far (`msm eval report`)."""
-    import subprocess
-    import sys
-
-    from megatron_msm.errors import ConfigError
-    from megatron_msm.formats.files import write_json_atomic
     from slurm.experiments.experiment_file import read_started
-    from slurm.stages.facts import stage_facts
-    from slurm.stages.record import read_done
+    from slurm.experiments.planning import load_grid
+    from slurm.experiments.report import finished_results, write_report
 
-    root = _load_grid(grid_file, overrides).out.absolute()
+    root = load_grid(grid_file, overrides or ()).out.absolute()
     started = read_started(root)
-    results = [result for arm in started.arms for result in arm.evaluations.values()]
-    finished = [result for result in results if read_done(root / result.parent) is not None]
-    if not finished:
-        raise ConfigError(f"{root}: no arm is evaluated yet. See `msm experiment status`.")
-    missing = len(results) - len(finished)
+    results = finished_results(root, started)
+    missing = sum(len(arm.evaluations) for arm in started.arms) - len(results)
     if missing:
-        typer.echo(f"warning    {missing} of {len(results)} evaluations are not finished", err=True)
-    choices = [part for result in finished for part in ("--choice", str(root / result))]
-    facts = root / "facts.json"
-    found = stage_facts(root, started.labels)
-    write_json_atomic(facts, [fact.model_dump(mode="json") for fact in found])
-    arguments = ["eval", "report", str(out), *choices, "--title", started.title]
-    arguments += ["--facts", str(facts)]
-    done = subprocess.run([sys.executable, "-m", "megatron_msm.cli", *arguments], check=False)
-    if done.returncode:
-        raise typer.Exit(done.returncode)
-
-
-def _load_grid(grid_file: Path, overrides: list[str] | None) -> "GridConfig":
-    from megatron_msm.config.load import load_config
-    from slurm.experiments.grid import GridConfig
-
-    return load_config(grid_file, GridConfig, overrides or ())
-
-
-def _build(
-    grid: "GridConfig", grid_file: Path, *, accept: Accepted | None, writes: bool
-) -> "Experiment":
-    from pydantic import ValidationError
-
-    from megatron_msm.errors import ConfigError
-    from slurm.experiments.arms import build_experiment
-    from slurm.experiments.inputs import Inputs
-    from slurm.stages.accepted import FinishedUnderOtherCode
-
-    root = grid.out.absolute()
-    inputs = Inputs(grid_file, root, writes=writes)
-    keep = {} if accept is None else {"keep": FinishedUnderOtherCode(root).accept}
-    try:
-        built = build_experiment(grid, inputs, root, **keep)
-    except ValidationError as error:
-        problems = "; ".join(str(problem["msg"]) for problem in error.errors())
-        raise ConfigError(f"{grid_file}: vary: {problems}") from None
-    inputs.save()
-    return built
+        typer.echo(f"warning    {missing} evaluations are not finished yet", err=True)
+    for line in write_report(root, started, results, out):
+        typer.echo(line)
+    typer.echo(f"written    {out}")
 
 
 def _show_plan(grid: "GridConfig", built: "Experiment", gpu: str) -> None:

@@ -1,62 +1,97 @@
-"""What the quickstart shows at its end: stages, and choices before and after."""
+"""What the quickstart shows: an estimate, each stage as it runs, and at the end what was made."""
 
-from collections.abc import Sequence
-from typing import Any
+import time
+from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from megatron_msm.errors import ConfigError, MsmError
+from slurm.experiments.arms import Experiment
+from slurm.experiments.examples import examples_folder
+from slurm.experiments.experiment_file import read_started, write_started
+from slurm.experiments.grid import GridConfig
+from slurm.experiments.planning import plan_experiment
+from slurm.experiments.report import finished_results, write_report
+from slurm.jobs.attempts import read_attempts
+from slurm.jobs.backends import InProcessBackend
+from slurm.quickstart.estimate import estimate_line
+from slurm.quickstart.results import result_table
+from slurm.stages.facts import StageFact, stage_facts
+from slurm.stages.graph import failure_text, job_folder, run_here
+from slurm.stages.stage import Stage, in_order
+
+_CAVEAT = (
+    "One seed, a small model, templated text, and no control: this is a change from the base. "
+    "Whether the spec brought it, the study tells, with the other spec and neutral documents:"
+)
 
 
-def what_was_made(stage: str, result: dict[str, Any]) -> str:
-    """Say in a few words what a stage produced, from what its command printed for machines."""
-    match stage.split("-")[0]:
-        case "model":
-            return "SmolLM2-135M-Instruct, Hugging Face folder"
-        case "import":
-            return "Megatron checkpoint"
-        case "prep":
-            trained = f", {result['trained_tokens']:,} with loss" if stage == "prep-chats" else ""
-            return f"{result['kept']:,} {result['kind']}, {result['tokens']:,} tokens{trained}"
-        case "train":
-            return "midtrain and sft checkpoints, metrics"
-        case "export":
-            return "Hugging Face folder"
-        case "eval":
-            return f"{result['n']} forced choices"
-        case other:
-            return other
+def show_quickstart(grid: GridConfig, grid_file: Path) -> None:
+    """Run the experiment here and show it.
+
+    Raises:
+        MsmError: A stage failed.
+    """
+    started, console = time.monotonic(), Console(highlight=False)
+    [spec] = grid.specs
+    console.print(
+        f"Model Spec Midtraining with documents of {spec!r}; everything goes to {grid.out}",
+        soft_wrap=True,
+        markup=False,
+    )
+    experiment = plan_experiment(grid, grid_file)
+    write_started(experiment)
+    stages = in_order(experiment.final_stages())
+    console.print(estimate_line(stages), soft_wrap=True, markup=False)
+
+    def tell(stage: Stage, event: str, detail: str) -> None:
+        console.print(Text.assemble((stage.label, "bold"), f"  {event}  ", (detail, "dim")))
+        if event == "failed":
+            raise _failure(experiment.root, stage)
+
+    run_here(experiment.root, stages, tell, InProcessBackend())
+    _show_end(experiment, grid, console)
+    minutes = (time.monotonic() - started) / 60
+    console.print(f"report: {grid.out}/report.html   (this run: {minutes:.1f} min)", markup=False)
 
 
-def stage_table(facts: Sequence[dict[str, Any]]) -> Table:
-    """Return a table of stages: what was made, where, how long."""
+def _failure(root: Path, stage: Stage) -> MsmError:
+    """Return the error that the stage's command has ended with."""
+    folder = job_folder(root, stage.folder)
+    text = f"{stage.label}: {failure_text(folder)}"
+    was_input = read_attempts(folder)[-1].status == ConfigError.exit_status
+    return ConfigError(text) if was_input else MsmError(text)
+
+
+def _show_end(experiment: Experiment, grid: GridConfig, console: Console) -> None:
+    started = read_started(experiment.root)
+    console.rule("what was made")
+    console.print(_stage_table(stage_facts(experiment.root, started.labels)))
+    results = finished_results(experiment.root, started)
+    verdicts = write_report(experiment.root, started, results, experiment.root / "report.html")
+    console.rule("what it changed")
+    console.print(result_table(results))
+    for line in (*verdicts, _CAVEAT):
+        console.print(line, soft_wrap=True, markup=False)
+    study = examples_folder() / "cheese" / "grid.yaml"
+    console.print(f"  msm experiment run {study} --local", soft_wrap=True, markup=False)
+    console.rule("next")
+    chats = next(s for s in in_order(experiment.final_stages()) if "prep chats" in s.label)
+    tuned = experiment.arms[-1].evaluations["choice"].needs[0]
+    for command in (
+        f"msm prep show {grid.out}/{chats.output('data')} --row 0   # what the loss saw",
+        f"msm eval choice {grid.out}/{tuned.output('hf')} --items YOURS.jsonl --out yours.json",
+    ):
+        console.print(f"  {command}", soft_wrap=True, markup=False)
+
+
+def _stage_table(facts: list[StageFact]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "made", "where"):
         table.add_column(column, overflow="fold")
     table.add_column("seconds", justify="right")
     for fact in facts:
-        table.add_row(fact["stage"], fact["made"], fact["where"], f"{fact['seconds']:.1f}")
+        table.add_row(Text(fact.stage), Text(fact.made), Text(fact.where), f"{fact.seconds:.1f}")
     return table
-
-
-def choice_table(results: Sequence[dict[str, Any]]) -> Table:
-    """Return a table of choice rates and log-odds with 95% intervals, a row per model and tier."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("model")
-    table.add_column("items")
-    table.add_column(f"chose {results[0]['target']}", justify="right")
-    table.add_column("mean log-odds", justify="right")
-    for result in results:
-        for tier, summary in {**result["tiers"], "all": result["overall"]}.items():
-            table.add_row(
-                result["model"]["label"],
-                f"{tier} ({summary['n']})",
-                _with_bounds(summary["rate"], "{:.0%}"),
-                _with_bounds(summary["log_odds"], "{:+.3f}"),
-            )
-    return table
-
-
-def _with_bounds(interval: dict[str, Any], form: str) -> str:
-    estimate = form.format(interval["estimate"])
-    if interval["low"] is None:
-        return estimate
-    return f"{estimate} [{form.format(interval['low'])}, {form.format(interval['high'])}]"

@@ -145,4 +145,5 @@ def in_order(stages: Iterable[Stage]) -> list[Stage]:
 
     for stage in stages:
         visit(stage)
-    return list(ordered.values())
+    # What needs no other stage comes first: a broken file is found before hours of training.
+    return sorted(ordered.values(), key=lambda stage: bool(stage.needs))

@@ -43,25 +43,26 @@ ARGUMENTS = (
 def test_whole_pipeline_then_nothing_left_to_do(folder: Path) -> None:
     done = msm(*ARGUMENTS, cwd=folder, COLUMNS="200")
     assert done.returncode == 0, done.stderr
-    for text in ("20 docs", "4 forced choices", "chose homemade", "near (2)", "One seed"):
+    for text in ("20 docs", "chose homemade", "near (2)", "One seed", "a change from the base"):
         assert text in done.stdout
     assert "compared with base" in done.stdout
     assert "should take about" in done.stdout
     report = (folder / "out" / "report.html").read_text()
     assert "midtrain" in report
     assert "<svg" in report
-    assert (folder / "out" / "hf" / "sft" / "msm_export.json").exists()
+    assert len(list((folder / "out").glob("stages/export-*/hf/msm_export.json"))) == 2
 
     again = msm(*ARGUMENTS, cwd=folder, COLUMNS="200")
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("done before") == 10
+    assert again.stdout.count("  finished before") == 11
+    assert "s   running" not in again.stdout
 
 
-def test_other_options_in_the_same_folder_are_refused(folder: Path) -> None:
-    done = msm(*ARGUMENTS, "--seed", "7", cwd=folder)
-    assert done.returncode == 2
-    assert "other options" in done.stderr
-    assert "--out" in done.stderr
+def test_other_options_in_the_same_folder_share_what_they_can(folder: Path) -> None:
+    done = msm(*ARGUMENTS, "--sft-steps", "1", cwd=folder, COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("  finished before") == 7  # all but sft, its export, eval and report
+    assert done.stdout.count("  done  ") == 4
 
 
 @pytest.mark.parametrize("option", ["--docs", "--items"])
@@ -80,4 +81,4 @@ def test_broken_document_stops_the_chain_with_its_line(folder: Path, tmp_path: P
     assert done.returncode == 2
     assert "broken.jsonl:2" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out" / "train").exists()
+    assert not list((tmp_path / "out").glob("stages/train-*"))

@@ -1,0 +1,51 @@
+"""From a GRID.yaml to the graph behind it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from megatron_msm.config.load import load_config
+from megatron_msm.errors import ConfigError
+from slurm.experiments.arms import Experiment, build_experiment
+from slurm.experiments.grid import GridConfig
+from slurm.experiments.inputs import Inputs
+from slurm.stages.accepted import FinishedUnderOtherCode
+
+
+def load_grid(grid_file: Path, overrides: Sequence[str]) -> GridConfig:
+    """Read a grid file with changes to it.
+
+    Raises:
+        ConfigError: The file cannot be read, or a field is unknown or wrong.
+    """
+    return load_config(grid_file, GridConfig, overrides)
+
+
+def plan_experiment(
+    grid: GridConfig, grid_file: Path, *, writes: bool = True, accept_code: bool = False
+) -> Experiment:
+    """Return the arms and stages of a grid.
+
+    Args:
+        grid: The experiment.
+        grid_file: Paths of inputs start at its folder.
+        writes: False writes nothing into the experiment's folder.
+        accept_code: Keep stages that were finished under other code.
+
+    Raises:
+        ConfigError: An input is not there, or a varied field does not exist or refuses its value.
+    """
+    root = grid.out.absolute()
+    inputs = Inputs(grid_file, root, writes=writes)
+    try:
+        if accept_code:
+            keep = FinishedUnderOtherCode(root).accept
+            built = build_experiment(grid, inputs, root, keep=keep)
+        else:
+            built = build_experiment(grid, inputs, root)
+    except ValidationError as error:
+        problems = "; ".join(str(problem["msg"]) for problem in error.errors())
+        raise ConfigError(f"{grid_file}: vary: {problems}") from None
+    inputs.save()
+    return built

@@ -1,0 +1,47 @@
+"""The report over the arms that are evaluated so far, written by `msm eval report`."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+from megatron_msm.errors import ConfigError, MsmError
+from megatron_msm.formats.files import write_json_atomic
+from slurm.experiments.experiment_file import StartedExperiment
+from slurm.stages.facts import FACTS_FILE, stage_facts
+from slurm.stages.record import read_done
+
+
+def finished_results(root: Path, started: StartedExperiment) -> list[Path]:
+    """Return the result files of the evaluations that are finished.
+
+    Raises:
+        ConfigError: None is.
+    """
+    results = [result for arm in started.arms for result in arm.evaluations.values()]
+    finished = [root / result for result in results if read_done(root / result.parent) is not None]
+    if not finished:
+        raise ConfigError(f"{root}: no arm is evaluated yet. See `msm experiment status`.")
+    return finished
+
+
+def write_report(
+    root: Path, started: StartedExperiment, results: Sequence[Path], out: Path
+) -> list[str]:
+    """Write the report and return its verdicts, a line each.
+
+    Raises:
+        MsmError: `msm eval report` refused; it has said why.
+    """
+    facts = root / FACTS_FILE
+    found = stage_facts(root, started.labels)
+    write_json_atomic(facts, [fact.model_dump(mode="json") for fact in found])
+    arguments = ["eval", "report", str(out), "--title", started.title, "--facts", str(facts)]
+    arguments += [part for result in results for part in ("--choice", str(result))]
+    command = [sys.executable, "-m", "megatron_msm.cli", *arguments, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise MsmError("the report was not written; the message above says why.")
+    return list(orjson.loads(done.stdout)["verdicts"])
