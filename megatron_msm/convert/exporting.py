@@ -348,8 +348,11 @@ def _copy_small_files(
         content = (folder / name).read_bytes()
         if relative == "config.json" and dtype is not None:
             config = orjson.loads(content)
-            field = "dtype" if "dtype" in config else "torch_dtype"
-            content = orjson.dumps(config | {field: dtype}, option=orjson.OPT_INDENT_2) + b"\n"
+            names = [name for name in ("dtype", "torch_dtype") if name in config] or ["torch_dtype"]
+            content = (
+                orjson.dumps(config | dict.fromkeys(names, dtype), option=orjson.OPT_INDENT_2)
+                + b"\n"
+            )
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
         (target / relative).write_bytes(content)
     if len(state.lineage) > 1:

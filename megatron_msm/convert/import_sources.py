@@ -14,6 +14,7 @@ from megatron_msm.convert.matching import check_hf_weights
 from megatron_msm.formats.checkpoint_folder import AdapterRecord, CheckpointState, LineageEntry
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
+from megatron_msm.models.hf_config import HfConfig
 from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.tensor_table import MappedTensor
 from megatron_msm.runtime.versions import installed_versions
@@ -128,9 +129,15 @@ def open_hf_source(folder: Path, shape: ModelShape, mapped: Sequence[MappedTenso
 
 
 def imported_state(
-    shape: ModelShape, tokenizer: TokenizerFiles, entry: LineageEntry
+    config: HfConfig, tokenizer: TokenizerFiles, entry: LineageEntry
 ) -> CheckpointState:
-    """Return the state of a model before any training."""
+    """Return the state of a model before any training; it records how config.json was read."""
+    shape = config.shape
+    for remark in config.remarks:
+        logger.warning("config.json: %s", remark)
+    if config.remarks:
+        details = {**entry.details, "config_remarks": list(config.remarks)}
+        entry = entry.model_copy(update={"details": details})
     return CheckpointState(
         iteration=0,
         phase="import",

@@ -35,7 +35,7 @@ from megatron_msm.formats.checkpoint_folder import (
 from megatron_msm.formats.files import write_json_atomic
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from megatron_msm.models.families.registry import table_for
-from megatron_msm.models.hf_config import ModelShape, read_model_shape
+from megatron_msm.models.hf_config import HfConfig, read_hf_config
 from megatron_msm.models.tensor_table import MappedTensor
 
 # Every layer has a key of its own, so that layers may differ and any pipeline layout can load them.
@@ -82,12 +82,12 @@ def import_hf(
         CheckpointError: The folder is incomplete, damaged, of an unsupported model, or `out` is
             taken or has no space.
     """
-    shape = read_model_shape(hf_folder)
-    mapped = table_for(shape).expand(shape)
-    source = open_hf_source(hf_folder, shape, mapped)
+    config = read_hf_config(hf_folder)
+    mapped = table_for(config.shape).expand(config.shape)
+    source = open_hf_source(hf_folder, config.shape, mapped)
     if adapter is not None:
         source = replace(source, peft=open_peft(adapter, mapped))
-    return _import(source, hf_folder, shape, mapped, out, force, workers, progress)
+    return _import(source, hf_folder, config, mapped, out, force, workers, progress)
 
 
 def import_megatron(
@@ -115,16 +115,16 @@ def import_megatron(
         CheckpointError: The checkpoint is incomplete, damaged, not of that model, or `out` is taken
             or has no space.
     """
-    shape = read_model_shape(hf_folder)
-    mapped = table_for(shape).expand(shape)
+    config = read_hf_config(hf_folder)
+    mapped = table_for(config.shape).expand(config.shape)
     source = NeighbourSource(find_torch_dist(checkpoint), hf_folder, mapped)
-    return _import(source, hf_folder, shape, mapped, out, force, workers, progress)
+    return _import(source, hf_folder, config, mapped, out, force, workers, progress)
 
 
 def _import(
     source: ImportSource,
     hf_folder: Path,
-    shape: ModelShape,
+    config: HfConfig,
     mapped: Sequence[MappedTensor],
     out: Path,
     force: bool,
@@ -157,7 +157,7 @@ def _import(
         write_metadata(tmp, list(zip(files, written, strict=True)), content=CONTENT_METADATA)
         copy_files(hf_folder, carried, tmp / HF_FOLDER)
         write_json_atomic(tmp / HF_FOLDER / TENSORS_FILE, source.tensor_list())
-        state = imported_state(shape, tokenizer, lineage_entry.result())
+        state = imported_state(config, tokenizer, lineage_entry.result())
         state = state.model_copy(update={"adapter": source.adapter})
         known = {file.name: file.record for file in written}
         return publish_checkpoint(tmp, out, state, known_files=known)

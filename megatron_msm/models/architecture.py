@@ -1,7 +1,8 @@
 """What an architecture is: how its config.json is read, and its table of tensors. No torch.
 
 An architecture is one file that fills in an `Architecture`; docs/architectures.md walks through
-one. The fields that all have in common are read here.
+one. The fields that all have in common are read here; every other field of the file is refused
+unless config_fields.py or the architecture says that it changes nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,24 +12,31 @@ from typing import Any
 from pydantic import ValidationError
 
 from megatron_msm.errors import CheckpointError
-from megatron_msm.models.shape import ModelShape, RopeScaling
+from megatron_msm.models.config_fields import DTYPES, Config, ConfigFields
+from megatron_msm.models.rope_reading import Rope, read_rope
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.tensor_table import ModelTable
 
-Config = Mapping[str, Any]
-
-_ROPE_FIELDS = {
-    "linear": ("factor",),
-    "llama3": (
-        "factor",
-        "low_freq_factor",
-        "high_freq_factor",
-        "original_max_position_embeddings",
-    ),
-}
+ReadShape = Callable[[ConfigFields], Mapping[str, Any]]
 
 
-def _no_more(config: Config) -> Mapping[str, Any]:
+@dataclass(frozen=True)
+class HfConfig:
+    """A config.json that was read whole."""
+
+    shape: ModelShape
+    remarks: tuple[str, ...]
+    """What another generation of transformers reads in it."""
+
+
+def _no_more(fields: ConfigFields) -> Mapping[str, Any]:
     return {}
+
+
+def no_window(fields: ConfigFields) -> int | None:
+    """Check that no sliding window is asked for, which this class of transformers would ignore."""
+    fields.refuse_unless("sliding_window", (None,))
+    return None
 
 
 @dataclass(frozen=True)
@@ -36,14 +44,24 @@ class Architecture:
     """One Hugging Face `model_type`."""
 
     table: ModelTable
-    must_be: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of config.json that may be absent, and the only value supported when they are not."""
-    shape: Mapping[str, Any] = field(default_factory=dict)
+    class_name: str
+    """Of the model in transformers."""
+    defaults: Config
+    """Defaults of its configuration class, for fields that are read."""
+    never_null: frozenset[str] = frozenset()
+    """Fields that may be absent, but for which the class does not take null."""
+    only: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    """Fields of config.json that may be absent, and the values that are supported otherwise."""
+    harmless: Config = field(default_factory=dict)
+    """Fields that change nothing, and why."""
+    read_window: Callable[[ConfigFields], int | None] = no_window
+    """Read the sliding window: positions that a token sees, itself included; None without one."""
+    shape: Config = field(default_factory=dict)
     """Fields of `ModelShape` that every model of this type has."""
-    more_shape: Callable[[Config], Mapping[str, Any]] = _no_more
-    """Further fields of `ModelShape`, read from config.json; a KeyError names a missing field."""
+    more_shape: ReadShape = _no_more
+    """Further fields of `ModelShape`, read from config.json."""
 
-    def read_shape(self, config: Config, source: str) -> ModelShape:
+    def read(self, config: Config, source: str) -> HfConfig:
         """Translate config.json.
 
         Args:
@@ -51,22 +69,23 @@ class Architecture:
             source: File name for messages.
 
         Raises:
-            CheckpointError: A field is missing or has a value that is not supported.
+            CheckpointError: A field is malformed, unknown, or has a value that is not supported.
         """
-        self._refuse_unsupported(config, source)
-        rope = _rope_parameters(config)
+        fields = ConfigFields(
+            config, source=source, defaults=self.defaults, never_null=self.never_null
+        )
+        rope = read_rope(fields, max_positions=fields.count("max_position_embeddings"))
+        content = {
+            **_common_shape(fields, rope),
+            "max_position_embeddings": self._exact_positions(fields),
+            **self.shape,
+            **self.more_shape(fields),
+        }
+        _check_dtype(fields)
+        fields.refuse_unless("architectures", (None, [self.class_name]))
+        fields.refuse_the_rest(self.only, self.harmless)
         try:
-            fields = {
-                **_common_fields(config),
-                "rope_theta": rope.get("rope_theta") or 10000.0,
-                "rope_scaling": _rope_scaling(rope, config, source),
-                **self.shape,
-                **self.more_shape(config),
-            }
-        except KeyError as error:
-            raise CheckpointError(f"{source}: field {error} is missing.") from None
-        try:
-            return ModelShape.model_validate(fields)
+            return HfConfig(ModelShape.model_validate(content), rope.remarks)
         except ValidationError as error:
             first = error.errors()[0]
             raise CheckpointError(
@@ -74,67 +93,53 @@ class Architecture:
                 f"{first['msg']}."
             ) from None
 
-    def _refuse_unsupported(self, config: Config, source: str) -> None:
-        wanted = {"hidden_act": "silu", "partial_rotary_factor": 1.0, **self.must_be}
-        for name, supported in wanted.items():
-            found = config.get(name)
-            if found is not None and found != supported:
-                raise CheckpointError(
-                    f"{source}: {name} is {found!r}; only {supported!r} is supported for "
-                    f"model_type {config['model_type']!r}."
-                )
+    def _exact_positions(self, fields: ConfigFields) -> int:
+        """Return the longest document for which full attention is what the model computes.
+
+        A sliding window of W positions changes nothing in a document of W tokens. Longer ones are
+        not supported, so the window is the model's length here.
+        """
+        positions = fields.count("max_position_embeddings")
+        window = self.read_window(fields)
+        return positions if window is None else min(positions, window)
 
 
-def _common_fields(config: Config) -> dict[str, Any]:
-    heads = config["num_attention_heads"]
+def _common_shape(fields: ConfigFields, rope: Rope) -> dict[str, Any]:
+    heads, hidden = fields.count("num_attention_heads"), fields.count("hidden_size")
+    groups = fields.count_or_none("num_key_value_heads") or heads
+    head_dim = fields.count_or_none("head_dim")
+    if head_dim is None:
+        if hidden % heads:
+            needed = f"num_attention_heads, {heads}, has to divide it when there is no head_dim"
+            raise fields.refusal("hidden_size", hidden, needed)
+        head_dim = hidden // heads
+    if heads % groups:
+        needed = f"it has to divide num_attention_heads, {heads}"
+        raise fields.refusal("num_key_value_heads", groups, needed)
+    if head_dim % 2:
+        raise fields.refusal("head_dim", head_dim, "rotary embeddings need an even size of heads")
     return {
-        "model_type": config["model_type"],
-        "num_layers": config["num_hidden_layers"],
-        "hidden_size": config["hidden_size"],
-        "ffn_hidden_size": config["intermediate_size"],
+        "model_type": fields.take("model_type"),
+        "num_layers": fields.count("num_hidden_layers"),
+        "hidden_size": hidden,
+        "ffn_hidden_size": fields.count("intermediate_size"),
         "num_attention_heads": heads,
-        "num_query_groups": config.get("num_key_value_heads") or heads,
-        "head_dim": config.get("head_dim") or config["hidden_size"] // heads,
-        "vocab_size": config["vocab_size"],
-        "max_position_embeddings": _exact_positions(config),
-        "norm_epsilon": config["rms_norm_eps"],
-        # config.json may leave it out; transformers' default for these families is untied.
-        "tie_word_embeddings": config.get("tie_word_embeddings", False),
+        "num_query_groups": groups,
+        "head_dim": head_dim,
+        "vocab_size": fields.count("vocab_size"),
+        "norm_epsilon": fields.number("rms_norm_eps"),
+        "tie_word_embeddings": fields.flag("tie_word_embeddings"),
+        "rope_theta": rope.theta,
+        "rope_scaling": rope.scaling,
     }
 
 
-def _exact_positions(config: Config) -> int:
-    """Return the longest document for which full attention is what the model computes.
-
-    A sliding window of W positions changes nothing in a document of W tokens. Longer ones are not
-    supported, so the window is the model's length here.
-    """
-    positions: int = config["max_position_embeddings"]
-    window: int | None = config.get("sliding_window")
-    # Qwen's configs name a window and switch it off; Mistral's have no switch.
-    if window is None or not config.get("use_sliding_window", True):
-        return positions
-    return min(positions, window)
-
-
-def _rope_parameters(config: Config) -> Config:
-    """Return RoPE settings: transformers 5 nests them, earlier versions have them at the top."""
-    nested = config.get("rope_parameters")
-    if isinstance(nested, dict):
-        return nested
-    return {"rope_theta": config.get("rope_theta"), **(config.get("rope_scaling") or {})}
-
-
-def _rope_scaling(rope: Config, config: Config, source: str) -> RopeScaling | None:
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default" and rope.get("partial_rotary_factor", 1.0) == 1.0:
-        return None
-    if kind not in _ROPE_FIELDS or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        supported = ", ".join(("default", *_ROPE_FIELDS))
-        raise CheckpointError(
-            f"{source}: rope parameters {dict(rope)} are not supported. Supported: rope_type "
-            f"{supported}, on whole heads."
-        )
-    # transformers takes the model's own length when the original one is not named.
-    known = {"original_max_position_embeddings": config["max_position_embeddings"], **rope}
-    return RopeScaling(kind=kind, **{name: known[name] for name in _ROPE_FIELDS[kind]})
+def _check_dtype(fields: ConfigFields) -> None:
+    """Check the dtype that transformers loads the weights in, under its new and its old name."""
+    found = {name: fields.take(name) for name in ("dtype", "torch_dtype")}
+    for name, value in found.items():
+        if value is not None and value not in DTYPES:
+            raise fields.refusal(name, value, f"supported: {', '.join(DTYPES)}")
+    if None not in found.values() and len({*found.values()}) > 1:
+        needed = f"but torch_dtype is {found['torch_dtype']!r}. Remove one of them"
+        raise fields.refusal("dtype", found["dtype"], needed)

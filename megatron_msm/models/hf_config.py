@@ -10,13 +10,23 @@ from typing import Any
 import orjson
 
 from megatron_msm.errors import CheckpointError
+from megatron_msm.models.architecture import HfConfig
 from megatron_msm.models.families.registry import ARCHITECTURES
 from megatron_msm.models.shape import ModelShape
 
-__all__ = ["ModelShape", "read_model_shape", "shape_from_hf_config"]
+__all__ = ["HfConfig", "ModelShape", "read_hf_config", "read_model_shape", "shape_from_hf_config"]
 
 
 def read_model_shape(folder: Path) -> ModelShape:
+    """Read the model's shape from `folder/config.json`.
+
+    Raises:
+        CheckpointError: The file is missing, broken, or describes a model that is not supported.
+    """
+    return read_hf_config(folder).shape
+
+
+def read_hf_config(folder: Path) -> HfConfig:
     """Read `folder/config.json`.
 
     Raises:
@@ -32,7 +42,7 @@ def read_model_shape(folder: Path) -> ModelShape:
         ) from None
     except orjson.JSONDecodeError as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from None
-    return shape_from_hf_config(config, source=str(path))
+    return _read(config, source=str(path))
 
 
 def shape_from_hf_config(config: dict[str, Any], *, source: str) -> ModelShape:
@@ -43,12 +53,20 @@ def shape_from_hf_config(config: dict[str, Any], *, source: str) -> ModelShape:
         source: File name for messages.
 
     Raises:
-        CheckpointError: A field is missing, or asks for something that is not supported.
+        CheckpointError: A field is malformed, or asks for something that is not supported.
     """
-    model_type = config.get("model_type")
-    if model_type not in ARCHITECTURES:
+    return _read(config, source=source).shape
+
+
+def _read(config: object, *, source: str) -> HfConfig:
+    if not isinstance(config, dict):
         raise CheckpointError(
-            f"{source}: model_type {model_type!r} is not supported. "
+            f"{source}: an object with the model's fields is needed, not {str(config)[:60]!r}."
+        )
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{source}: model_type {str(model_type)[:60]!r} is not supported. "
             f"Supported: {', '.join(ARCHITECTURES)}."
         )
-    return ARCHITECTURES[model_type].read_shape(config, source)
+    return ARCHITECTURES[model_type].read(config, source)

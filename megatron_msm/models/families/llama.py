@@ -16,5 +16,16 @@ LLAMA = Architecture(
         tied_copies=TIED_COPIES,
         computed_buffers=ROTARY_BUFFERS,
     ),
-    must_be={"attention_bias": False, "mlp_bias": False},
+    class_name="LlamaForCausalLM",
+    defaults={
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+    },
+    only={"attention_bias": (False,), "mlp_bias": (False,)},
 )

@@ -9,6 +9,7 @@ from megatron_msm.models.families.decoder import (
     TIED_COPIES,
     decoder_rules,
 )
+from megatron_msm.models.families.qwen_window import WINDOW_DEFAULTS, window_of_layers
 from megatron_msm.models.tensor_table import ModelTable
 
 QWEN2 = Architecture(
@@ -17,5 +18,20 @@ QWEN2 = Architecture(
         tied_copies=TIED_COPIES,
         computed_buffers=ROTARY_BUFFERS,
     ),
+    class_name="Qwen2ForCausalLM",
+    defaults={
+        "vocab_size": 151936,
+        "hidden_size": 4096,
+        "intermediate_size": 22016,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        **WINDOW_DEFAULTS,
+    },
+    never_null=frozenset({"head_dim"}),
+    read_window=window_of_layers,
     shape={"qkv_bias": True},
 )

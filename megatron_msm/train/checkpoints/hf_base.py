@@ -23,8 +23,7 @@ from megatron_msm.formats.checkpoint_folder import (
 from megatron_msm.formats.files import folder_written_aside, sha256_of_file, write_json_atomic
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from megatron_msm.models.families.registry import table_for
-from megatron_msm.models.hf_config import read_model_shape
-from megatron_msm.models.shape import ModelShape
+from megatron_msm.models.hf_config import HfConfig, read_hf_config
 
 BASE_FOLDER = "_base"
 """No phase can have this name."""
@@ -39,13 +38,13 @@ def prepare_base(hf_folder: Path, out: Path, *, timeout_min: float) -> Path:
             or rank 0 did not come to an end.
     """
     base = out / BASE_FOLDER
-    shape = read_model_shape(hf_folder)
-    source = open_hf_source(hf_folder, shape, table_for(shape).expand(shape))
+    config = read_hf_config(hf_folder)
+    source = open_hf_source(hf_folder, config.shape, table_for(config.shape).expand(config.shape))
     files = _describe_files(source)
     if os.environ.get("RANK", "0") != "0":
         _wait_for(base, files, timeout_min)
     elif not _is_of(base, files):
-        _write_base(base, source, shape, files)
+        _write_base(base, source, config, files)
     return base
 
 
@@ -72,13 +71,13 @@ def verify_source(
 
 
 def _write_base(
-    base: Path, source: HfSource, shape: ModelShape, files: dict[str, list[int]]
+    base: Path, source: HfSource, config: HfConfig, files: dict[str, list[int]]
 ) -> None:
     tokenizer = read_tokenizer_files(source.folder)
     with folder_written_aside(base) as tmp:
         copy_files(source.folder, small_files(source.folder), tmp / HF_FOLDER)
         write_json_atomic(tmp / HF_FOLDER / TENSORS_FILE, source.tensor_list())
-        state = imported_state(shape, tokenizer, source.lineage_entry())
+        state = imported_state(config, tokenizer, source.lineage_entry())
         state = state.model_copy(update={"files": file_records(tmp, {})})
         write_json_atomic(tmp / _SOURCE_FILE, files)
         write_json_atomic(tmp / STATE_FILE, state.model_dump(mode="json"))

@@ -19,7 +19,13 @@ from megatron_msm.formats.checkpoint_folder import (
     verify_checkpoint_hashes,
 )
 from megatron_msm.formats.files import sha256_of_file
-from tests.unit.convert.hf_folders import SMALL_FILES, Sizes, tensors_of, write_hf_folder
+from tests.unit.convert.hf_folders import (
+    SMALL_FILES,
+    Sizes,
+    config_of,
+    tensors_of,
+    write_hf_folder,
+)
 
 
 def load_folder(folder: Path) -> dict[str, torch.Tensor]:
@@ -242,3 +248,17 @@ def test_unrelated_safetensors_are_not_read(hf_folder: Path, tmp_path: Path) -> 
     import_hf(hf_folder, tmp_path / "megatron")
     export_hf(tmp_path / "megatron", tmp_path / "back")
     assert "x" not in load_folder(tmp_path / "back")
+
+
+def test_an_import_says_and_records_what_transformers_4_would_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_hf_folder(tmp_path / "hf")
+    config = config_of(Sizes())
+    del config["rope_theta"]
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 5e5}
+    (tmp_path / "hf" / "config.json").write_bytes(orjson.dumps(config))
+    state = import_hf(tmp_path / "hf", tmp_path / "megatron")
+    (remark,) = state.lineage[0].details["config_remarks"]
+    assert remark.endswith("transformers 4 reads theta 10000, not stretched")
+    assert remark in caplog.text

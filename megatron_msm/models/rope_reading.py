@@ -1,0 +1,156 @@
+"""Rotary embeddings as a config.json states them: up to three places, two generations of readers.
+
+    transformers 5   rope_scaling, or else rope_parameters, is taken whole; what it lacks comes from
+                     the top level (rope_theta), then from defaults
+    transformers 4   rope_theta at the top level, and rope_scaling; rope_parameters is not known
+
+The reading here is that of transformers 5. Whatever the file states beside it must say the same,
+or the folder is refused: one of two statements would be lost. Where transformers 4 would read
+something else without an error, a remark says so.
+
+Source: transformers 5.24, modeling_rope_utils.py, `RotaryEmbeddingConfigMixin`; transformers 4.57,
+`modeling_rope_utils.py`, and the configuration files of the five families.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from megatron_msm.models.config_fields import Config, ConfigFields, is_count, is_positive
+from megatron_msm.models.shape import RopeScaling
+
+_DEFAULT_THETA = 10000.0
+_ORIGINAL = "original_max_position_embeddings"
+_FIELDS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", _ORIGINAL),
+}
+# Stated for other kinds and read for none of these.
+_NOT_READ = {"default": (_ORIGINAL,), "linear": (_ORIGINAL,), "llama3": ()}
+
+
+@dataclass(frozen=True)
+class Rope:
+    """What a config says about rotary embeddings."""
+
+    theta: float
+    scaling: RopeScaling | None
+    remarks: tuple[str, ...]
+    """How transformers 4 reads it, where that is something else."""
+
+
+def read_rope(fields: ConfigFields, *, max_positions: int) -> Rope:
+    """Read every field that speaks of rotary embeddings.
+
+    Raises:
+        CheckpointError: The kind is not supported, a value is malformed, or two statements differ.
+    """
+    scaling = _section(fields, "rope_scaling")
+    parameters = _section(fields, "rope_parameters")
+    taken = dict(scaling or parameters)
+    if "rope_theta" not in taken:
+        taken["rope_theta"] = _top_theta(fields)
+    kind = taken.setdefault("rope_type", taken.get("type", "default"))
+    if not isinstance(kind, str) or kind not in _FIELDS:
+        place = "rope_scaling" if scaling else "rope_parameters"
+        raise fields.refusal(f"{place}.rope_type", kind, f"supported: {', '.join(_FIELDS)}")
+    original = fields.take(_ORIGINAL)
+    if kind == "llama3":
+        if fields.is_given(_ORIGINAL):
+            taken[_ORIGINAL] = original
+        taken.setdefault(_ORIGINAL, max_positions)
+    _refuse_what_is_not_read(fields, taken, kind)
+    theta = taken["rope_theta"]
+    if not is_positive(theta):
+        raise fields.refusal("rope_theta", theta, "a positive number is needed")
+    found = Rope(float(theta), _scaling(fields, kind, taken), ())
+    other = _as_transformers_4(fields, scaling)
+    if other == f"reads {_words(found)}":
+        return found
+    remark = (
+        f"rotary embeddings: {_words(found)}, as transformers 5 reads it; transformers 4 {other}"
+    )
+    return Rope(found.theta, found.scaling, (remark,))
+
+
+def _top_theta(fields: ConfigFields) -> Any:
+    return fields.take("rope_theta") if fields.is_given("rope_theta") else _DEFAULT_THETA
+
+
+def _section(fields: ConfigFields, name: str) -> Config:
+    value = fields.take(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise fields.refusal(name, value, "an object or null is needed")
+    return value
+
+
+def _refuse_what_is_not_read(fields: ConfigFields, taken: Config, kind: str) -> None:
+    """Compare every statement of the file with what was taken."""
+    read = {"rope_theta", "rope_type", *_FIELDS[kind]}
+    for place, name, value in _statements(fields):
+        if value is None and name != "partial_rotary_factor":
+            continue
+        if name == "partial_rotary_factor" and value == 1.0:
+            continue
+        name = "rope_type" if name == "type" else name
+        if name in _NOT_READ[kind]:
+            continue
+        if name not in read:
+            raise fields.refusal(place, value, f"it is not read with rope_type {kind!r}")
+        if value != taken.get(name):
+            raise fields.refusal(
+                place,
+                value,
+                f"but transformers reads {name} {taken.get(name)!r} from elsewhere in the file. "
+                "Keep one of them, the one that the model was trained with",
+            )
+
+
+def _statements(fields: ConfigFields) -> Iterator[tuple[str, str, Any]]:
+    """Yield place, name and value of everything that is said about rotary embeddings."""
+    for name in ("rope_theta", _ORIGINAL):
+        yield name, name, fields.take(name)
+    for section in ("rope_scaling", "rope_parameters"):
+        for name, value in _section(fields, section).items():
+            yield f"{section}.{name}", name, value
+
+
+def _scaling(fields: ConfigFields, kind: str, taken: Config) -> RopeScaling | None:
+    if kind == "default":
+        return None
+    values = {name: taken.get(name) for name in _FIELDS[kind]}
+    for name, value in values.items():
+        is_right = is_count(value) if name == _ORIGINAL else is_positive(value)
+        if not is_right:
+            needed = f"rope_type {kind!r} needs a positive number"
+            raise fields.refusal(f"{name} of the rotary embeddings", value, needed)
+    found = RopeScaling.model_validate({"kind": kind, **values})
+    if kind == "llama3" and found.high_freq_factor <= found.low_freq_factor:
+        needed = f"it has to be larger than low_freq_factor, {found.low_freq_factor:g}"
+        raise fields.refusal("high_freq_factor", found.high_freq_factor, needed)
+    return found
+
+
+def _as_transformers_4(fields: ConfigFields, scaling: Config) -> str:
+    """Say what transformers 4 does with the same file."""
+    theta = _top_theta(fields)
+    kind = scaling.get("rope_type", scaling.get("type"))
+    if kind is None and fields.take("rope_scaling") is None:
+        kind = "default"
+    if theta is None or kind is None or any(scaling.get(name) is None for name in _FIELDS[kind]):
+        return "does not load it"
+    values = {"kind": kind, **{name: scaling[name] for name in _FIELDS[kind]}}
+    found = None if kind == "default" else RopeScaling.model_validate(values)
+    return f"reads {_words(Rope(float(theta), found, ()))}"
+
+
+def _words(rope: Rope) -> str:
+    if rope.scaling is None:
+        return f"theta {rope.theta:g}, not stretched"
+    settings = rope.scaling.model_dump()
+    kind = settings.pop("kind")
+    listed = ", ".join(f"{name} {settings[name]:g}" for name in _FIELDS[kind])
+    return f"theta {rope.theta:g}, {kind} ({listed})"
