@@ -14,7 +14,8 @@ from megatron_msm.formats.provenance import (
     ProvenanceRow,
     read_provenance_rows,
 )
-from megatron_msm.train.preflight import PhasePlan, plan_run
+from megatron_msm.train.checks import checked_run
+from megatron_msm.train.resolved_run import ResolvedPhase
 
 
 class StepRow(NamedTuple):
@@ -74,16 +75,16 @@ def describe_step(rows: list[StepRow]) -> Iterator[str]:
         )
 
 
-def _phase(config: RunConfig, run_file: Path, name: str) -> PhasePlan:
+def _phase(config: RunConfig, run_file: Path, name: str) -> ResolvedPhase:
     names = [phase.name for phase in config.phases]
     if name not in names:
         raise ConfigError(
             f"--phase {name}: {run_file} has the phases {', '.join(names)}. Give one of those."
         )
-    return plan_run(config).phases[names.index(name)]
+    return checked_run(config).phases[names.index(name)]
 
 
-def _with_provenance(plan: PhasePlan, seen: list[SeenRow]) -> list[StepRow]:
+def _with_provenance(plan: ResolvedPhase, seen: list[SeenRow]) -> list[StepRow]:
     prefixes = plan.dataset.prefixes
     known: dict[tuple[int, int], ProvenanceRow] = {}
     for source, prefix in enumerate(prefixes):

@@ -1,5 +1,6 @@
-"""`msm train`: check and plan a run, then start its ranks or be one of them."""
+"""`msm train`: check and describe a run, then start its ranks or be one of them."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,17 +35,22 @@ def train(
     from megatron_msm.config.load import dump_config, load_config
     from megatron_msm.config.run import RunConfig
     from megatron_msm.formats.files import write_text_atomic
+    from megatron_msm.train.base import make_base
     from megatron_msm.train.checkpoints.resume import next_phase
-    from megatron_msm.train.preflight import describe, plan_run
+    from megatron_msm.train.checks import checked_run
     from megatron_msm.train.ranks.launch import launch
     from megatron_msm.train.ranks.rank import run_rank
+    from megatron_msm.train.summary import describe
 
     config = load_config(run_file, RunConfig, overrides or ())
-    plan = plan_run(config)
-    start = next_phase(plan)
+    run = checked_run(config)
     if os.environ.get("RANK", "0") == "0":
-        for line in describe(plan):
+        for line in describe(run):
             typer.echo(line)
+    if stop is not None:
+        run = dataclasses.replace(run, base=make_base(config))
+    start = next_phase(run)
+    if os.environ.get("RANK", "0") == "0":
         typer.echo(_whereabouts(config, start))
     if start is None or stop is None:
         return

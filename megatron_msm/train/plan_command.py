@@ -34,7 +34,7 @@ def plan(
     from megatron_msm.config.load import load_config
     from megatron_msm.config.run import RunConfig
     from megatron_msm.plan.show import as_data, as_text
-    from megatron_msm.train.planning import estimate
+    from megatron_msm.train.estimating import estimate
 
     config = load_config(run_file, RunConfig, overrides or ())
     found = estimate(config, gpu=gpu, num_gpus=gpus, model=model)

@@ -27,7 +27,6 @@ from megatron_msm.train.checkpoints.adapter import adapter_record
 from megatron_msm.train.checkpoints.origin import verified_start, verify_origin
 from megatron_msm.train.checkpoints.resume import PhaseStart, SavedCheckpoint
 from megatron_msm.train.checkpoints.saving import CheckpointSaver
-from megatron_msm.train.preflight import RunPlan
 from megatron_msm.train.reporting.expected import expected_lines
 from megatron_msm.train.reporting.metrics import MetricsWriter, StepMetrics
 from megatron_msm.train.reporting.profiling import profiled
@@ -35,6 +34,7 @@ from megatron_msm.train.reporting.progress import ProgressBar
 from megatron_msm.train.reporting.run_record import record_start
 from megatron_msm.train.reporting.step_report import StepReport
 from megatron_msm.train.reporting.trackers import build_trackers
+from megatron_msm.train.resolved_run import ResolvedRun
 from megatron_msm.train.steps.guard import StepGuard
 from megatron_msm.train.steps.phase_model import PhaseModel
 from megatron_msm.train.steps.step import settle_weights
@@ -47,14 +47,14 @@ class Trainer:
     """Trains the phases of one run on this rank."""
 
     def __init__(
-        self, plan: RunPlan, runtime: Runtime, ranks: ParallelRanks, stop: StopSignal
+        self, run: ResolvedRun, runtime: Runtime, ranks: ParallelRanks, stop: StopSignal
     ) -> None:
-        self.plan = plan
+        self.run = run
         self.runtime = runtime
         self.ranks = ranks
         self.is_writer = ranks.rank == 0
-        self.out = plan.config.out
-        self.run_yaml = dump_config(plan.config)
+        self.out = run.config.out
+        self.run_yaml = dump_config(run.config)
         self._stop = stop
 
     def fit(self) -> None:
@@ -67,19 +67,19 @@ class Trainer:
             self.out.mkdir(parents=True, exist_ok=True)
             write_text_atomic(self.out / RUN_FILE, self.run_yaml)
         is_first = True
-        while (start := verified_start(self.plan)) is not None:
+        while (start := verified_start(self.run)) is not None:
             if self.is_writer and is_first:
                 self._tell(start)
             is_first = False
-            model = PhaseModel(self.plan, start, self.runtime, self.ranks)
+            model = PhaseModel(self.run, start, self.runtime, self.ranks)
             PhaseRun(self, start, model).train()
 
     def _tell(self, start: PhaseStart) -> None:
         """Record the start, and say what to expect on a GPU that is known."""
-        record_start(self.plan, start)
+        record_start(self.run, start)
         gpu = gpu_of_device(torch.cuda.get_device_name()) if self.runtime.is_cuda else None
         if gpu is not None:
-            sys.stderr.write("".join(f"{line}\n" for line in expected_lines(self.plan, gpu)))
+            sys.stderr.write("".join(f"{line}\n" for line in expected_lines(self.run, gpu)))
 
     def must_stop(self) -> bool:
         """Return whether any rank was told to stop; called by all ranks alike."""
@@ -94,11 +94,11 @@ class PhaseRun:
         self._phase = start.phase
         self._config = start.phase.config
         self._guard = StepGuard(start)
-        self._report = StepReport(trainer.plan, self._phase, trainer.runtime, model.groups.names)
+        self._report = StepReport(trainer.run, self._phase, trainer.runtime, model.groups.names)
         self._saver = CheckpointSaver(
             trainer.out / self._config.name,
             self._config.checkpoint,
-            hf_folder=trainer.plan.hf_folder,
+            hf_folder=trainer.run.base.hf_folder,
             run_yaml=trainer.run_yaml,
         )
         self._save_s: float | None = None
@@ -114,7 +114,7 @@ class PhaseRun:
                 config.name, self._phase.num_steps, first_step, shown=trainer.is_writer
             ) as bar,
             profiled(
-                trainer.plan.config.logging.profile, trainer.out, config.name, trainer.ranks.rank
+                trainer.run.config.logging.profile, trainer.out, config.name, trainer.ranks.rank
             ) as profiler,
         ):
             self._make_up_validation(metrics)
@@ -187,7 +187,7 @@ class PhaseRun:
                 "consumed_packs": min(num_done * config.global_batch_size, phase.total_packs),
                 **self._guard.memory(),
                 "config_sha256": phase.config_sha256,
-                "adapter": adapter_record(self._trainer.plan.config.lora),
+                "adapter": adapter_record(self._trainer.run.config.lora),
                 "lineage": self._start.lineage,
                 "versions": installed_versions(),
                 "files": {},
@@ -233,16 +233,16 @@ class PhaseRun:
         trainer, name = self._trainer, self._config.name
         if not trainer.is_writer:
             return contextlib.nullcontext()
-        plan = trainer.plan
-        names = [phase.config.name for phase in plan.phases]
-        earlier = plan.phases[: names.index(name)]
+        run = trainer.run
+        names = [phase.config.name for phase in run.phases]
+        earlier = run.phases[: names.index(name)]
         first_step = self._start.first_step
         trackers = build_trackers(
-            plan.config.logging.wandb,
+            run.config.logging.wandb,
             trainer.out,
             phase=name,
             first_step=first_step,
             steps_before=sum(phase.num_steps for phase in earlier),
-            settings=plan.config.model_dump(mode="json"),
+            settings=run.config.model_dump(mode="json"),
         )
         return MetricsWriter(trainer.out, phase=name, first_step=first_step, trackers=trackers)

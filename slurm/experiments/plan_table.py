@@ -55,7 +55,7 @@ def matching(arms: Sequence[Arm]) -> list[str]:
 
 def _gpu_time(stages: Sequence[Stage], gpu: str) -> str:
     """Add up what all distinct training stages need, as `msm plan` estimates each."""
-    from megatron_msm.train.planning import estimate
+    from megatron_msm.train.estimating import estimate
 
     hours: list[float | None] = [
         estimate(stage.run, gpu=gpu, model=stage.model).gpu_hours

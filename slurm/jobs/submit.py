@@ -73,9 +73,10 @@ def training_job(config: "RunConfig", site: "SiteConfig", *, name: str | None = 
 
 def _check_run(config: "RunConfig") -> None:
     """Find what is wrong before the job waits in the queue for hours."""
-    from megatron_msm.train.preflight import describe, plan_run
+    from megatron_msm.train.checks import checked_run
+    from megatron_msm.train.summary import describe
 
-    for line in describe(plan_run(config)):
+    for line in describe(checked_run(config)):
         typer.echo(line)
 
 

@@ -10,14 +10,14 @@ import torch
 
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import verify_checkpoint_hashes
-from megatron_msm.train.checkpoints.hf_base import verify_source
 from megatron_msm.train.checkpoints.resume import PhaseStart, SavedCheckpoint, next_phase
-from megatron_msm.train.preflight import RunPlan
+from megatron_msm.train.hf_base import verify_source
+from megatron_msm.train.resolved_run import ResolvedRun
 
 log = logging.getLogger(__name__)
 
 
-def verified_start(plan: RunPlan) -> PhaseStart | None:
+def verified_start(run: ResolvedRun) -> PhaseStart | None:
     """Return the first phase that is not finished, with an origin whose content is verified.
 
     Called by all ranks alike.
@@ -27,9 +27,9 @@ def verified_start(plan: RunPlan) -> PhaseStart | None:
         ConfigError: A checkpoint is of another run.
     """
     damaged: dict[Path, str] = {}
-    while (start := next_phase(plan, damaged)) is not None:
-        is_base = start.origin.folder == plan.base_folder
-        problem = _verify_together(start.origin, plan.config.model.hf if is_base else None)
+    while (start := next_phase(run, damaged)) is not None:
+        is_base = start.origin.folder == run.base.folder
+        problem = _verify_together(start.origin, run.config.model.hf if is_base else None)
         if problem is None:
             if torch.distributed.get_rank() == 0:
                 for text in (*start.passed_over, *damaged.values()):

@@ -18,7 +18,7 @@ from megatron_msm.formats.checkpoint_folder import (
     read_checkpoint_state,
 )
 from megatron_msm.formats.files import sha256_of_json
-from megatron_msm.train.preflight import PhasePlan, RunPlan
+from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SavedCheckpoint:
 class PhaseStart:
     """The first phase that is not finished."""
 
-    phase: PhasePlan
+    phase: ResolvedPhase
     origin: SavedCheckpoint
     """What to load: the phase's own newest checkpoint, or what the phase starts from."""
     is_resumed: bool
@@ -55,30 +55,30 @@ class PhaseStart:
         return (*state.lineage, lineage_entry(self.phase, state.identity))
 
 
-def next_phase(plan: RunPlan, damaged: Collection[Path] = ()) -> PhaseStart | None:
+def next_phase(run: ResolvedRun, damaged: Collection[Path] = ()) -> PhaseStart | None:
     """Return where to go on, or None when every phase is finished.
 
     Args:
-        plan: The run.
+        run: The run.
         damaged: Checkpoints that turned out to be damaged; the one before them is taken.
 
     Raises:
         ConfigError: A phase's checkpoint was made with another configuration, data or parent.
     """
     passed_over: list[str] = []
-    for index in reversed(range(len(plan.phases))):
-        phase = plan.phases[index]
-        saved = _newest_whole(plan.config.out / phase.config.name, damaged, passed_over)
+    for index in reversed(range(len(run.phases))):
+        phase = run.phases[index]
+        saved = _newest_whole(run.config.out / phase.config.name, damaged, passed_over)
         if saved is None:
             continue
-        _check_same_run(saved, plan, index)
+        _check_same_run(saved, run, index)
         if not saved.state.phase_complete:
             return PhaseStart(phase, saved, True, tuple(passed_over))
-        if index + 1 == len(plan.phases):
+        if index + 1 == len(run.phases):
             return None
-        return PhaseStart(plan.phases[index + 1], saved, False, tuple(passed_over))
-    base = SavedCheckpoint(plan.base_folder, plan.base_state)
-    return PhaseStart(plan.phases[0], base, False, tuple(passed_over))
+        return PhaseStart(run.phases[index + 1], saved, False, tuple(passed_over))
+    base = SavedCheckpoint(run.base.folder, run.base.state)
+    return PhaseStart(run.phases[0], base, False, tuple(passed_over))
 
 
 def _newest_whole(
@@ -94,7 +94,7 @@ def _newest_whole(
     return None
 
 
-def lineage_entry(phase: PhasePlan, parent: str) -> LineageEntry:
+def lineage_entry(phase: ResolvedPhase, parent: str) -> LineageEntry:
     """Describe the phase as a stage of its checkpoints' history.
 
     Args:
@@ -125,19 +125,21 @@ def lineage_entry(phase: PhasePlan, parent: str) -> LineageEntry:
     )
 
 
-def _check_same_run(saved: SavedCheckpoint, plan: RunPlan, index: int) -> None:
-    """Compare the checkpoint's history, stage by stage, with what the plan would make."""
-    base = plan.base_state
+def _check_same_run(saved: SavedCheckpoint, run: ResolvedRun, index: int) -> None:
+    """Compare the checkpoint's history, stage by stage, with what the run would make."""
+    base = run.base.state
     found = saved.state.lineage[len(base.lineage) :]
-    phases = plan.phases[: index + 1]
+    phases = run.phases[: index + 1]
     differing: list[str] = []
     if [entry.stage for entry in found] != [phase.config.name for phase in phases]:
         differing.append(f"stages: were {[entry.stage for entry in found]}")
     else:
         for position, (entry, phase) in enumerate(zip(found, phases, strict=True)):
             # The weights that a later phase started from are not known without their checkpoint;
-            # that they are this run's follows from the entries before.
-            parent = base.identity if position == 0 else str(entry.details.get("parent"))
+            # that they are this run's follows from the entries before. Those of a base that is not
+            # made yet are compared when it is.
+            is_known = position == 0 and run.base.is_made
+            parent = base.identity if is_known else str(entry.details.get("parent"))
             differing += _differences(entry, lineage_entry(phase, parent))
     if differing:
         raise ConfigError(

@@ -66,13 +66,14 @@ def _train(config: RunConfig, stop: StopSignal) -> None:
     # Imported after the warnings are silenced.
     from megatron_msm.runtime import process_groups
     from megatron_msm.runtime.device import select_runtime, set_cuda_environment
-    from megatron_msm.train.preflight import plan_run
+    from megatron_msm.train.base import make_base
     from megatron_msm.train.ranks.failure_watch import FailureWatch
+    from megatron_msm.train.resolved_run import resolve_run
     from megatron_msm.train.trainer import Trainer
 
     info = process_groups.rank_info_from_environment()
     try:
-        plan = plan_run(config)
+        run = resolve_run(config, make_base(config))
         set_cuda_environment(config.parallel)
         runtime = select_runtime(config.runtime, local_rank=info.local_rank)
         ranks = process_groups.initialize(
@@ -87,7 +88,7 @@ def _train(config: RunConfig, stop: StopSignal) -> None:
         raise
     stop.hold()
     with FailureWatch(config.out, ranks.rank):
-        Trainer(plan, runtime, ranks, stop).fit()
+        Trainer(run, runtime, ranks, stop).fit()
     process_groups.shut_down()
 
 

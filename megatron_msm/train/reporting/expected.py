@@ -2,16 +2,16 @@
 
 from megatron_msm.models.sizes.gpus import Gpu
 from megatron_msm.plan.estimate import estimate_run
-from megatron_msm.train.preflight import RunPlan
+from megatron_msm.train.resolved_run import ResolvedRun
 
 
-def expected_lines(plan: RunPlan, gpu: Gpu) -> list[str]:
+def expected_lines(run: ResolvedRun, gpu: Gpu) -> list[str]:
     """Return memory of the fullest rank, step times and the whole time, one line each."""
     estimate = estimate_run(
-        plan.config,
-        plan.shape,
-        {phase.config.name: phase.num_steps for phase in plan.phases},
-        num_gpus=plan.config.parallel.world_size,
+        run.config,
+        run.shape,
+        {phase.config.name: phase.num_steps for phase in run.phases},
+        num_gpus=run.config.parallel.world_size,
         gpu=gpu,
     )
     own = estimate.own

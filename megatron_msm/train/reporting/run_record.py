@@ -12,21 +12,21 @@ import orjson
 
 from megatron_msm.runtime.versions import installed_versions, source_commit
 from megatron_msm.train.checkpoints.resume import PhaseStart
-from megatron_msm.train.preflight import PhasePlan, RunPlan
+from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun
 
 STARTS_FILE = "starts.jsonl"
 
 
-def record_start(plan: RunPlan, start: PhaseStart) -> None:
+def record_start(run: ResolvedRun, start: PhaseStart) -> None:
     """Append this start's line; called by rank 0."""
-    path = plan.config.out / STARTS_FILE
+    path = run.config.out / STARTS_FILE
     torn = path.exists() and not path.read_bytes().endswith(b"\n")
     with path.open("ab") as file:
-        file.write(b"\n" * torn + orjson.dumps(_record(plan, start)) + b"\n")
+        file.write(b"\n" * torn + orjson.dumps(_record(run, start)) + b"\n")
 
 
-def _record(plan: RunPlan, start: PhaseStart) -> dict[str, Any]:
-    base = plan.base_state
+def _record(run: ResolvedRun, start: PhaseStart) -> dict[str, Any]:
+    base = run.base.state
     return {
         "unix_time_s": round(time.time(), 3),
         "host": socket.gethostname(),
@@ -37,21 +37,21 @@ def _record(plan: RunPlan, start: PhaseStart) -> dict[str, Any]:
             "identity": start.origin.state.identity,
         },
         "base": {
-            "folder": str(plan.base_folder),
+            "folder": str(run.base.folder),
             "identity": base.identity,
             "model_sha256": base.model_sha256,
             "tokenizer_sha256": base.tokenizer_sha256,
             "chat_template_sha256": base.chat_template_sha256,
         },
-        "layout": plan.config.parallel.summary,
-        "precision": plan.config.runtime.precision,
-        "phases": [_phase(phase) for phase in plan.phases],
+        "layout": run.config.parallel.summary,
+        "precision": run.config.runtime.precision,
+        "phases": [_phase(phase) for phase in run.phases],
         "commit": source_commit(Path(__file__)),
         "versions": installed_versions(),
     }
 
 
-def _phase(phase: PhasePlan) -> dict[str, Any]:
+def _phase(phase: ResolvedPhase) -> dict[str, Any]:
     pairs = zip(phase.dataset.prefixes, phase.dataset.manifests, strict=True)
     return {
         "name": phase.config.name,

@@ -9,8 +9,8 @@ from megatron_msm.data.blend import Blend
 from megatron_msm.models.sizes.flops import flops_per_token, utilization
 from megatron_msm.models.sizes.gpus import MatmulPrecision, gpu_of_device
 from megatron_msm.runtime.device import Runtime
-from megatron_msm.train.preflight import PhasePlan, RunPlan
 from megatron_msm.train.reporting.metrics import StepMetrics
+from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun
 from megatron_msm.train.steps.step import StepResult
 from megatron_msm.train.steps.timing import PartTimes
 
@@ -19,24 +19,24 @@ class StepReport:
     """Makes the lines of one phase.
 
     Args:
-        plan: The run.
+        run: The run.
         phase: The phase.
         runtime: What the ranks run on.
         group_names: Names of the parts of the data whose losses are told apart.
     """
 
     def __init__(
-        self, plan: RunPlan, phase: PhasePlan, runtime: Runtime, group_names: tuple[str, ...]
+        self, run: ResolvedRun, phase: ResolvedPhase, runtime: Runtime, group_names: tuple[str, ...]
     ) -> None:
         self._phase = phase
-        self._num_ranks = plan.config.parallel.world_size
+        self._num_ranks = run.config.parallel.world_size
         self._is_cuda = runtime.is_cuda
         self._precision: MatmulPrecision = "fp32"
         if runtime.params_dtype is torch.bfloat16:
             self._precision = "bf16" if runtime.fp8 is None else "fp8"
         self._group_names = group_names
         self._flops = flops_per_token(
-            plan.shape, mean_context(phase.blend), lora=plan.config.lora is not None
+            run.shape, mean_context(phase.blend), lora=run.config.lora is not None
         )
         self._gpu = gpu_of_device(torch.cuda.get_device_name()) if runtime.is_cuda else None
 

@@ -8,7 +8,7 @@ from megatron_msm.formats.checkpoint_folder import CheckpointState
 from megatron_msm.formats.manifest import dataset_file
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, read_provenance_row
 from megatron_msm.train.checkpoints.resume import PhaseStart
-from megatron_msm.train.preflight import PhasePlan
+from megatron_msm.train.resolved_run import ResolvedPhase
 from megatron_msm.train.steps.step import StepResult
 
 _ROWS_SHOWN = 8
@@ -96,7 +96,7 @@ class StepGuard:
         self._rollbacks = rollbacks  # the checkpoint does not know of those since it
 
 
-def rows_in_words(phase: PhasePlan, step: int) -> list[str]:
+def rows_in_words(phase: ResolvedPhase, step: int) -> list[str]:
     """Return the first rows of a step, counted from 0, with the input lines they come from."""
     batch = phase.config.global_batch_size
     seen = rows_of_step(phase.blend, step=step, global_batch_size=batch)
@@ -106,7 +106,7 @@ def rows_in_words(phase: PhasePlan, step: int) -> list[str]:
     return lines
 
 
-def _in_words(phase: PhasePlan, seen: SeenRow) -> str:
+def _in_words(phase: ResolvedPhase, seen: SeenRow) -> str:
     prefix = phase.dataset.prefixes[seen.piece.source]
     source = read_provenance_row(dataset_file(prefix, PROVENANCE_SUFFIX), seen.piece.row)
     return f"{prefix} row {seen.piece.row}: {source.source_file} line {source.source_line}"

@@ -18,7 +18,7 @@ from megatron_msm.train.checkpoints.checkpoint import load_checkpoint
 from megatron_msm.train.checkpoints.hf_loading import load_hf
 from megatron_msm.train.checkpoints.replicas import check_replicas
 from megatron_msm.train.checkpoints.resume import PhaseStart, SavedCheckpoint
-from megatron_msm.train.preflight import RunPlan
+from megatron_msm.train.resolved_run import ResolvedRun
 from megatron_msm.train.steps.schedule import learning_rate
 from megatron_msm.train.steps.step import (
     StepResult,
@@ -38,20 +38,22 @@ class PhaseModel:
     """
 
     def __init__(
-        self, plan: RunPlan, start: PhaseStart, runtime: Runtime, ranks: ParallelRanks
+        self, run: ResolvedRun, start: PhaseStart, runtime: Runtime, ranks: ParallelRanks
     ) -> None:
-        self._plan, self._phase = plan, start.phase
+        self._run, self._phase = run, start.phase
         self._runtime, self._ranks = runtime, ranks
-        run = plan.config
-        self.chunks = build_model(plan.shape, run.parallel, runtime, ranks, run.lora, run.memory)
+        config = run.config
+        self.chunks = build_model(
+            run.shape, config.parallel, runtime, ranks, config.lora, config.memory
+        )
         main_weights = None if start.is_resumed else self._load_parent(start)
-        check_trainable(self.chunks, plan.shape, run.lora, ranks)
+        check_trainable(self.chunks, run.shape, config.lora, ranks)
         self.wrapped = wrap_data_parallel(self.chunks, runtime)
         self.optimizer: MegatronOptimizer = build_optimizer(
             self.wrapped,
             self._phase.config.optimizer,
             runtime,
-            offload=run.memory.optimizer_offload,
+            offload=config.memory.optimizer_offload,
         )
         if main_weights is not None:
             self.optimizer.reload_model_params(main_weights)
@@ -59,7 +61,7 @@ class PhaseModel:
         if start.is_resumed:
             load_checkpoint(start.origin.folder, self.chunks, self.optimizer)
         check_replicas(self.chunks, ranks)
-        self.groups = LossGroups(self._phase.dataset, run.logging.loss_by)
+        self.groups = LossGroups(self._phase.dataset, config.logging.loss_by)
 
     def load_again(self, saved: SavedCheckpoint) -> None:
         """Put back weights and optimizer state of one of the phase's checkpoints."""
@@ -84,7 +86,7 @@ class PhaseModel:
             self.wrapped,
             self.optimizer,
             times.timed(self._micro_batches(self._phase.blend, step, groups)),
-            num_microbatches=self._plan.config.num_microbatches(self._phase.config),
+            num_microbatches=self._run.config.num_microbatches(self._phase.config),
             tokens_per_micro_batch=self._tokens_per_micro_batch,
             lr=self.learning_rate(step),
             ranks=self._ranks,
@@ -97,7 +99,7 @@ class PhaseModel:
         return validation_loss(
             self.wrapped,
             self._micro_batches(blend, step),
-            num_microbatches=self._plan.config.num_microbatches(self._phase.config),
+            num_microbatches=self._run.config.num_microbatches(self._phase.config),
             tokens_per_micro_batch=self._tokens_per_micro_batch,
             ranks=self._ranks,
         )
@@ -113,12 +115,12 @@ class PhaseModel:
             The weights as they were read where the model keeps its own in FP8: the optimizer's main
             weights would start from rounded ones.
         """
-        run, parent = self._plan.config, start.origin
-        if run.lora is not None:
+        config, parent = self._run.config, start.origin
+        if config.lora is not None:
             for chunk in self.chunks:
-                initialize_adapters(chunk, run.seed)
-        if run.model.hf is not None and parent.folder == self._plan.base_folder:
-            read = load_hf(run.model.hf, self.chunks, keep=self._runtime.has_fp8_weights)
+                initialize_adapters(chunk, config.seed)
+        if config.model.hf is not None and parent.folder == self._run.base.folder:
+            read = load_hf(config.model.hf, self.chunks, keep=self._runtime.has_fp8_weights)
         else:
             has_adapters = parent.state.adapter is not None
             read = load_checkpoint(parent.folder, self.chunks, None, with_adapters=has_adapters)

@@ -21,7 +21,7 @@ from megatron_msm.plan.memory import MemoryModel, Precision
 from megatron_msm.plan.show import as_data, as_text
 from megatron_msm.plan.speed import SpeedModel
 from megatron_msm.plan.weights import weights_of_rank
-from megatron_msm.train.planning import estimate
+from megatron_msm.train.estimating import estimate
 from tests.unit.models.shapes import LLAMA_8B, LLAMA_70B, QWEN3_8B, SMOLLM2_135M
 
 BF16 = Precision(2)

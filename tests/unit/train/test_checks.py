@@ -1,4 +1,4 @@
-"""What preflight says and refuses about data, and which rows a step sees."""
+"""What the checks say and refuse about data, and which rows a step sees."""
 
 import re
 from pathlib import Path
@@ -16,8 +16,10 @@ from megatron_msm.convert.importing import import_hf
 from megatron_msm.data.batch import MicroBatch, micro_batches_of_step
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.models.sizes.gpus import gpu_named
-from megatron_msm.train.preflight import RunPlan, describe, plan_run
+from megatron_msm.train.checks import checked_run
 from megatron_msm.train.reporting.expected import expected_lines
+from megatron_msm.train.resolved_run import ResolvedRun
+from megatron_msm.train.summary import describe
 from tests.tiny import write_tiny_llama
 from tests.unit.data_prep.prep_cases import (
     conversations,
@@ -65,8 +67,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def plan(folder: Path, *overrides: str) -> RunPlan:
-    return plan_run(load_config(folder / "run.yaml", RunConfig, overrides))
+def plan(folder: Path, *overrides: str) -> ResolvedRun:
+    return checked_run(load_config(folder / "run.yaml", RunConfig, overrides))
 
 
 def test_the_summary_has_the_numbers_of_a_step_and_of_a_rank(folder: Path) -> None:
@@ -168,7 +170,7 @@ def test_the_rows_command_prints_json(folder: Path) -> None:
     assert {row["prefix"] for row in found["rows"]} <= {f"{folder}/chats", f"{folder}/mix"}
 
 
-def batches(made: RunPlan, *, data_size: int, micro_batch_size: int) -> list[MicroBatch]:
+def batches(made: ResolvedRun, *, data_size: int, micro_batch_size: int) -> list[MicroBatch]:
     """Return step 0's micro batches of all data parallel ranks, in the global batch's order."""
     phase = made.phases[1]
     ranks = [

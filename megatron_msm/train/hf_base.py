@@ -2,7 +2,8 @@
 
 OUT/_base/ stands for that checkpoint: its msm_state.json and its hf/ as `msm convert import` would
 write them, no weights, and source.json, which says of which files this was true. It is made once,
-since every weight file has to be hashed, and anew when one of them changed.
+since every weight file has to be hashed, and anew when one of them changed. Planning reads the
+headers of the weight files only.
 """
 
 import os
@@ -18,34 +19,57 @@ from megatron_msm.formats.checkpoint_folder import (
     HF_FOLDER,
     STATE_FILE,
     CheckpointState,
+    LineageEntry,
     file_records,
 )
 from megatron_msm.formats.files import folder_written_aside, sha256_of_file, write_json_atomic
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from megatron_msm.models.families.registry import table_for
-from megatron_msm.models.hf_config import HfConfig, read_hf_config
+from megatron_msm.models.hf_config import read_hf_config, read_model_shape
 
 BASE_FOLDER = "_base"
 """No phase can have this name."""
 _SOURCE_FILE = "source.json"
 
 
-def prepare_base(hf_folder: Path, out: Path, *, timeout_min: float) -> Path:
-    """Return the folder that stands for a checkpoint of the model; rank 0 makes it when needed.
+def base_folder(out: Path) -> Path:
+    """Return the folder that stands for a checkpoint of the run's Hugging Face folder."""
+    return out / BASE_FOLDER
+
+
+def is_current(base: Path, hf_folder: Path) -> bool:
+    """Return whether the folder is there and the Hugging Face folder is as it was then.
+
+    Raises:
+        CheckpointError: The Hugging Face folder is incomplete, damaged or of an unsupported model.
+    """
+    return _is_of(base, _describe_files(_open(hf_folder)))
+
+
+def forecast(hf_folder: Path) -> CheckpointState:
+    """Return the state of the base that is to be made, but for the hashes of its weights."""
+    config, tokenizer = read_hf_config(hf_folder), read_tokenizer_files(hf_folder)
+    return imported_state(config, tokenizer, LineageEntry(stage="import", identity="not known yet"))
+
+
+def prepare_hf_base(hf_folder: Path, out: Path, *, timeout_min: float) -> None:
+    """Make the base where it is not current; rank 0 does, the others wait for it.
 
     Raises:
         CheckpointError: The Hugging Face folder is incomplete, damaged or of an unsupported model,
             or rank 0 did not come to an end.
     """
-    base = out / BASE_FOLDER
-    config = read_hf_config(hf_folder)
-    source = open_hf_source(hf_folder, config.shape, table_for(config.shape).expand(config.shape))
+    base, source = base_folder(out), _open(hf_folder)
     files = _describe_files(source)
     if os.environ.get("RANK", "0") != "0":
         _wait_for(base, files, timeout_min)
     elif not _is_of(base, files):
-        _write_base(base, source, config, files)
-    return base
+        _write_base(base, source, files)
+
+
+def _open(hf_folder: Path) -> HfSource:
+    shape = read_model_shape(hf_folder)
+    return open_hf_source(hf_folder, shape, table_for(shape).expand(shape))
 
 
 def verify_source(
@@ -70,10 +94,8 @@ def verify_source(
             )
 
 
-def _write_base(
-    base: Path, source: HfSource, config: HfConfig, files: dict[str, list[int]]
-) -> None:
-    tokenizer = read_tokenizer_files(source.folder)
+def _write_base(base: Path, source: HfSource, files: dict[str, list[int]]) -> None:
+    config, tokenizer = read_hf_config(source.folder), read_tokenizer_files(source.folder)
     with folder_written_aside(base) as tmp:
         copy_files(source.folder, small_files(source.folder), tmp / HF_FOLDER)
         write_json_atomic(tmp / HF_FOLDER / TENSORS_FILE, source.tensor_list())

@@ -1,0 +1,92 @@
+"""What can be checked before a rank starts: a run that cannot work ends here. No torch."""
+
+from pathlib import Path
+
+from megatron_msm.config.data import DataConfig
+from megatron_msm.config.run import RunConfig
+from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.formats.checkpoint_folder import CheckpointState
+from megatron_msm.formats.manifest import DatasetManifest, dataset_file
+from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, count_roles
+from megatron_msm.models.hf_config import ModelShape, read_model_shape
+from megatron_msm.models.sizes.batch_shape import batch_shape
+from megatron_msm.models.sizes.layout import check_layout
+from megatron_msm.train.base import Base, find_base
+from megatron_msm.train.checkpoints.adapter import check_adapter
+from megatron_msm.train.reporting.trackers import check_wandb
+from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun, resolve_run
+from megatron_msm.train.steps.schedule import check_schedule
+
+
+def checked_run(config: RunConfig) -> ResolvedRun:
+    """Resolve a run file and check it against its base and its datasets; writes nothing.
+
+    Raises:
+        ConfigError: The layout does not fit the model, or a length its positions.
+        CheckpointError: The base is incomplete or damaged.
+        DataFormatError: A dataset is unfinished or was made with another tokenizer or template.
+    """
+    base = find_base(config)
+    _check_model(config, base, read_model_shape(base.hf_folder))
+    run = resolve_run(config, base)
+    for phase in run.phases:
+        _check_phase(phase, base.state)
+    return run
+
+
+def _check_model(config: RunConfig, base: Base, shape: ModelShape) -> None:
+    batches = [batch_shape(phase) for phase in config.phases]
+    check_layout(shape, config.parallel, batches, config.runtime.fp8)
+    check_adapter(base.state, shape, config.lora, base.folder)
+    check_wandb(config.logging.wandb)
+    for phase in config.phases:
+        if phase.seq_length > shape.max_position_embeddings:
+            raise ConfigError(
+                f"phases.{phase.name}.seq_length: {phase.seq_length} is more than the model's "
+                f"{shape.max_position_embeddings} positions. Lower it."
+            )
+
+
+def _check_phase(phase: ResolvedPhase, state: CheckpointState) -> None:
+    config = phase.config
+    try:
+        check_schedule(
+            config.schedule, num_steps=phase.num_steps, tokens_per_step=config.tokens_per_step
+        )
+    except ConfigError as error:
+        raise ConfigError(f"phases.{config.name}.{error}") from None
+    for source in phase.dataset.sources:
+        _check_dataset_fits(source.prefix, source.manifest, state)
+        _check_roles(source.prefix, config.data)
+    for data in phase.held_out:
+        _check_dataset_fits(data.prefix, data.blend.dataset.manifests[0], state)
+
+
+def _check_roles(prefix: Path, data: DataConfig) -> None:
+    """Refuse rows that were set aside to measure with."""
+    roles = count_roles(dataset_file(prefix, PROVENANCE_SUFFIX))
+    refused = {
+        role: count for role, count in roles.items() if role is not None and role not in data.roles
+    }
+    if refused:
+        found = ", ".join(f"{count} with role {role!r}" for role, count in refused.items())
+        raise DataFormatError(
+            f"{prefix}: has rows that are not for training: {found}. Prepare a dataset without "
+            f"them, or admit them with data.roles: [{', '.join([*data.roles, *refused])}]."
+        )
+
+
+def _check_dataset_fits(prefix: Path, manifest: DatasetManifest, state: CheckpointState) -> None:
+    if manifest.tokenizer_sha256 != state.tokenizer_sha256:
+        raise DataFormatError(
+            f"{prefix}: made with tokenizer {manifest.tokenizer_sha256[:12]}, but the checkpoint's "
+            f"is {state.tokenizer_sha256[:12]}. Prepare the data with the tokenizer of the model "
+            "that is trained."
+        )
+    if manifest.kind == "chats" and manifest.chat_template_sha256 != state.chat_template_sha256:
+        raise DataFormatError(
+            f"{prefix}: rendered with chat template {str(manifest.chat_template_sha256)[:12]}, but "
+            f"the checkpoint's is {str(state.chat_template_sha256)[:12]}. A model trained under "
+            "one template and served under another misbehaves; prepare the chats with the model's "
+            "own, or import the model with the template you want."
+        )

@@ -1,0 +1,75 @@
+"""The start-up summary: what a resolved run will do, in lines. No torch."""
+
+from megatron_msm.data.accounting import account
+from megatron_msm.models.sizes.adapter_sizes import num_adapter_parameters
+from megatron_msm.plan.weights import weights_of_rank
+from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun
+
+# Stages of a few dozen steps looked trained and were not (method.md section 7, rows 3 and 30).
+FEW_STEPS = 100
+
+
+def describe(run: ResolvedRun) -> list[str]:
+    """Return the start-up summary, one line each."""
+    lines = [
+        f"model      {run.shape.model_type}, {run.shape.num_layers} layers, hidden "
+        f"{run.shape.hidden_size}, from {run.config.model.hf or run.base.folder}",
+        f"layout     {run.config.parallel.summary}, {run.config.runtime.precision}",
+        f"weights    {_weights_of_ranks(run)} on each rank",
+    ]
+    if run.config.lora is not None:
+        lora, trainable = run.config.lora, num_adapter_parameters(run.shape, run.config.lora)
+        lines.append(
+            f"lora       rank {lora.rank}, alpha {lora.alpha:g}, {', '.join(lora.targets)}: "
+            f"{trainable:,} trainable parameters beside {run.shape.num_parameters:,} frozen ones"
+        )
+    for phase in run.phases:
+        lines += _describe_phase(phase, run.config.num_microbatches(phase.config))
+    return lines
+
+
+def _weights_of_ranks(run: ResolvedRun) -> str:
+    parallel = run.config.parallel
+    counts = {
+        weights_of_rank(run.shape, parallel, run.config.lora, rank).total
+        for rank in range(parallel.pipeline)
+    }
+    lowest, highest = min(counts), max(counts)
+    return f"{highest:,}" if lowest == highest else f"{lowest:,} to {highest:,}"
+
+
+def _describe_phase(phase: ResolvedPhase, num_microbatches: int) -> list[str]:
+    config, accounts = phase.config, account(phase.blend)
+    lines = [
+        f"{config.name:<10} {phase.num_steps} steps of {config.global_batch_size} x "
+        f"{config.seq_length} = {config.tokens_per_step:,} positions ({num_microbatches} micro "
+        f"batches on each rank): {phase.processed_tokens:,} processed tokens, "
+        f"{sum(a.loss_tokens for a in accounts):,} with loss"
+    ]
+    for source, drawn in zip(phase.dataset.sources, accounts, strict=True):
+        loss = "loss" if source.masks is None else "assistant (loss)"
+        plan = source.plan
+        padding = f", {plan.align_cost:.1%} spent on alignment" if plan.align > 1 else ""
+        lines.append(
+            f"  {drawn.prefix}: {drawn.rows:,} rows ({drawn.epochs:.2f} epochs), "
+            f"{drawn.loss_tokens:,} {loss} of {drawn.rendered_tokens:,} rendered tokens, "
+            f"{drawn.processed_tokens:,} processed in {drawn.packs:,} packed sequences "
+            f"({plan.fill:.1%} full{padding})"
+        )
+        if drawn.packs == 0:
+            lines.append(
+                f"warning    {drawn.prefix} is not drawn from at all: its share is less than one "
+                "packed sequence. Raise its weight, or the duration."
+            )
+    lines += [
+        f"  {data.prefix}: held out, {data.num_batches} batches every "
+        f"{config.validation.interval_steps} steps"
+        for data in phase.held_out
+        if config.validation is not None
+    ]
+    if phase.num_steps < FEW_STEPS:
+        lines.append(
+            f"warning    {config.name} has only {phase.num_steps} optimizer steps; under "
+            f"{FEW_STEPS} a stage often changes little. Lower global_batch_size or add epochs."
+        )
+    return lines
