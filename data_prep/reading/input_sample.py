@@ -15,7 +15,7 @@ _PLACES = 16
 _PLACE_BYTES = 64 << 10
 _OF_EACH_PLACE = 2
 _MOST_CHARACTERS = 8_000
-"""Of a text; a sample takes what `tokenizers` encodes in a fraction of a second."""
+"""Characters of a text; a sample takes what `tokenizers` encodes in a fraction of a second."""
 
 
 def sample_texts(first: Sequence[Block], parts: Sequence[FilePart]) -> list[bytes]:

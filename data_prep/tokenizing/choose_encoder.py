@@ -38,7 +38,7 @@ class _Candidates(NamedTuple):
 
 
 _latest: dict[tuple[str, bool], _Candidates] = {}
-"""Of the tokenizer used last: one process may prepare many datasets."""
+"""Candidates for the tokenizer used last: one process may prepare many datasets."""
 
 
 def choose_encoder(

@@ -63,7 +63,7 @@ class ScheduleConfig(Section):
     warmup_tokens: PositiveInt | None = None
     """The same in processed positions, rounded up to whole steps."""
     decay_fraction: Fraction | None = None
-    """Of `wsd`: share of the phase's steps spent falling. With none of the three given: 0.2."""
+    """With `wsd` the share of the steps spent falling. With none of the three given: 0.2."""
     decay_steps: PositiveInt | None = None
     """The same in optimizer steps."""
     decay_tokens: PositiveInt | None = None

@@ -44,7 +44,7 @@ class LossGroups:
                 )
             self._of_row.append(ids)
         self.names = tuple(names)
-        """Of the groups, as `source/docs` or `domain/cheese`, in the order of their ids."""
+        """The groups, as `source/docs` or `domain/cheese`, in the order of their ids."""
 
     def of_pack(self, index: int | None) -> npt.NDArray[np.int64]:
         """Return the group ids [F, S] of a packed sequence; padding is in some group, unmasked."""

@@ -22,11 +22,11 @@ class Visits:
     """The packed sequences of one source, and how many visits they get in a phase."""
 
     num_packs: int
-    """Of a whole pass."""
+    """Packed sequences of a whole pass."""
     total: int
     """Visits of the phase."""
     part_packs: int = 0
-    """Of the part of a pass at the end. Their numbers follow those of the whole pass."""
+    """Packed sequences of the partial pass at the end, numbered after those of the whole pass."""
     num_passes: int | None = None
     """Whole passes before the part; None means as many as `total` asks for, and no part."""
 

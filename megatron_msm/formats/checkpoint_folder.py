@@ -36,7 +36,7 @@ STATE_FILE = "msm_state.json"
 RUN_FILE = "msm_run.yaml"
 HF_FOLDER = "hf"
 WEIGHTS_SUFFIX = ".distcp"
-"""Of the files with tensors, the only large ones."""
+"""Ends the names of the files with tensors, the only large ones."""
 
 
 class FileRecord(BaseModel):
@@ -84,9 +84,9 @@ class CheckpointState(BaseModel):
     skipped_steps: int = 0
     """Steps of the phase that changed nothing because loss or gradient was not finite."""
     skipped_in_a_row: int = 0
-    """Of them the last ones, without a good step since."""
+    """Length of the current run of skipped steps."""
     recent_losses: tuple[float, ...] = ()
-    """Of the steps before, where loss spikes are looked for."""
+    """Losses of the newest steps, where loss spikes are looked for."""
     rollbacks: tuple[tuple[int, int], ...] = ()
     """Loss spikes of the phase that were gone back from: the step returned to, and the spike's;
     the steps between, the spike's included, are not in the weights."""

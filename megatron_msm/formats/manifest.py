@@ -38,7 +38,7 @@ class InputPart(_Frozen):
     start: int
     stop: int
     before_sha256: str
-    """Of the content before `start`."""
+    """Hash of the content before `start`."""
 
 
 class ShardEntry(_Frozen):
@@ -48,7 +48,7 @@ class ShardEntry(_Frozen):
     """Counted from 0."""
     count: int
     inputs_sha256: str
-    """Of the list of all inputs of all shards, with their sizes."""
+    """Hash of the list of all inputs of all shards, with their sizes."""
 
 
 class InputEntry(_Frozen):
@@ -59,7 +59,7 @@ class InputEntry(_Frozen):
     bytes: int
     """Size of the file."""
     sha256: str
-    """Of its content; when a part was read, of the content up to the end of the part."""
+    """Hash of its content; when a part was read, of the content up to the end of the part."""
     part: InputPart | None = None
     """What a shard read of the file; None when it was all of it."""
 

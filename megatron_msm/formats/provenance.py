@@ -40,7 +40,7 @@ class ProvenanceRow(NamedTuple):
     tokens: int
     """As in PREFIX.idx, an appended end-of-document token included."""
     sha256: str
-    """Of the UTF-8 text; for chats of the rendered conversation."""
+    """Hash of the UTF-8 text; for chats of the rendered conversation."""
     extra: Mapping[str, str | None] = MappingProxyType({})
     """Further fields of the input line, named by `--carry`; a column each."""
 

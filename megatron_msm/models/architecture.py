@@ -45,7 +45,7 @@ class Architecture:
 
     table: ModelTable
     class_name: str
-    """Of the model in transformers."""
+    """The model's class in transformers."""
     defaults: Config
     """Defaults of its configuration class, for fields that are read."""
     never_null: frozenset[str] = frozenset()

@@ -33,7 +33,7 @@ class ExpertShape(BaseModel):
     num_experts: int
     experts_per_token: int
     ffn_hidden_size: int
-    """Of one expert."""
+    """Hidden size of one expert."""
     normalize_weights: bool
     """Whether the weights of a token's chosen experts add up to one."""
 
@@ -47,7 +47,7 @@ class ModelShape(BaseModel):
     num_layers: int
     hidden_size: int
     ffn_hidden_size: int
-    """Of the dense MLP; without meaning when there are experts."""
+    """Hidden size of the dense MLP; without meaning when there are experts."""
     num_attention_heads: int
     num_query_groups: int
     """Number of key/value heads."""

@@ -32,12 +32,12 @@ from megatron_msm.plan.weights import weights_of_rank
 LINEAR_SHARE: dict[MatmulPrecision, float] = {"bf16": 0.62, "fp8": 0.46, "fp32": 0.7}
 ATTENTION_SHARE = 0.4
 LORA_SHARE = 0.77
-"""Of the linear layers' rate that remains with thin adapter matrices beside each of them."""
+"""Share of the linear layers' rate that is left with thin adapter matrices beside each."""
 LINK_SHARE = 0.75
-"""Of a link's rate, reached by large collectives."""
+"""Share of a link's rate that large collectives reach."""
 GPUS_PER_NODE = 8
 LATENCY_S = 2e-5
-"""Of one collective or message."""
+"""Latency of one collective or message."""
 
 
 @dataclass(frozen=True)

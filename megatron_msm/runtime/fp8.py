@@ -91,11 +91,11 @@ class MegatronPrecision:
     """Fields of megatron-core's three configurations that FP8 sets."""
 
     transformer: dict[str, Any]
-    """Of TransformerConfig."""
+    """Fields of TransformerConfig."""
     data_parallel: dict[str, Any]
-    """Of DistributedDataParallelConfig."""
+    """Fields of DistributedDataParallelConfig."""
     optimizer: dict[str, Any]
-    """Of OptimizerConfig."""
+    """Fields of OptimizerConfig."""
 
 
 def megatron_precision(fp8: Fp8Config | None) -> MegatronPrecision:

@@ -25,7 +25,7 @@ class Job(Section):
     module: str
     """Run as `python -m MODULE`."""
     arguments: tuple[str, ...] = ()
-    """Of the module."""
+    """Command line arguments of the module."""
     cwd: Path
     """Where relative paths start."""
     folder: Path

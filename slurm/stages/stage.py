@@ -38,7 +38,7 @@ class Stage:
     label: str
     """What people call it; no part of the identity."""
     arguments: tuple[str, ...]
-    """Of `msm`, run in the experiment's folder."""
+    """Command line of `msm`, run in the experiment's folder."""
     makes: tuple[str, ...]
     """What it leaves in its folder, as names relative to it."""
     needs: tuple["Stage", ...] = ()

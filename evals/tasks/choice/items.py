@@ -66,7 +66,7 @@ class ItemSet:
 
     path: Path
     sha256: str
-    """Of the whole file."""
+    """Hash of the whole file."""
     split: str
     target: str
     other: str

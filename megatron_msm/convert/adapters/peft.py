@@ -63,7 +63,7 @@ class PeftAdapter:
     """Its matrices in the Megatron checkpoint."""
     weights: SafetensorsWeights
     sha256: str
-    """Of the weights file."""
+    """Hash of the weights file."""
 
 
 def export_adapter(checkpoint: Path, out: Path, *, force: bool = False) -> AdapterRecord:

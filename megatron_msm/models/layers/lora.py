@@ -14,7 +14,6 @@ the unsplit matrix sees each rank's tokens only; its gradient is added up with t
 Legend: s tokens of this rank, P fused projections, r rank, i inputs, o outputs of this rank.
 """
 
-import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from torch.nn.functional import linear
 
 from megatron_msm.config.lora import LoraConfig, LoraTarget
 from megatron_msm.models.sizes.adapter_sizes import LORA_A, LORA_B
+from megatron_msm.runtime.megatron_versions import submodules_of
 
 _ROW_PARALLEL: frozenset[LoraTarget] = frozenset({"linear_proj", "linear_fc2"})
 
@@ -174,18 +174,11 @@ def add_adapters(spec: ModuleSpec, lora: LoraConfig) -> None:
     """Put the class with an adapter in the place of each target's in a layer spec."""
     for target in lora.targets:
         block = "self_attention" if target in ("linear_qkv", "linear_proj") else "mlp"
-        submodules = _submodules(getattr(spec.submodules, block))
+        submodules = submodules_of(getattr(spec.submodules, block))
         base = getattr(submodules, target)
         name = f"Lora{base.__name__}"
         adapted = type(name, (LoraLinear, base), {"target": target, "lora": lora})
         setattr(submodules, target, adapted)
-
-
-def _submodules(block: ModuleSpec | functools.partial[Any]) -> Any:
-    """Return a block's parts; megatron-core 0.19 has a function with them in a spec's place."""
-    return (
-        block.keywords["submodules"] if isinstance(block, functools.partial) else block.submodules
-    )
 
 
 def is_adapter(name: str) -> bool:

@@ -5,19 +5,19 @@ Keys are per layer and global, so a checkpoint loads under any layout.
 
 import pickle
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
 from megatron.core import dist_checkpointing
-from megatron.core.dist_checkpointing.core import CheckpointingConfig, CheckpointingException
+from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_msm.errors import CheckpointError
 from megatron_msm.models.layers.lora import is_adapter
+from megatron_msm.runtime.megatron_versions import installed_version, readable_common_backends
 from megatron_msm.runtime.safe_metadata import restricted_metadata_reading
 
 # Optimizer state that loads under any layout: distrib_optimizer.py, sharded_state_dict. The default
@@ -123,12 +123,6 @@ _LOAD_ERRORS = (
 )
 
 
-# What is no tensor lies in a file, `common.pt`; from megatron-core 0.19 on among the tensors.
-_COMMON_BACKENDS = (
-    ["torch"] if "common_backend" in CheckpointingConfig.__dataclass_fields__ else ["torch", None]
-)
-
-
 def _check_format(folder: Path) -> None:
     """Refuse the formats of other megatron-core versions, which other loaders would read."""
     path = folder / "metadata.json"
@@ -137,9 +131,10 @@ def _check_format(folder: Path) -> None:
     except (OSError, orjson.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}. Use another iteration.") from None
     sharded, common = content.get("sharded_backend"), content.get("common_backend")
-    if sharded != "torch_dist" or common not in _COMMON_BACKENDS:
+    readable = readable_common_backends()
+    if sharded != "torch_dist" or common not in readable:
         raise CheckpointError(
             f"{path}: sharded_backend is {sharded!r} and common_backend {common!r}; torch_dist and "
-            f"one of {_COMMON_BACKENDS} are needed. Give a checkpoint that `msm convert import` or "
-            f"`msm train` wrote, with megatron-core {version('megatron-core')} or an older one."
+            f"one of {list(readable)} are needed. Give a checkpoint that `msm convert import` or "
+            f"`msm train` wrote, with megatron-core {installed_version()} or an older one."
         )

@@ -13,7 +13,6 @@ write into a later save of the same step.
 
 import contextlib
 import functools
-import inspect
 import queue
 import secrets
 import shutil
@@ -41,16 +40,11 @@ from megatron_msm.formats.checkpoint_folder import (
     remove_unfinished,
 )
 from megatron_msm.formats.files import tmp_path
+from megatron_msm.runtime.megatron_versions import save_options
 from megatron_msm.runtime.writer_results import WriterResult, use_for_next_save
 from megatron_msm.train.checkpoints.checkpoint import CONTENT, sharded_state
 
 Records = dict[str, FileRecord]
-# megatron-core 0.19 has a second writer, of a package that is not needed here, as its default.
-_WRITER: dict[str, Any] = (
-    {"async_strategy": "mcore"}
-    if "async_strategy" in inspect.signature(dist_checkpointing.save).parameters
-    else {}
-)
 
 
 class CheckpointSaver:
@@ -154,7 +148,7 @@ def _save_request(
             sharded_strategy=TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1),
             async_sharded_save=True,
             content_metadata=dict(CONTENT),
-            **_WRITER,
+            **save_options(),
         )
     outcome = WriterResult()
     write = None

@@ -50,11 +50,11 @@ class StepMetrics(BaseModel):
     step_s: float = Field(alias="time/step_s")
     """Without validation and saving."""
     data_s: float = Field(alias="time/data_s")
-    """Of it: rank 0 builds micro batches."""
+    """Part of `step_s`: rank 0 builds micro batches."""
     forward_backward_s: float = Field(alias="time/forward_backward_s")
-    """Of it: forward, backward and their communication."""
+    """Part of `step_s`: forward, backward and their communication."""
     optimizer_s: float = Field(alias="time/optimizer_s")
-    """Of it: gradient norm and update."""
+    """Part of `step_s`: gradient norm and update."""
     save_s: float | None = Field(default=None, alias="time/save_s")
     """Training stood still for a checkpoint after the step before."""
     validation_s: float | None = Field(default=None, alias="time/validation_s")

@@ -1,0 +1,102 @@
+"""Rules of the house that no linter has: read from the source of all packages."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("megatron_msm", "data_prep", "slurm", "evals")
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each docstring: of definitions, and of fields, beneath them."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                text = statement.value.value
+                if isinstance(text, str):
+                    yield statement.lineno, text
+
+
+def begins_with_of(source: str) -> list[int]:
+    return [
+        line for line, text in docstrings(ast.parse(source)) if text.split()[:1] in (["Of"], ["of"])
+    ]
+
+
+def test_a_docstring_that_sends_the_reader_to_its_neighbour_is_found() -> None:
+    assert begins_with_of('class A:\n    x: int\n    """Of it."""\n') == [3]
+    assert begins_with_of('"""Offsets of rows."""\n') == []
+
+
+def test_no_docstring_begins_with_of() -> None:
+    assert len(SOURCES) > 150
+    found = [f"{relative(path)}:{n}" for path in SOURCES for n in begins_with_of(path.read_text())]
+    assert not found, "say what it is, so that nobody has to read the line above: " + str(found)
+
+
+# What a module can do to find out which megatron-core this is.
+_QUESTIONS = ("version", "signature", "hasattr", "find_spec")
+
+
+def asks_for_megatron(source: str) -> list[int]:
+    """Return the lines that ask for megatron-core's version or for what only some versions have."""
+    tree = ast.parse(source)
+    theirs = {
+        (alias.asname or alias.name).split(".")[0]
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("megatron.core"))
+        or (isinstance(node, ast.Import) and node.names[0].name.startswith("megatron.core"))
+        for alias in node.names
+    }
+
+    def is_theirs(node: ast.AST) -> bool:
+        names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        texts = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+        return bool(names & theirs) or "megatron-core" in texts
+
+    def is_question(node: ast.expr | ast.stmt) -> bool:
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            return called in _QUESTIONS and any(is_theirs(argument) for argument in node.args)
+        if isinstance(node, ast.Attribute):
+            return node.attr in ("__version__", "__dataclass_fields__") and is_theirs(node.value)
+        return isinstance(node, ast.Try) and any(
+            isinstance(part, ast.ImportFrom) and (part.module or "").startswith("megatron.core")
+            for part in node.body
+        )
+
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.expr | ast.stmt) and is_question(node)
+    ]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "import inspect\nfrom megatron.core import dist_checkpointing\n"
+        "inspect.signature(dist_checkpointing.save)",
+        "from importlib.metadata import version\n\nversion('megatron-core')",
+        "from megatron.core.a import B\n\nB.__dataclass_fields__",
+        "from megatron.core import a\n\nhasattr(a, 'b')",
+        "import os\ntry:\n    from megatron.core import a\nexcept ImportError:\n    a = None",
+    ],
+)
+def test_a_question_for_the_version_is_found(question: str) -> None:
+    assert asks_for_megatron(question)
+
+
+def test_only_runtime_asks_which_megatron_core_this_is() -> None:
+    outside = [path for path in SOURCES if not relative(path).startswith("megatron_msm/runtime/")]
+    found = [f"{relative(p)}:{n}" for p in outside for n in asks_for_megatron(p.read_text())]
+    assert not found, "ask in megatron_msm/runtime/megatron_versions.py: " + str(found)
