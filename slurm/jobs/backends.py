@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -117,7 +117,7 @@ class SlurmBackend:
     ) -> list[Submitted]:
         executor = build_executor(jobs[0], site, after=after)
         try:
-            with executor.batch():
+            with _outside_of_jobs(), executor.batch():
                 started = [executor.submit(run_job, str(job.path)) for job in jobs]
             # An array has one folder of logs, its first element's.
             return [_submitted("slurm", job.job_id, jobs[0]) for job in started]
@@ -127,6 +127,25 @@ class SlurmBackend:
     def wait(self, job_id: str) -> None:
         """Return when SLURM has ended the job."""
         wait_until_ended(job_id)
+
+
+@contextlib.contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Hide the job that this process may run in: sbatch and srun take options from its variables.
+
+    Outside of jobs SBATCH_* variables are the user's own, and stay.
+    """
+    hidden = {}
+    if "SLURM_JOB_ID" in os.environ:
+        hidden = {
+            name: os.environ.pop(name)
+            for name in list(os.environ)
+            if name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF"
+        }
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _submitted(backend: Literal["slurm", "local"], job_id: str, job: Job) -> Submitted:

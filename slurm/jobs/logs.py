@@ -1,6 +1,7 @@
 """`msm logs`: where the logs of all ranks are, and how they end."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -17,19 +18,34 @@ def logs(
     ] = Path(),
     lines: Annotated[int, typer.Option(min=0, help="Last lines of each rank to show.")] = 5,
 ) -> None:
-    """Show the logs of every rank of a job and their last lines."""
+    """Show SLURM's state of a job, the logs of its ranks and their last lines."""
     from megatron_msm.errors import ConfigError
 
+    state = _state(job)
+    if state:
+        typer.echo(state)
     found = find_logs(job, folder)
-    if not found:
+    if not found and not state:
         raise ConfigError(
             f"{job}: no logs of this job below {folder.absolute()}. Give the run's or the "
             "experiment's folder as --folder."
         )
     for path in found:
         typer.echo(str(path))
-        for line in _tail(path, lines):
+        for line in last_lines(path, lines):
             typer.echo(f"  {line}")
+
+
+def _state(job: str) -> str:
+    """Return what SLURM says of a job and why it waits; nothing where there is no SLURM."""
+    if Path(job).is_dir() or shutil.which("squeue") is None:
+        return ""
+    from slurm.jobs.queue import query_jobs
+
+    known = query_jobs([job]).get(job)
+    if known is None:
+        return ""
+    return f"job {job}  {known.state}  {known.reason or known.nodes}".rstrip()
 
 
 def find_logs(job: str, folder: Path) -> list[Path]:
@@ -43,7 +59,7 @@ def find_logs(job: str, folder: Path) -> list[Path]:
     return [path for *_, path in sorted(found)]
 
 
-def _tail(path: Path, lines: int) -> list[str]:
+def last_lines(path: Path, lines: int) -> list[str]:
     """Return the last lines, reading at most the file's last 64 KiB."""
     if lines == 0:
         return []

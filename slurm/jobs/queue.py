@@ -7,11 +7,12 @@ them where the cluster keeps accounts.
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from megatron_msm.errors import MsmError
+from megatron_msm.errors import ConfigError, MsmError
 
 _LIVE = {
     *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING"),
@@ -19,6 +20,11 @@ _LIVE = {
 }
 _POLL_S = 2.0
 _TIMEOUT_S = 60
+_PATIENCE_S = 180
+"""A controller that restarts or fails over is away for about a minute."""
+_CONTROLLER_AWAY = re.compile(
+    r"Unable to contact slurm controller|[Tt]imed out|Connection refused|backup controller"
+)
 
 
 class SlurmCommandError(MsmError):
@@ -39,15 +45,6 @@ class QueuedJob:
     def is_live(self) -> bool:
         """Whether it waits or runs."""
         return self.state in _LIVE
-
-
-def live_jobs() -> dict[str, QueuedJob]:
-    """Return this user's jobs that wait or run, array elements each by itself.
-
-    Raises:
-        SlurmCommandError: squeue failed.
-    """
-    return {job_id: job for job_id, job in _squeue().items() if job.is_live}
 
 
 def largest_array() -> int:
@@ -76,6 +73,32 @@ def query_jobs(job_ids: Collection[str]) -> dict[str, QueuedJob]:
     return found
 
 
+def check_dependency(job_id: str, *, any_end: bool) -> bool:
+    """Return whether a job must still be waited for.
+
+    Args:
+        job_id: The job to start after.
+        any_end: It may end in any way; else it must end well.
+
+    Raises:
+        ConfigError: SLURM does not know it, or it has ended other than well.
+    """
+    job = query_jobs([job_id]).get(job_id)
+    if job is None:
+        raise ConfigError(
+            f"--after {job_id}: SLURM knows no such job. Ended jobs are forgotten after some "
+            "minutes where a cluster keeps no accounts: if it ended well, leave --after out."
+        )
+    if job.is_live:
+        return True
+    if job.state != "COMPLETED" and not any_end:
+        raise ConfigError(
+            f"--after {job_id}: this job has ended as {job.state}. Submit it again, or write "
+            f"--after {job_id}:any to start whatever became of it."
+        )
+    return False
+
+
 def wait_until_ended(job_id: str) -> None:
     """Return when the job neither waits nor runs."""
     while (job := query_jobs([job_id]).get(job_id)) is not None and job.is_live:
@@ -98,6 +121,8 @@ def _squeue() -> dict[str, QueuedJob]:
 
 def _sacct(job_ids: list[str]) -> dict[str, QueuedJob]:
     columns = "--format=JobID,State,NodeList"
+    if shutil.which("sacct") is None:
+        return {}
     command = ["sacct", "-X", "--noheader", "--parsable2", columns, "-j", ",".join(job_ids)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
     if done.returncode:  # no accounting on this cluster
@@ -110,6 +135,8 @@ def _sacct(job_ids: list[str]) -> dict[str, QueuedJob]:
 
 
 def _scontrol(job_id: str) -> QueuedJob | None:
+    if shutil.which("scontrol") is None:
+        return None
     command = ["scontrol", "show", "job", "--oneliner", job_id]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
     state = re.search(r"\bJobState=(\S+)", done.stdout)
@@ -119,14 +146,25 @@ def _scontrol(job_id: str) -> QueuedJob | None:
 def _run(command: list[str]) -> str:
     if shutil.which(command[0]) is None:
         raise SlurmCommandError(f"{command[0]}: not found. Run this where SLURM's commands are.")
+    started, was_told = time.monotonic(), False
+    while True:
+        answer, error = _try(command)
+        if answer is not None:
+            return answer
+        if not _CONTROLLER_AWAY.search(error) or time.monotonic() - started > _PATIENCE_S:
+            raise SlurmCommandError(f"{' '.join(command)}: {error}")
+        if not was_told:
+            sys.stderr.write(f"waiting    for SLURM's controller: {error}\n")
+            was_told = True
+        time.sleep(_POLL_S)
+
+
+def _try(command: list[str]) -> tuple[str | None, str]:
+    """Return (what it prints, "") or (None, its error)."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
-        raise SlurmCommandError(
-            f"{command[0]} did not answer within {_TIMEOUT_S} s. Is the controller up? Try again."
-        ) from None
-    if done.returncode:
-        raise SlurmCommandError(f"{' '.join(command)}: {done.stderr.strip()}")
-    return done.stdout
+        return None, f"timed out after {_TIMEOUT_S} s. Is the controller up? Try again."
+    return (None, done.stderr.strip()) if done.returncode else (done.stdout, "")

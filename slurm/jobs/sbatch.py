@@ -4,16 +4,18 @@ The script's last lines hand a requeue on to SLURM. A rank cannot: in a containe
 `scontrol`, and a rank that requeues takes the others down before they have saved.
 """
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from submitit.slurm.slurm import SlurmExecutor
+from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
 from megatron_msm.errors import ConfigError
 from slurm.jobs.job import Job
+from slurm.jobs.rendezvous import HOST_SUFFIX
 from slurm.jobs.site import Resources, SiteConfig
 from slurm.jobs.worker import REQUEUE_MARKER
 
@@ -28,6 +30,18 @@ if mv "${name}" "${name}.done" 2>/dev/null; then
     scontrol update "jobid=$SLURM_JOB_ID" "starttime=now+$(cat "${name}.done")"
 fi
 exit $rc"""
+# A rendezvous that this job inherits belongs to another one; what follows may give its own.
+_FORGET = "unset MASTER_ADDR MASTER_PORT"
+# Known to newer SLURM versions; the limit may be the partition's, which no site file names.
+_END_TIME = """\
+MSM_END=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)
+if [ -n "$MSM_END" ]; then
+    export SLURM_JOB_END_TIME="${SLURM_JOB_END_TIME:-$(date -d "$MSM_END" +%s 2>/dev/null)}"
+fi"""
+_SETUP_BEGINS = """trap 'echo "error: setup failed in: $MSM_SETUP" >&2' EXIT"""
+_SETUP_ENDS = "trap - EXIT"
+_PERCENT = "\ue000"
+_REPLACED = re.compile("%[jtAa]")
 
 
 def build_executor(job: Job, site: SiteConfig, *, after: Sequence[str] = ()) -> SlurmExecutor:
@@ -39,8 +53,13 @@ def build_executor(job: Job, site: SiteConfig, *, after: Sequence[str] = ()) -> 
         after: Ids of jobs that must have ended well before.
 
     Raises:
-        ConfigError: The ranks cannot be spread evenly over nodes.
+        ConfigError: The ranks cannot be spread evenly over nodes, or submitit would take part of
+            the folder's name for a job's number.
     """
+    if _REPLACED.search(str(job.folder)):
+        raise ConfigError(
+            f"{job.folder}: submitit replaces %j, %t, %A and %a in paths. Choose another folder."
+        )
     executor = _Executor(logs_folder(job.folder), python=_python(site))
     executor.update_parameters(**_parameters(job, site, after))
     return executor
@@ -64,6 +83,24 @@ class _Executor(SlurmExecutor):
     def affinity(cls) -> int:
         return 2
 
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        # SLURM takes a % in the path of a log for the start of a pattern, unless it is doubled.
+        logs = str(self.folder).replace("%", _PERCENT)
+        text = _make_sbatch_string(command=command, folder=logs, **self.parameters)
+        return text.replace(_PERCENT, "%%")
+
+
+def _dependency(after: Sequence[str]) -> str | None:
+    """Return SLURM's words for jobs to start after, each `JOB` or, however it ends, `JOB:any`."""
+    well = [job for job in after if not job.endswith(":any")]
+    anyhow = [job.removesuffix(":any") for job in after if job.endswith(":any")]
+    parts = [
+        f"{word}:{':'.join(jobs)}"
+        for word, jobs in (("afterok", well), ("afterany", anyhow))
+        if jobs
+    ]
+    return ",".join(parts) or None
+
 
 def _parameters(job: Job, site: SiteConfig, after: Sequence[str]) -> dict[str, Any]:
     resources = site.resources(job.kind)
@@ -81,7 +118,7 @@ def _parameters(job: Job, site: SiteConfig, after: Sequence[str]) -> dict[str, A
         "gpus_per_node": tasks_per_node if resources.gpus else None,
         "time": resources.time_min,
         "mem": None if resources.mem_gib is None else f"{int(resources.mem_gib * 1024)}M",
-        "dependency": "afterok:" + ":".join(after) if after else None,
+        "dependency": _dependency(after),
         "exclusive": resources.exclusive or None,
         "mail_user": site.mail_user,
         "mail_type": site.mail_type,
@@ -120,14 +157,29 @@ def node_shape(num_tasks: int, resources: Resources) -> tuple[int, int]:
 def _setup(job: Job, site: SiteConfig) -> list[str]:
     variables = dict(site.environment)
     if site.interface:
-        variables |= {"NCCL_SOCKET_IFNAME": site.interface, "GLOO_SOCKET_IFNAME": site.interface}
+        variables |= {"NCCL_SOCKET_IFNAME": site.interface}
+    if site.host_suffix:
+        variables |= {HOST_SUFFIX: site.host_suffix}
     exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     marker = _MARKER.format(name=REQUEUE_MARKER, folder=shlex.quote(str(logs_folder(job.folder))))
-    return [*site.setup, *exports, marker]
+    return [_FORGET, *_checked_lines(site.setup), *exports, _END_TIME, marker]
+
+
+def _checked_lines(lines: Sequence[str]) -> list[str]:
+    """Return lines of shell that end the job where one fails, naming it."""
+    if not lines:
+        return []
+    checked = [
+        part
+        for line in lines
+        for part in (f"MSM_SETUP={shlex.quote(line)}", line, "[ $? -eq 0 ] || exit 2")
+    ]
+    return [_SETUP_BEGINS, *checked, _SETUP_ENDS]
 
 
 def _srun_arguments(job: Job, site: SiteConfig, resources: Resources) -> list[str]:
-    arguments = ["--kill-on-bad-exit=1"]
+    # Sites that start jobs with --export=NONE would keep the script's variables from the ranks.
+    arguments = ["--kill-on-bad-exit=1", "--export=ALL"]
     if resources.cpus_per_task:
         arguments.append(f"--cpus-per-task={resources.cpus_per_task}")
     container = site.container

@@ -96,7 +96,10 @@ class SiteConfig(Section):
     environment: dict[EnvironmentName, Word] = Field(default_factory=dict)
     """Variables of the job."""
     interface: Word | None = None
-    """Network interface between nodes, such as `ib0`, for NCCL and gloo."""
+    """Network interface between nodes for NCCL and gloo, as NCCL writes it: `ib0`, the beginnings
+    of names (`ib`), those that it is not (`^lo,docker`), or exact names (`=ib0`)."""
+    host_suffix: Word | None = None
+    """Added to a node's name to reach it by the fast network, where a site has such names."""
     container: ContainerConfig | None = None
     python: Word | None = None
     """Interpreter on the nodes, when no container is used. Left out: the one that submits."""

@@ -22,7 +22,10 @@ def submit(
     ] = None,
     after: Annotated[
         list[str] | None,
-        typer.Option(metavar="JOB", help="Start when this job has ended well; repeat it."),
+        typer.Option(
+            metavar="JOB[:any]",
+            help="Start when this job has ended well, or with `:any` however it ends; repeat it.",
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The job's name; else the run folder's.")] = None,
     dry_run: Annotated[
@@ -45,8 +48,9 @@ def submit(
     if dry_run:
         typer.echo(render_script(job, site_config, after=after or ()))
         return
-    _check_run(config)
-    job_id = _submit_once(config, job, site_config, after or [])
+    waits_for = _still_waited_for(after or [])
+    _check_run(config, waits_for)
+    job_id = _submit_once(config, job, site_config, waits_for)
     typer.echo(f"submitted  job {job_id}, {job.name}, {job.num_ranks} ranks")
     typer.echo(f"logs       msm logs {job_id} --folder {job.folder}")
 
@@ -71,12 +75,30 @@ def training_job(config: "RunConfig", site: "SiteConfig", *, name: str | None = 
     )
 
 
-def _check_run(config: "RunConfig") -> None:
+def _still_waited_for(after: list[str]) -> list[str]:
+    from slurm.jobs.queue import check_dependency
+
+    return [
+        job
+        for job in after
+        if check_dependency(job.removesuffix(":any"), any_end=job.endswith(":any"))
+    ]
+
+
+def _check_run(config: "RunConfig", waits_for: list[str]) -> None:
     """Find what is wrong before the job waits in the queue for hours."""
+    from megatron_msm.errors import CheckpointError
     from megatron_msm.train.checks import checked_run
     from megatron_msm.train.summary import describe
 
-    for line in describe(checked_run(config)):
+    try:
+        lines = list(describe(checked_run(config)))
+    except CheckpointError as error:
+        if not waits_for:
+            raise
+        jobs = ", ".join(waits_for)
+        lines = [f"not checked before job {jobs} has ended: {error}"]
+    for line in lines:
         typer.echo(line)
 
 

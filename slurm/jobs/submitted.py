@@ -36,9 +36,10 @@ class Submitted(Section):
     def is_live(self) -> bool:
         """Whether the job waits or runs. A local job of another host counts as ended."""
         if self.backend == "slurm":
-            from slurm.jobs.queue import live_jobs
+            from slurm.jobs.queue import query_jobs
 
-            return self.job_id in live_jobs()
+            known = query_jobs([self.job_id]).get(self.job_id)
+            return known is not None and known.is_live
         return self.host == socket.gethostname() and _runs_here(self.job_id, self.logs)
 
     def cancel(self) -> None:

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import submitit
 
+from megatron_msm.errors import ConfigError
 from slurm.jobs.attempts import Attempt, read_attempts, record_attempt
 from slurm.jobs.failures import Failure, diagnose
 from slurm.jobs.job import Job, read_job
@@ -64,7 +65,11 @@ class Worker:
         refusal = self._refusal()
         if refusal is not None:
             return self._fail(1, refusal, [])
-        status, tail = self._run_child()
+        try:
+            variables = self._environment()
+        except ConfigError as error:
+            return self._fail(error.exit_status, Failure("configuration", str(error)), [])
+        status, tail = self._run_child(variables)
         if status:
             failure = diagnose(status, tail, was_signalled=self.was_signalled)
             if failure.kind == "preempted" and self._is_near_time_limit():
@@ -99,12 +104,12 @@ class Worker:
             return Failure("requeue-limit", f"started again more than {limit} times")
         return None
 
-    def _run_child(self) -> tuple[int, list[str]]:
+    def _run_child(self, variables: dict[str, str]) -> tuple[int, list[str]]:
         command = [sys.executable, "-m", self.job.module, *self.job.arguments]
         self.child = subprocess.Popen(
             command,
             cwd=self.job.cwd,
-            env={**os.environ, **self._environment()},
+            env={**os.environ, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -133,10 +138,14 @@ class Worker:
         return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", cores), **variables}
 
     def _is_near_time_limit(self) -> bool:
-        if self.job.time_min is None:
+        end = os.environ.get("SLURM_JOB_END_TIME", "")
+        if end.isdigit():  # set by SLURM or by the batch script
+            end_unix_s = float(end)
+        elif self.job.time_min is not None:
+            end_unix_s = self.started + self.job.time_min * 60
+        else:
             return False
-        signal_at = self.job.time_min * 60 - self.job.signal_delay_s
-        return time.time() - self.started >= signal_at - _CLOCK_SLACK_S
+        return time.time() >= end_unix_s - self.job.signal_delay_s - _CLOCK_SLACK_S
 
     def _record(self, status: int, failure: Failure | None, tail: list[str]) -> None:
         restarts = failure is not None and failure.is_retried and self.slurm and self._may_restart()

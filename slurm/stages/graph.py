@@ -13,7 +13,7 @@ from typing import Literal
 from slurm.jobs.attempts import read_attempts
 from slurm.jobs.backends import Backend, SlurmBackend
 from slurm.jobs.job import Job
-from slurm.jobs.queue import live_jobs
+from slurm.jobs.queue import query_jobs
 from slurm.jobs.site import SiteConfig
 from slurm.jobs.submitted import locked, read_submitted, write_submitted
 from slurm.stages.record import is_finished
@@ -103,7 +103,7 @@ def queue_all(root: Path, stages: Sequence[Stage], site: SiteConfig, on_event: O
     backend = SlurmBackend(site)
     jobs: dict[str, str] = {}
     with locked(root):
-        live = live_jobs()
+        live = _live_jobs(root, stages)
         for batch in _batches(stages):
             to_submit = [s for s in batch if not _is_settled(root, s, live, jobs, on_event)]
             if not to_submit:
@@ -139,6 +139,13 @@ def _is_settled(
     jobs[stage.identity] = submitted.job_id
     on_event(stage, "waits already", f"job {submitted.job_id}")
     return True
+
+
+def _live_jobs(root: Path, stages: Sequence[Stage]) -> set[str]:
+    """Return the jobs of these stages that wait or run, by more than an empty queue's word."""
+    started = [read_submitted(job_folder(root, stage.folder)) for stage in stages]
+    ids = [each.job_id for each in started if each is not None and each.backend == "slurm"]
+    return {job_id for job_id, job in query_jobs(ids).items() if job.is_live}
 
 
 def _batches(stages: Sequence[Stage]) -> list[list[Stage]]:

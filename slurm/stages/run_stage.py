@@ -14,6 +14,9 @@ from megatron_msm.errors import ConfigError, MsmError
 from slurm.stages.facts import write_facts
 from slurm.stages.record import check_inputs, read_stage, record_outputs
 
+_VISIBLE_WITHIN_S = 60
+_POLL_S = 2.0
+
 
 def run_stage(folder: Path) -> None:
     """Run the command of the stage in `folder`, relative paths starting here.
@@ -25,7 +28,7 @@ def run_stage(folder: Path) -> None:
     """
     stage = read_stage(folder)
     is_first = os.environ.get("RANK", "0") == "0"
-    problem = check_inputs(folder) if is_first else None
+    problem = _check_when_visible(folder) if is_first else None
     if problem is not None:
         raise ConfigError(problem)
     if is_first:
@@ -39,6 +42,18 @@ def run_stage(folder: Path) -> None:
             raise
     if is_first:
         record_outputs(folder, seconds=time.monotonic() - started)
+
+
+def _check_when_visible(folder: Path) -> str | None:
+    """Check the inputs; SLURM has seen them finished, a shared file system may show it later."""
+    deadline = time.monotonic() + (_VISIBLE_WITHIN_S if "SLURM_JOB_ID" in os.environ else 0)
+    was_told = False
+    while (problem := check_inputs(folder)) is not None and time.monotonic() < deadline:
+        if not was_told:
+            sys.stderr.write(f"waiting    up to {_VISIBLE_WITHIN_S} s: {problem}\n")
+            was_told = True
+        time.sleep(_POLL_S)
+    return problem
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import orjson
 
 from megatron_msm.config.section import Section
 from slurm.jobs.attempts import Attempt, read_attempts
+from slurm.jobs.logs import last_lines
 from slurm.jobs.queue import QueuedJob, query_jobs
 from slurm.jobs.submitted import Submitted, read_submitted
 from slurm.kinds import KINDS
@@ -78,7 +79,7 @@ def _status(
         return StageStatus(**known, state="blocked", detail=f"needs {earlier[bad[0].folder].label}")
     if job is None:
         return StageStatus(**known, state="not started")
-    attempts = read_attempts(job_folder(root, folder))
+    attempts = [a for a in read_attempts(job_folder(root, folder)) if a.job_id == job.job_id]
     queued = queue.get(job.job_id) if job.backend == "slurm" else None
     is_live = queued.is_live if queued is not None else job.is_live()
     if is_live:
@@ -90,7 +91,7 @@ def _status(
         )
     if _was_stopped(queued, attempts):
         return StageStatus(**known, state="stopped", detail="run the experiment again to go on")
-    return StageStatus(**known, **_failure(queued, attempts), state="failed")
+    return StageStatus(**known, **_failure(queued, attempts, job), state="failed")
 
 
 _BROKEN: tuple[State, ...] = ("failed", "blocked", "stopped")
@@ -110,11 +111,17 @@ def _live_detail(queued: QueuedJob | None, attempts: Sequence[Attempt]) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _failure(queued: QueuedJob | None, attempts: Sequence[Attempt]) -> dict[str, object]:
+def _failure(
+    queued: QueuedJob | None, attempts: Sequence[Attempt], job: Submitted
+) -> dict[str, object]:
+    """Return why a job failed; of one that ended before our code began, what its log says."""
     failure = attempts[-1].failure if attempts else None
     if failure is None:
         word = queued.state if queued is not None else "ended"
-        return {"detail": f"{word} without saying why"}
+        log = job.logs / f"{job.job_id}_0_log.out"
+        lines = last_lines(log, 5) if log.exists() else []
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return {"detail": f"{word}: {said or 'without saying why'}", "tail": tuple(lines)}
     return {
         "detail": f"{failure.kind}: {failure.reason} {failure.remedy}",
         "tail": attempts[-1].tail[-5:],

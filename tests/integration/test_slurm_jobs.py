@@ -3,16 +3,22 @@
 The ranks count instead of training; `test_slurm_training.py` trains.
 """
 
+import socket
 import time
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
+from megatron_msm.errors import ConfigError
 from slurm.jobs.attempts import read_attempts
 from slurm.jobs.backends import SlurmBackend
 from slurm.jobs.job import Job
+from slurm.jobs.queue import check_dependency
 from slurm.jobs.site import Resources, SiteConfig
 from tests.integration.slurm_cluster import SlurmCluster, wait_for
+from tests.integration.training_runs import msm
 
 REPOSITORY = Path(__file__).parents[2]
 SITE = SiteConfig(
@@ -142,6 +148,97 @@ def test_time_limit_is_no_restart_that_counts(cluster: SlurmCluster, tmp_path: P
     cluster.run("scancel", job_id)
     assert read_attempts(job.folder)[0].kind == "time-limit"
     assert all(int(starts.splitlines()[1]) > 100 for starts in counts(job, "starts"))
+
+
+SHOW = """
+import json, os, pathlib, sys
+wanted = ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME", "SLURM_MEM_PER_CPU", "GIVEN")
+shown = {name: os.environ.get(name) for name in wanted}
+pathlib.Path(sys.argv[1]).write_text(json.dumps(shown))
+"""
+
+
+def showing_job(folder: Path) -> Job:
+    """A job that writes down some of its environment."""
+    folder.mkdir(parents=True)
+    (folder / "show.py").write_text(SHOW)
+    job = counting_job(folder, ranks=1)
+    changes = {"module": "show", "arguments": (str(folder / "shown.json"),), "cwd": folder}
+    return job.model_copy(update=changes)
+
+
+def test_launch_survives_the_site(
+    cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From inside a job with other memory words, into a folder with %, with the site's own port."""
+    for name, value in (
+        ("SLURM_JOB_ID", "77"),
+        ("SLURM_MEM_PER_CPU", "100"),
+        ("SLURM_EXPORT_ENV", "NONE"),
+        ("MASTER_ADDR", "of-the-outer-job"),
+    ):
+        monkeypatch.setenv(name, value)
+    site = SITE.model_copy(
+        update={
+            "defaults": SITE.defaults.model_copy(update={"mem_gib": 1.0}),
+            "environment": {"MASTER_PORT": "23456", "GIVEN": "by the site"},
+            "setup": ("export GIVEN=first", "true"),
+            "interface": "^docker",
+        }
+    )
+    job = showing_job(tmp_path / "100% of 5%x")
+    job_id = submitted(job, site)
+    assert cluster.wait_state(job_id, "COMPLETED", "FAILED") == "COMPLETED"
+    shown = orjson.loads((tmp_path / "100% of 5%x" / "shown.json").read_bytes())
+    assert (shown["MASTER_PORT"], shown["GIVEN"]) == ("23456", "by the site")
+    assert shown["MASTER_ADDR"] not in (None, "of-the-outer-job")
+    assert shown["SLURM_MEM_PER_CPU"] is None
+    assert shown["GLOO_SOCKET_IFNAME"] in {name for _, name in socket.if_nameindex()}
+    assert (job.folder / "logs" / f"{job_id}_0_log.out").exists()
+
+
+NOT_STARTED: dict[str, tuple[dict[str, Any], str]] = {
+    "setup line": (
+        {"setup": ("true", "module load cuda 2>/dev/null", "echo later")},
+        "module load",
+    ),
+    "exit in setup": ({"setup": ("false || exit 3", "echo later")}, "false || exit 3"),
+    "interface": ({"interface": "ib7"}, "interface 'ib7'"),
+    "python": ({"python": "/no/such/python"}, "/no/such/python"),
+}
+
+
+def test_what_ends_a_job_before_it_starts_is_named(cluster: SlurmCluster, tmp_path: Path) -> None:
+    jobs = {}
+    for number, (changes, _) in enumerate(NOT_STARTED.values()):
+        job = showing_job(tmp_path / str(number))
+        jobs[submitted(job, SITE.model_copy(update=changes))] = job
+    for (job_id, job), (_, expected) in zip(jobs.items(), NOT_STARTED.values(), strict=True):
+        assert cluster.wait_state(job_id, "FAILED", "COMPLETED") == "FAILED"
+        log = (job.folder / "logs" / f"{job_id}_0_log.out").read_text()
+        assert expected in log
+        assert "later" not in log
+        assert not (job.cwd / "shown.json").exists()
+
+
+def test_dependencies_are_looked_up_before_they_are_handed_over(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "fails.py").write_text("import sys; sys.exit(1)")
+    job = counting_job(tmp_path / "fails", ranks=1).model_copy(
+        update={"module": "fails", "arguments": (), "cwd": tmp_path}
+    )
+    job_id = submitted(job)
+    after = submitted(counting_job(tmp_path / "any", steps=1, ranks=1), SITE, f"{job_id}:any")
+    assert cluster.wait_state(job_id, "FAILED", "COMPLETED") == "FAILED"
+    with pytest.raises(ConfigError, match="has ended as FAILED"):
+        check_dependency(job_id, any_end=False)
+    assert check_dependency(job_id, any_end=True) is False
+    with pytest.raises(ConfigError, match="knows no such job"):
+        check_dependency("999999", any_end=True)
+    assert cluster.wait_state(after, "COMPLETED", "FAILED") == "COMPLETED"
+    shown = msm("logs", after, "--folder", str(tmp_path), cwd=tmp_path)
+    assert shown.stdout.startswith(f"job {after}  COMPLETED")
 
 
 CRASHES = {

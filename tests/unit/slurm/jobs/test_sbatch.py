@@ -90,6 +90,11 @@ def test_apptainer_wraps_the_interpreter() -> None:
     assert "apptainer exec --nv --bind /shared '/i/a b.sif' python3 -u -m submitit" in text
 
 
+def test_a_folder_whose_name_submitit_would_change_is_refused() -> None:
+    with pytest.raises(ConfigError, match="100%j"):
+        render_script(job(1, "/shared/100%j/slurm"), SiteConfig())
+
+
 def test_ranks_fill_whole_nodes() -> None:
     resources = Resources(ranks_per_node=8)
     assert node_shape(32, resources) == (4, 8)

@@ -18,13 +18,17 @@
 #SBATCH --time=1440
 
 # setup
+unset MASTER_ADDR MASTER_PORT
 export NCCL_SOCKET_IFNAME=ib0
-export GLOO_SOCKET_IFNAME=ib0
+MSM_END=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)
+if [ -n "$MSM_END" ]; then
+    export SLURM_JOB_END_TIME="${SLURM_JOB_END_TIME:-$(date -d "$MSM_END" +%s 2>/dev/null)}"
+fi
 export MSM_REQUEUE_MARKER=/shared/runs/a/slurm/logs/requeue_${SLURM_JOB_ID}_${SLURM_RESTART_COUNT:-0}
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /shared/runs/a/slurm/logs/%j_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=12 --container-image=/shared/images/megatron-msm.sqsh --container-workdir=/shared --no-container-mount-home --container-mounts=/shared:/shared python3 -u -m submitit.core._submit /shared/runs/a/slurm/logs
+srun --unbuffered --output /shared/runs/a/slurm/logs/%j_%t_log.out --kill-on-bad-exit=1 --export=ALL --cpus-per-task=12 --container-image=/shared/images/megatron-msm.sqsh --container-workdir=/shared --no-container-mount-home --container-mounts=/shared:/shared python3 -u -m submitit.core._submit /shared/runs/a/slurm/logs
 
 
 # teardown
