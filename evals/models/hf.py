@@ -13,9 +13,11 @@ import transformers
 
 from evals.input_files import parse_json, read_file
 from evals.tasks.choice.result import ModelRecord
+from megatron_msm.convert.forward.transformers_side import differences_in_reading
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
 from megatron_msm.formats.tokenizer_files import TokenizerFiles, read_tokenizer_files
+from megatron_msm.models.hf_config import read_model_shape
 
 EXPORT_FILE = "msm_export.json"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -95,6 +97,7 @@ def open_model(folder: Path, *, dtype: str, device: torch.device, label: str | N
         CheckpointError: The folder is incomplete or does not fit together.
     """
     files = check_folder(folder)
+    _check_reading(folder)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     try:
@@ -122,6 +125,20 @@ def open_model(folder: Path, *, dtype: str, device: torch.device, label: str | N
         tokenizer_files=files,
         record=_describe(folder, files, label),
     )
+
+
+def _check_reading(folder: Path) -> None:
+    """Refuse to score another model than was trained: a config.json has more than one reading."""
+    try:
+        shape = read_model_shape(folder)
+    except CheckpointError:
+        return  # of an architecture that is not trained here: transformers' reading is the only one
+    differences = differences_in_reading(folder, shape)
+    if differences:
+        raise CheckpointError(
+            f"{folder}: {'; '.join(differences)}. The results would be of another model than the "
+            "one that was trained. Use transformers 5, which reads it as it was trained."
+        )
 
 
 def _check_loaded(folder: Path, model: Any, loading: Any, files: TokenizerFiles) -> None:

@@ -4,12 +4,15 @@ import json
 import resource
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.checkpoint_folder import WEIGHTS_SUFFIX
+
+if TYPE_CHECKING:
+    from megatron_msm.convert.verifying import ForwardReport
 
 app = typer.Typer(
     help="Convert between Hugging Face folders and Megatron checkpoints, and prove them equal.",
@@ -56,6 +59,10 @@ def import_command(
         Path | None,
         typer.Option(help="PEFT folder: put its LoRA adapters beside the weights."),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(help="First let Megatron and transformers compute with two layers, compare."),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Write SOURCE's model as a Megatron checkpoint that loads under any parallel layout."""
@@ -66,13 +73,19 @@ def import_command(
     with progress_bar() as progress:
         if hf is None:
             state = import_hf(
-                source, out, force=force, workers=workers, adapter=adapter, progress=progress
+                source,
+                out,
+                force=force,
+                workers=workers,
+                adapter=adapter,
+                check=check,
+                progress=progress,
             )
         elif adapter is not None:
             raise ConfigError("--adapter: goes with a Hugging Face folder, not with --hf.")
         else:
             state = import_megatron(
-                source, hf, out, force=force, workers=workers, progress=progress
+                source, hf, out, force=force, workers=workers, check=check, progress=progress
             )
     num_bytes = sum(r.bytes for name, r in state.files.items() if name.endswith(WEIGHTS_SUFFIX))
     result = {
@@ -157,11 +170,18 @@ def verify_command(
     hf_dir: HfDir,
     checkpoint: Checkpoint,
     logits: Annotated[
-        bool, typer.Option(help="Also compare logits; needs transformers and both in memory.")
+        bool,
+        typer.Option(
+            help="Also compare what Megatron and transformers compute; needs transformers, and "
+            "both models in memory in float32."
+        ),
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Compare every tensor of CHECKPOINT with HF_DIR, and logits. Exit status 1 if they differ."""
+    """Compare every tensor of CHECKPOINT with HF_DIR, and what Megatron and transformers compute.
+
+    Exit status 1 if they differ.
+    """
     from dataclasses import asdict
 
     from megatron_msm.convert.progress import progress_bar
@@ -176,12 +196,30 @@ def verify_command(
         lines.append(f"  {found.name}: largest difference {found.max_abs:.3g} ({dtypes})")
     if len(report.differences) > _DIFFERENCES_SHOWN:
         lines.append(f"  and {len(report.differences) - _DIFFERENCES_SHOWN} more")
-    if report.max_abs_logit_difference is not None:
-        lines.append(f"largest logit difference: {report.max_abs_logit_difference:.3g}")
+    lines += [f"  {name}: has NaN or infinity" for name in report.not_finite[:_DIFFERENCES_SHOWN]]
+    lines += _forward_in_words(report.forward)
     lines.append("the same model" if report.is_same_model else "NOT the same model")
     _show(asdict(report) | {"same_model": report.is_same_model}, as_json, "\n".join(lines))
     if not report.is_same_model:
         raise typer.Exit(1)
+
+
+def _forward_in_words(forward: "ForwardReport | None") -> list[str]:
+    if forward is None:
+        return []
+    compared = {
+        "all layers, short prompts": forward.whole_model,
+        "two layers, one document": forward.long_document,
+    }
+    return [
+        *forward.read_otherwise,
+        *(
+            f"logits of Megatron and transformers ({what}): relative difference at most "
+            f"{found.relative:.2g}, at position {found.position} of {found.num_positions}"
+            + ("" if found.is_same else ": NOT the same")
+            for what, found in compared.items()
+        ),
+    ]
 
 
 def _cost(started: float, num_bytes: int) -> dict[str, float]:

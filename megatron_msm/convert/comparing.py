@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from megatron_msm.models.tensor_table import MappedTensor
+
 # Values compared at once; bounds the memory that a comparison takes beside the two tensors.
 _BLOCK = 2**22
 
@@ -25,6 +27,19 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
         return False
     as_int = {2: torch.int16, 4: torch.int32, 8: torch.int64}[one.dtype.itemsize]
     return torch.equal(one.view(as_int), other.view(as_int))
+
+
+def not_finite_parts(tensor: MappedTensor, fused: torch.Tensor) -> list[str]:
+    """Return the Hugging Face names of the parts of a Megatron tensor with NaN or infinity."""
+    if _is_finite(fused):
+        return []
+    places = zip(tensor.hf_names, tensor.places(fused), strict=True)
+    return [name for name, place in places if not _is_finite(place)]
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # The extremes are NaN if any value is; this is as fast as memory is read.
+    return all(bool(extreme.isfinite()) for extreme in torch.aminmax(tensor))
 
 
 def difference(name: str, original: torch.Tensor, found: torch.Tensor) -> TensorDifference:

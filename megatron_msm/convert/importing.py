@@ -1,6 +1,7 @@
 """Hugging Face folder, or a neighbour's checkpoint -> Megatron checkpoint, tensor by tensor."""
 
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,12 +12,15 @@ from pathlib import Path
 import torch
 
 from megatron_msm.convert.adapters.peft import open_peft
+from megatron_msm.convert.comparing import not_finite_parts
 from megatron_msm.convert.file_access import Scratch
+from megatron_msm.convert.forward.import_check import check_meaning
 from megatron_msm.convert.huggingface.files import TENSORS_FILE, copy_files, small_files
 from megatron_msm.convert.import_sources import ImportSource, imported_state, open_hf_source
 from megatron_msm.convert.jobs import run_jobs
 from megatron_msm.convert.megatron.external_checkpoints import NeighbourSource, find_torch_dist
 from megatron_msm.convert.megatron.writer import (
+    CONTENT_METADATA,
     TensorToWrite,
     WrittenFile,
     split_into_files,
@@ -38,8 +42,7 @@ from megatron_msm.models.families.registry import table_for
 from megatron_msm.models.hf_config import HfConfig, read_hf_config
 from megatron_msm.models.tensor_table import MappedTensor
 
-# Every layer has a key of its own, so that layers may differ and any pipeline layout can load them.
-CONTENT_METADATA = {"non_homogeneous_layers": True}
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def import_hf(
     force: bool = False,
     workers: int | None = None,
     adapter: Path | None = None,
+    check: bool = False,
     progress: Progress | None = None,
 ) -> CheckpointState:
     """Write the model in `hf_folder` as iteration 0 of the checkpoint folder `out`.
@@ -76,6 +80,7 @@ def import_hf(
         workers: Processes that share the files; the result is the same for any number. None: one
             for each four cores, at most 4.
         adapter: A PEFT folder whose LoRA adapters are put beside the weights, to be trained on.
+        check: Let Megatron and transformers compute with two layers first, and compare.
         progress: Told how many bytes are done.
 
     Raises:
@@ -87,7 +92,7 @@ def import_hf(
     source = open_hf_source(hf_folder, config.shape, mapped)
     if adapter is not None:
         source = replace(source, peft=open_peft(adapter, mapped))
-    return _import(source, hf_folder, config, mapped, out, force, workers, progress)
+    return _import(source, hf_folder, config, mapped, out, force, workers, check, progress)
 
 
 def import_megatron(
@@ -97,6 +102,7 @@ def import_megatron(
     *,
     force: bool = False,
     workers: int | None = None,
+    check: bool = False,
     progress: Progress | None = None,
 ) -> CheckpointState:
     """Write a checkpoint of Megatron-LM, Megatron-Bridge or NeMo 2 as iteration 0 of `out`.
@@ -109,6 +115,7 @@ def import_megatron(
         force: Replace an import that is already there.
         workers: Processes that share the files; the result is the same for any number. None: one
             for each four cores, at most 4.
+        check: Let Megatron and transformers compute with two layers first, and compare.
         progress: Told how many bytes are done.
 
     Raises:
@@ -118,7 +125,7 @@ def import_megatron(
     config = read_hf_config(hf_folder)
     mapped = table_for(config.shape).expand(config.shape)
     source = NeighbourSource(find_torch_dist(checkpoint), hf_folder, mapped)
-    return _import(source, hf_folder, config, mapped, out, force, workers, progress)
+    return _import(source, hf_folder, config, mapped, out, force, workers, check, progress)
 
 
 def _import(
@@ -129,14 +136,17 @@ def _import(
     out: Path,
     force: bool,
     workers: int | None,
+    check: bool,
     progress: Progress | None,
 ) -> CheckpointState:
     progress = progress or NoProgress()
     tokenizer = read_tokenizer_files(hf_folder)
     carried = small_files(hf_folder)
+    _check_target(out, force=force)
+    if check:
+        check_meaning(hf_folder, config.shape, source)
     mapped = [*mapped, *source.adapter_tensors]
     files = split_into_files(_tensors_to_write(mapped, source))
-    _check_target(out, force=force)
     total_bytes = sum(tensor.num_bytes for tensors in files for tensor in tensors)
     check_disk_space(out, total_bytes)
     with (
@@ -225,6 +235,8 @@ def _write_job(job: _FileJob, progress: Progress) -> WrittenFile:
         mapped = planned.mapped
         tensor = scratch.tensor(mapped.lengths, planned.dtype)
         job.source.read_into(mapped, tensor.view(mapped.size))
+        for name in not_finite_parts(mapped, tensor.view(mapped.size)):
+            logger.warning("tensor %r has NaN or infinity, and is imported as it is", name)
         progress.advance(planned.num_bytes)
         return tensor
 

@@ -1,21 +1,48 @@
 """Proof that a checkpoint is the model of a Hugging Face folder: by tensors, and by logits."""
 
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from megatron_msm.convert.adapters.merging import open_checkpoint
-from megatron_msm.convert.comparing import TensorDifference, difference, same_bits
-from megatron_msm.convert.exporting import export_hf
+from megatron_msm.convert.comparing import (
+    TensorDifference,
+    difference,
+    not_finite_parts,
+    same_bits,
+)
 from megatron_msm.convert.file_access import Scratch
-from megatron_msm.convert.huggingface.weights import open_hf_weights
-from megatron_msm.convert.logits import largest_logit_difference
+from megatron_msm.convert.forward import comparison, transformers_side
+from megatron_msm.convert.forward.comparison import LogitDifference, MegatronProcess
+from megatron_msm.convert.huggingface.weights import HfWeights, open_hf_weights, read_tensor
 from megatron_msm.convert.matching import check_hf_weights, check_megatron_tensors
+from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
 from megatron_msm.models.families.registry import table_for
 from megatron_msm.models.hf_config import read_model_shape
+from megatron_msm.models.shape import ModelShape
+from megatron_msm.models.tensor_table import MappedTensor
+
+
+@dataclass(frozen=True)
+class ForwardReport:
+    """Megatron's layers, with the checkpoint, beside transformers, with the folder."""
+
+    read_otherwise: tuple[str, ...]
+    """Fields of config.json that the installed transformers reads otherwise."""
+    whole_model: LogitDifference
+    """All layers, on short prompts."""
+    long_document: LogitDifference
+    """First and last layer, on a document as long as anything in the config changes."""
+
+    @property
+    def is_same(self) -> bool:
+        """True when nothing differs but by rounding."""
+        return not self.read_otherwise and self.whole_model.is_same and self.long_document.is_same
 
 
 @dataclass(frozen=True)
@@ -25,14 +52,32 @@ class VerifyReport:
     num_tensors: int
     differences: tuple[TensorDifference, ...]
     """Largest first. Tensors that differ in dtype only have a difference of zero."""
-    max_abs_logit_difference: float | None
-    """Over fixed prompts, in float32; None when logits were not asked for."""
+    not_finite: tuple[str, ...]
+    """Tensors of the checkpoint, by their names in the folder, with NaN or infinity."""
+    forward: ForwardReport | None
+    """None when it was not asked for."""
 
     @property
     def is_same_model(self) -> bool:
-        """True when every value is equal, and so are the logits if they were computed."""
+        """True when every value is equal, and so is what is computed if that was asked for."""
         values_equal = all(found.max_abs == 0.0 for found in self.differences)
-        return values_equal and not self.max_abs_logit_difference
+        is_computed_alike = self.forward is None or self.forward.is_same
+        return values_equal and is_computed_alike and not self.not_finite
+
+
+@dataclass(frozen=True)
+class CheckpointReader:
+    """A checkpoint as what the forward reads from."""
+
+    checkpoint: MegatronCheckpoint
+
+    def dtype_of(self, tensor: MappedTensor) -> torch.dtype:
+        """Return the dtype that the checkpoint has it in."""
+        return self.checkpoint.tensors[tensor.key].dtype
+
+    def read_into(self, tensor: MappedTensor, target: torch.Tensor) -> None:
+        """Read one tensor, adapters merged."""
+        self.checkpoint.read_mapped(tensor, target)
 
 
 def verify(
@@ -43,7 +88,8 @@ def verify(
     Args:
         hf_folder: The folder that was imported, or one exported earlier.
         checkpoint: A checkpoint folder (its newest iteration is taken) or an iteration folder.
-        logits: Also export to a temporary folder and compare what `transformers` computes.
+        logits: Also compare what Megatron computes with the checkpoint with what `transformers`
+            computes with the folder.
         progress: Told how many bytes are done.
 
     Raises:
@@ -51,7 +97,6 @@ def verify(
             same architecture.
         MissingExtraError: Logits are asked for and transformers is not installed.
     """
-    progress = progress or NoProgress()
     folder = resolve_checkpoint(checkpoint)
     state = read_checkpoint_state(folder)
     shape = read_model_shape(hf_folder)
@@ -66,29 +111,52 @@ def verify(
     check_hf_weights(hf_folder, weights, shape, mapped)
     megatron, adapters = open_checkpoint(folder, mapped, state.adapter)
     check_megatron_tensors(megatron, shape, mapped, adapters)
+    compared = list(_compare_tensors(weights, megatron, mapped, progress or NoProgress()))
+    differences = [found for one in compared for found in one.differences]
+    return VerifyReport(
+        num_tensors=sum(len(tensor.hf_names) for tensor in mapped),
+        differences=tuple(sorted(differences, key=lambda found: -found.max_abs)),
+        not_finite=tuple(name for one in compared for name in one.not_finite),
+        forward=_compare_forward(hf_folder, shape, megatron, weights) if logits else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    differences: list[TensorDifference]
+    not_finite: list[str]
+
+
+def _compare_tensors(
+    weights: HfWeights,
+    megatron: MegatronCheckpoint,
+    mapped: tuple[MappedTensor, ...],
+    progress: Progress,
+) -> Iterator[_Compared]:
     progress.start("comparing", sum(info.num_bytes for info in weights.tensors.values()))
-    differences = []
-    num_tensors = 0
     ours, theirs = Scratch(), Scratch()
     for tensor in mapped:
         fused = ours.tensor(tensor.size, megatron.tensors[tensor.key].dtype)
         megatron.read_mapped(tensor, fused)
+        found = _Compared([], not_finite_parts(tensor, fused))
         for name, place in zip(tensor.hf_names, tensor.places(fused), strict=True):
-            num_tensors += 1
             original = theirs.tensor(place.shape, weights.tensors[name].dtype)
             weights.read_into(name, original)
             progress.advance(original.nbytes)
             if not same_bits(original, place):
-                differences.append(difference(name, original, place))
-    return VerifyReport(
-        num_tensors=num_tensors,
-        differences=tuple(sorted(differences, key=lambda found: -found.max_abs)),
-        max_abs_logit_difference=_logit_difference(hf_folder, folder) if logits else None,
-    )
+                found.differences.append(difference(name, original, place))
+        yield found
 
 
-def _logit_difference(hf_folder: Path, folder: Path) -> float:
-    with tempfile.TemporaryDirectory(prefix="msm-verify-") as scratch:
-        exported = Path(scratch) / "model"
-        export_hf(folder, exported)
-        return largest_logit_difference(hf_folder, exported)
+def _compare_forward(
+    hf_folder: Path, shape: ModelShape, megatron: MegatronCheckpoint, weights: HfWeights
+) -> ForwardReport:
+    reader = CheckpointReader(megatron)
+    with MegatronProcess() as process:
+        return ForwardReport(
+            read_otherwise=tuple(transformers_side.differences_in_reading(hf_folder, shape)),
+            whole_model=comparison.whole_model(process, hf_folder, shape, reader),
+            long_document=comparison.long_document(
+                process, hf_folder, shape, reader, lambda name: read_tensor(weights, name)
+            ),
+        )

@@ -31,6 +31,8 @@ from megatron_msm.formats.checkpoint_folder import FileRecord
 from megatron_msm.models.tensor_table import MappedTensor
 from megatron_msm.runtime.safe_metadata import METADATA_FILE
 
+# Every layer has a key of its own, so that layers may differ and any pipeline layout can load them.
+CONTENT_METADATA = {"non_homogeneous_layers": True}
 # A new file is begun when one has grown past this: small enough for several processes to share the
 # work, large enough that a model has few files.
 MAX_FILE_BYTES = 2**30

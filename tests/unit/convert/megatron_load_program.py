@@ -15,7 +15,7 @@ from megatron.core.models.gpt.gpt_model import GPTModel
 
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.runtime import RuntimeConfig
-from megatron_msm.convert.importing import CONTENT_METADATA
+from megatron_msm.convert.megatron.writer import CONTENT_METADATA
 from megatron_msm.formats.checkpoint_folder import HF_FOLDER
 from megatron_msm.models.build import transformer_config
 from megatron_msm.models.hf_config import read_model_shape

@@ -1,0 +1,1 @@
+"""A model computed twice: by Megatron's layers and by transformers, on the same tokens."""

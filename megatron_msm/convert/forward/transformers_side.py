@@ -1,0 +1,203 @@
+"""What the installed transformers reads in a folder, and what it computes with it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megatron_msm.convert.forward.model_slice import ModelSlice
+from megatron_msm.errors import CheckpointError, MissingExtraError
+from megatron_msm.models.shape import ModelShape
+
+
+def read_config(folder: Path) -> Any:
+    """Return the configuration object of transformers.
+
+    Raises:
+        CheckpointError: transformers does not read it.
+        MissingExtraError: transformers is not installed.
+    """
+    with _transformers(folder) as transformers:
+        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+
+
+def differences_in_reading(folder: Path, shape: ModelShape) -> list[str]:
+    """Compare what the installed transformers reads in config.json with what is trained.
+
+    Returns:
+        A sentence for each field that is read differently, with both values.
+
+    Raises:
+        CheckpointError: transformers does not read it.
+        MissingExtraError: transformers is not installed.
+    """
+    with _transformers(folder) as transformers:
+        version = transformers.__version__
+    found = _facts(read_config(folder))
+    return [
+        f"transformers {version} reads {name} {found.get(name)!r}, and it is {value!r} here"
+        for name, value in _facts_of_shape(shape).items()
+        if found.get(name) != value
+    ]
+
+
+def _check_loading(folder: Path, loading: Mapping[str, Any]) -> None:
+    """Transformers draws missing weights at random, with a warning only."""
+    missing = sorted(map(str, loading["missing_keys"]))
+    if missing:
+        raise CheckpointError(
+            f"{folder}: transformers finds no weights for {missing[0]} and {len(missing) - 1} more."
+        )
+
+
+def is_generation_5() -> bool:
+    """Return whether the installed transformers is one whose reading is taken over here."""
+    import transformers
+
+    return int(transformers.__version__.split(".")[0]) >= 5
+
+
+def _stretch_fields(kind: str) -> tuple[str, ...]:
+    """Return the settings of a stretched rotary embedding that have to agree."""
+    if kind == "llama3":
+        original = "original_max_position_embeddings"
+        return "factor", "low_freq_factor", "high_freq_factor", original
+    return () if kind == "default" else ("factor",)
+
+
+def _facts(config: Any) -> dict[str, Any]:
+    """Return what a configuration object says, of transformers 4 or 5."""
+    if is_generation_5():
+        rope = config.rope_parameters
+    else:
+        rope = {**(getattr(config, "rope_scaling", None) or {}), "rope_theta": config.rope_theta}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    window = getattr(config, "sliding_window", None)
+    types = getattr(config, "layer_types", None)
+    if types is not None and "sliding_attention" not in types:
+        window = None
+    return {
+        "num_hidden_layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "num_attention_heads": heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": head_dim,
+        "vocab_size": config.vocab_size,
+        "rms_norm_eps": config.rms_norm_eps,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "rope_theta": rope["rope_theta"],
+        "rope_type": kind,
+        **{name: rope.get(name) for name in _stretch_fields(kind)},
+        "longest exact document": min(config.max_position_embeddings, window or 2**31),
+    }
+
+
+def _facts_of_shape(shape: ModelShape) -> dict[str, Any]:
+    scaling = shape.rope_scaling
+    kind = "default" if scaling is None else scaling.kind
+    return {
+        "num_hidden_layers": shape.num_layers,
+        "hidden_size": shape.hidden_size,
+        "num_attention_heads": shape.num_attention_heads,
+        "num_key_value_heads": shape.num_query_groups,
+        "head_dim": shape.head_dim,
+        "vocab_size": shape.vocab_size,
+        "rms_norm_eps": shape.norm_epsilon,
+        "tie_word_embeddings": shape.tie_word_embeddings,
+        "rope_theta": shape.rope_theta,
+        "rope_type": kind,
+        **{name: getattr(scaling, name) for name in _stretch_fields(kind)},
+        "longest exact document": shape.max_position_embeddings,
+    }
+
+
+@torch.no_grad()
+def logits_of_folder(
+    folder: Path, part: ModelSlice, prompts: list[list[int]]
+) -> list[torch.Tensor]:
+    """Load a folder as anyone would, in float32, and compute the logits of prompts.
+
+    Args:
+        folder: With config.json and weights.
+        part: All layers, and the words whose logits are returned.
+        prompts: Numbers of words in `part.tokens`.
+
+    Returns:
+        One (tokens, words of the part) a prompt.
+
+    Raises:
+        CheckpointError: transformers cannot load it.
+        MissingExtraError: transformers is not installed.
+    """
+    with _transformers(folder) as transformers:
+        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    _check_loading(folder, loading)
+    words = torch.tensor(part.tokens)
+    return [model(words[torch.tensor([prompt])]).logits[0][:, words] for prompt in prompts]
+
+
+@torch.no_grad()
+def logits_of_part(
+    folder: Path, part: ModelSlice, tensors: Mapping[str, torch.Tensor], prompts: list[list[int]]
+) -> list[torch.Tensor]:
+    """Compute the logits of prompts by a part of the model, in float32.
+
+    Args:
+        folder: Whose config.json is taken, as transformers reads it.
+        part: Which layers and words.
+        tensors: The part's weights, under Hugging Face's names.
+        prompts: Numbers of words in `part.tokens`.
+
+    Returns:
+        One (tokens, words of the part) a prompt.
+
+    Raises:
+        CheckpointError: transformers cannot make the model.
+        MissingExtraError: transformers is not installed.
+    """
+    config = read_config(folder)
+    types = getattr(config, "layer_types", None)
+    if types is not None:
+        config.layer_types = [types[layer] for layer in part.layers]
+    config.num_hidden_layers, config.vocab_size = len(part.layers), len(part.tokens)
+    config.pad_token_id = config.bos_token_id = config.eos_token_id = None
+    with _transformers(folder) as transformers:
+        model_class = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        model, loading = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(tensors),
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    _check_loading(folder, loading)
+    return [model.eval()(torch.tensor([prompt])).logits[0] for prompt in prompts]
+
+
+@contextmanager
+def _transformers(folder: Path) -> Iterator[Any]:
+    """Give transformers, silent; say which folder it cannot read."""
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtraError(feature="comparing with transformers", extra="evals") from None
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield transformers
+    except Exception as error:  # whatever a broken file makes of transformers
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise CheckpointError(
+            f"{folder}: transformers {transformers.__version__} cannot load it "
+            f"({type(error).__name__}: {reason})."
+        ) from error
