@@ -19,6 +19,11 @@ Overrides = Annotated[
 ]
 
 
+Arms = Annotated[
+    list[str] | None, typer.Option("--arm", metavar="ARM", help="Only this arm; repeat it.")
+]
+
+
 class Accepted(StrEnum):
     """What may differ from when a finished stage was made."""
 
@@ -54,6 +59,7 @@ def run(
         bool, typer.Option("--dry-run", help="Show arms and stages; start and write nothing.")
     ] = False,
     accept: Accept = None,
+    arm: Arms = None,
     gpu: Annotated[
         str, typer.Option(help="For the time in --dry-run: a100, h100, h200 or b200.")
     ] = "h100",
@@ -78,8 +84,9 @@ def run(
     if dry_run:
         _show_plan(grid, built, gpu)
         return
-    write_started(built)
-    stages = in_order(built.final_stages())
+    started = write_started(built, grid_file)
+    wanted = started.of_arms(tuple(arm or ())).labels
+    stages = [stage for stage in in_order(built.final_stages()) if stage.folder in wanted]
     if is_here:
         from slurm.jobs.backends import InProcessBackend, LocalBackend
         from slurm.stages.graph import run_here
@@ -87,7 +94,7 @@ def run(
         backend = InProcessBackend() if in_process else LocalBackend()
         if not run_here(built.root, stages, _tell, backend):
             raise typer.Exit(1)
-        if built.report is not None:
+        if built.report is not None and not arm:
             typer.echo(f"report     {built.root / built.report.output('report.html')}")
         return
     from slurm.stages.graph import queue_all
@@ -135,36 +142,44 @@ def status(
     grid_file: GridFile,
     overrides: Overrides = None,
     *,
+    arm: Arms = None,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Every stage, not only those that run or failed.")
+    ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it anew every few seconds until all has ended.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show every stage: state, progress, time left, last loss, logs, and why it failed."""
+    """Show every arm, and of its stages state, progress, time left, loss, and why they failed."""
     import orjson
 
     from slurm.experiments.experiment_file import read_started
     from slurm.experiments.planning import load_grid
-    from slurm.experiments.status_table import show, watch_until_ended
+    from slurm.experiments.status_table import StatusTable
     from slurm.jobs.extra import require_slurm_extra
     from slurm.stages.status import all_statuses
 
     require_slurm_extra("msm experiment")
     root = load_grid(grid_file, overrides or ()).out.absolute()
-    started = read_started(root)
+    started = read_started(root, grid_file).of_arms(tuple(arm or ()))
+    table = StatusTable(root, started, all_stages=stages)
     if as_json:
         statuses = [line.model_dump(mode="json") for line in all_statuses(root, started.labels)]
         typer.echo(orjson.dumps({"title": started.title, "stages": statuses}).decode())
     elif watch:
-        watch_until_ended(root, started)
+        table.watch_until_ended()
     else:
-        show(root, started)
+        table.show()
 
 
 @app.command()
-def cancel(grid_file: GridFile, overrides: Overrides = None) -> None:
-    """Cancel every job of the experiment that waits or runs; what is saved stays."""
-    from slurm.experiments.experiment_file import read_started
+def cancel(grid_file: GridFile, overrides: Overrides = None, *, arm: Arms = None) -> None:
+    """Cancel every job of the experiment that waits or runs; what is saved stays.
+
+    What other arms or other grid files of the same folder need goes on.
+    """
+    from slurm.experiments.experiment_file import read_started, stages_of_others
     from slurm.experiments.planning import load_grid
     from slurm.jobs.extra import require_slurm_extra
     from slurm.jobs.submitted import read_submitted
@@ -172,11 +187,20 @@ def cancel(grid_file: GridFile, overrides: Overrides = None) -> None:
 
     require_slurm_extra("msm experiment")
     root = load_grid(grid_file, overrides or ()).out.absolute()
-    for folder in read_started(root).labels:
+    started = read_started(root, grid_file)
+    needed = stages_of_others(root, grid_file)
+    if arm:
+        rest = [other for other in started.arms if other.name not in arm]
+        needed |= {folder: other.name for other in rest for folder in other.stages}
+    for folder, label in started.of_arms(tuple(arm or ())).labels.items():
         submitted = read_submitted(job_folder(root, folder))
-        if submitted is not None and submitted.is_live():
+        if submitted is None or not submitted.is_live():
+            continue
+        if folder in needed:
+            typer.echo(f"kept       job {submitted.job_id}, {label}: {needed[folder]} needs it")
+        else:
             submitted.cancel()
-            typer.echo(f"cancelled  job {submitted.job_id}, {folder.name}")
+            typer.echo(f"cancelled  job {submitted.job_id}, {label}")
 
 
 @app.command()
@@ -191,7 +215,7 @@ def report(
     from slurm.experiments.report import finished_results, write_report
 
     root = load_grid(grid_file, overrides or ()).out.absolute()
-    started = read_started(root)
+    started = read_started(root, grid_file)
     results = finished_results(root, started)
     missing = sum(len(arm.evaluations) for arm in started.arms) - len(results)
     if missing:

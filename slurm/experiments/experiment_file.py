@@ -1,4 +1,10 @@
-"""experiment.json: what was started; `status` and `report` need neither grid nor inputs."""
+"""What was started: `status`, `cancel` and `report` need neither the inputs nor a plan.
+
+One folder may hold the stages of several grid files. Each has a file of its own here, so what is
+asked of one never acts on another.
+
+    OUT/experiments/GRID-HASH.json
+"""
 
 from pathlib import Path
 
@@ -6,39 +12,56 @@ import orjson
 
 from megatron_msm.config.section import Section
 from megatron_msm.errors import ConfigError
-from megatron_msm.formats.files import write_json_atomic
+from megatron_msm.formats.files import sha256_of_text, write_json_atomic
 from slurm.experiments.arms import Experiment
 from slurm.stages.stage import in_order
 
-_FILE = "experiment.json"
+_FOLDER = "experiments"
 
 
 class StartedArm(Section):
-    """One arm: which stages train it, and which judge it."""
+    """One arm: its stages, and where its results are."""
 
     name: str
-    training: tuple[Path, ...]
-    """Stage folders, relative to the experiment's."""
+    stages: tuple[Path, ...]
+    """Folders of all stages behind it, relative to the experiment's, each after those it needs."""
     evaluations: dict[str, Path]
     """The file with each evaluation's result, below the experiment's folder, by its name."""
 
 
 class StartedExperiment(Section):
-    """The content of experiment.json."""
+    """The newest run of one grid file."""
 
     title: str
     labels: dict[Path, str]
     """What people call each stage, by its folder; each after those it needs."""
     arms: tuple[StartedArm, ...]
 
+    def of_arms(self, names: tuple[str, ...]) -> "StartedExperiment":
+        """Return the part that some arms need; all of it for no names.
 
-def write_started(experiment: Experiment) -> None:
-    """Remember what the newest run of the experiment consists of."""
+        Raises:
+            ConfigError: There is no such arm.
+        """
+        if not names:
+            return self
+        known = {arm.name: arm for arm in self.arms}
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"--arm {name}: no such arm; there are {', '.join(known)}.")
+        arms = tuple(known[name] for name in dict.fromkeys(names))
+        kept = {folder for arm in arms for folder in arm.stages}
+        labels = {folder: label for folder, label in self.labels.items() if folder in kept}
+        return StartedExperiment(title=self.title, labels=labels, arms=arms)
+
+
+def write_started(experiment: Experiment, grid_file: Path) -> StartedExperiment:
+    """Remember what the newest run of a grid file consists of."""
     stages = in_order(experiment.final_stages())
     arms = tuple(
         StartedArm(
             name=arm.name,
-            training=tuple(stage.folder for stage in arm.training),
+            stages=tuple(stage.folder for stage in in_order(arm.ends)),
             evaluations={
                 task: Path(stage.output(stage.makes[0])) for task, stage in arm.evaluations.items()
             },
@@ -50,19 +73,38 @@ def write_started(experiment: Experiment) -> None:
         labels={stage.folder: stage.label for stage in stages},
         arms=arms,
     )
-    experiment.root.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(experiment.root / _FILE, started.model_dump(mode="json"))
+    path = experiment_path(experiment.root, grid_file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(path, started.model_dump(mode="json"))
+    return started
 
 
-def read_started(root: Path) -> StartedExperiment:
-    """Return what the newest run of the experiment consists of.
+def read_started(root: Path, grid_file: Path) -> StartedExperiment:
+    """Return what the newest run of a grid file consists of.
 
     Raises:
         ConfigError: It has not been run.
     """
-    path = root / _FILE
+    path = experiment_path(root, grid_file)
     if not path.exists():
         raise ConfigError(
-            f"{root}: no experiment was run here. Run `msm experiment run GRID.yaml`."
+            f"{root}: {grid_file} was not run here. Run `msm experiment run {grid_file}`."
         )
+    return _read(path)
+
+
+def stages_of_others(root: Path, grid_file: Path) -> dict[Path, str]:
+    """Return the stages below this folder that other grid files need, with what needs them."""
+    own = experiment_path(root, grid_file)
+    others = [_read(path) for path in sorted(own.parent.glob("[!.]*.json")) if path != own]
+    return {folder: other.title for other in others for folder in other.labels}
+
+
+def experiment_path(root: Path, grid_file: Path) -> Path:
+    """Return the file of one grid file's newest run."""
+    name = f"{grid_file.stem}-{sha256_of_text(str(grid_file.resolve()))[:8]}"
+    return root / _FOLDER / f"{name}.json"
+
+
+def _read(path: Path) -> StartedExperiment:
     return StartedExperiment.model_validate(orjson.loads(path.read_bytes()))

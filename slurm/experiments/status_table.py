@@ -1,6 +1,8 @@
-"""The table of `msm experiment status`, once or live."""
+"""The tables of `msm experiment status`, once or live: a line for each arm, then stages."""
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -8,31 +10,77 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from slurm.experiments.experiment_file import StartedExperiment
-from slurm.stages.status import StageStatus, all_statuses
+from slurm.experiments.experiment_file import StartedArm, StartedExperiment
+from slurm.stages.status import StageStatus, State, all_statuses
 
 _REFRESH_S = 5.0
 _STYLES = {"finished": "green", "running": "cyan", "failed": "red", "blocked": "red"}
+# What an arm is, when its stages differ: the first of these that one of them is.
+_ORDER: tuple[State, ...] = (
+    *("failed", "blocked", "running", "queued", "stopped", "not started", "finished"),
+)
 
 
-def show(root: Path, started: StartedExperiment) -> None:
-    """Print the table once."""
-    Console(highlight=False).print(_render(started.title, all_statuses(root, started.labels)))
+class StatusTable:
+    """Shows how far an experiment is."""
+
+    def __init__(self, root: Path, started: StartedExperiment, *, all_stages: bool) -> None:
+        """Stages that wait or are finished are shown only with `all_stages`."""
+        self._root = root
+        self._started = started
+        self._all_stages = all_stages
+
+    def show(self) -> None:
+        """Print it once."""
+        statuses = all_statuses(self._root, self._started.labels)
+        Console(highlight=False).print(self._render(statuses))
+
+    def watch_until_ended(self) -> None:
+        """Keep it on the screen until nothing runs or waits any more."""
+        with Live(console=Console(highlight=False), auto_refresh=False) as live:
+            while True:
+                statuses = all_statuses(self._root, self._started.labels)
+                live.update(self._render(statuses), refresh=True)
+                if not any(status.state in ("running", "queued") for status in statuses):
+                    return
+                time.sleep(_REFRESH_S)
+
+    def _render(self, statuses: Sequence[StageStatus]) -> RenderableType:
+        shown = [s for s in statuses if self._all_stages or s.state in ("running", "failed")]
+        parts: list[RenderableType] = [Text(self._started.title), Text(_counts(statuses))]
+        parts.append(_arm_table(self._started.arms, statuses))
+        if shown:
+            parts += [Text(), _stage_table(shown)]
+        return Group(*parts, *_failures(statuses))
 
 
-def watch_until_ended(root: Path, started: StartedExperiment) -> None:
-    """Keep the table on the screen until nothing runs or waits any more."""
-    with Live(console=Console(highlight=False), auto_refresh=False) as live:
-        while True:
-            statuses = all_statuses(root, started.labels)
-            live.update(_render(started.title, statuses), refresh=True)
-            if not any(status.state in ("running", "queued") for status in statuses):
-                return
-            time.sleep(_REFRESH_S)
+def _counts(statuses: Sequence[StageStatus]) -> str:
+    """Say how many stages are in each state, and what they have cost so far."""
+    counts = Counter(status.state for status in statuses)
+    states = ", ".join(f"{counts[state]} {state}" for state in reversed(_ORDER) if counts[state])
+    hours = sum(status.rank_hours for status in statuses)
+    return f"{len(statuses)} stages: {states}; {hours:.2f} rank hours used by training"
 
 
-def _render(title: str, statuses: list[StageStatus]) -> RenderableType:
-    table = Table(box=None, pad_edge=False, title=Text(title), title_justify="left")
+def _arm_table(arms: Sequence[StartedArm], statuses: Sequence[StageStatus]) -> Table:
+    known = {status.folder: status for status in statuses}
+    table = Table(box=None, pad_edge=False)
+    table.add_column("arm", overflow="fold")
+    table.add_column("state")
+    table.add_column("stages", justify="right")
+    table.add_column("now", overflow="fold")
+    for arm in arms:
+        own = [known[folder] for folder in arm.stages]
+        state = next((st for st in _ORDER if any(s.state == st for s in own)), "finished")
+        finished = sum(s.state == "finished" for s in own)
+        now = next((s.label for s in own if s.state == state and state != "finished"), "")
+        styled = Text(state, style=_STYLES.get(state, ""))
+        table.add_row(Text(arm.name), styled, f"{finished}/{len(own)}", Text(now))
+    return table
+
+
+def _stage_table(statuses: Sequence[StageStatus]) -> Table:
+    table = Table(box=None, pad_edge=False)
     for column in ("stage", "state"):
         table.add_column(column)
     for column in ("step", "loss", "left"):
@@ -49,10 +97,10 @@ def _render(title: str, statuses: list[StageStatus]) -> RenderableType:
             status.job_id or "",
             Text(status.detail),
         )
-    return Group(table, *_failures(statuses))
+    return table
 
 
-def _failures(statuses: list[StageStatus]) -> list[RenderableType]:
+def _failures(statuses: Sequence[StageStatus]) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for status in statuses:
         if status.state == "failed":

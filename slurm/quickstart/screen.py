@@ -42,7 +42,7 @@ def show_quickstart(grid: GridConfig, grid_file: Path) -> None:
         markup=False,
     )
     experiment = plan_experiment(grid, grid_file)
-    write_started(experiment)
+    write_started(experiment, grid_file)
     stages = in_order(experiment.final_stages())
     console.print(estimate_line(stages), soft_wrap=True, markup=False)
 
@@ -52,7 +52,7 @@ def show_quickstart(grid: GridConfig, grid_file: Path) -> None:
             raise _failure(experiment.root, stage)
 
     run_here(experiment.root, stages, tell, InProcessBackend())
-    _show_end(experiment, grid, console)
+    _show_end(experiment, grid, grid_file, console)
     minutes = (time.monotonic() - started) / 60
     console.print(f"report: {grid.out}/report.html   (this run: {minutes:.1f} min)", markup=False)
 
@@ -65,8 +65,8 @@ def _failure(root: Path, stage: Stage) -> MsmError:
     return ConfigError(text) if was_input else MsmError(text)
 
 
-def _show_end(experiment: Experiment, grid: GridConfig, console: Console) -> None:
-    started = read_started(experiment.root)
+def _show_end(experiment: Experiment, grid: GridConfig, grid_file: Path, console: Console) -> None:
+    started = read_started(experiment.root, grid_file)
     console.rule("what was made")
     console.print(_stage_table(stage_facts(experiment.root, started.labels)))
     results = finished_results(experiment.root, started)

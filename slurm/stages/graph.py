@@ -5,6 +5,7 @@ is left. Two runs of one graph at the same time share the work: a stage is start
 its folder, and whoever waits for the lock finds it finished or running.
 """
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def stage_job(root: Path, stage: Stage, site: SiteConfig) -> Job:
     """Return the job that runs a stage below `root`."""
     resources = site.resources(stage.kind)
     return Job(
-        name=f"{stage.kind}-{stage.identity[:8]}",
+        name=re.sub(r"[^\w.+()=-]+", "-", stage.label),
         kind=stage.kind,
         module="slurm.stages.run_stage",
         arguments=(str(root / stage.folder),),

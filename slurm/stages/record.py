@@ -49,6 +49,7 @@ class StageRecord(Section):
     makes: tuple[str, ...]
     needs: tuple[Need, ...] = ()
     reads: tuple[Read, ...] = ()
+    num_ranks: int | None = None
     num_steps: int | None = None
 
     @property

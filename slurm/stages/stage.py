@@ -117,6 +117,7 @@ class Stage:
             makes=self.makes,
             needs=tuple(Need(folder=need.folder, identity=need.identity) for need in self.needs),
             reads=self.reads,
+            num_ranks=self.num_ranks,
             num_steps=self.num_steps,
         )
 

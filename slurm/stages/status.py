@@ -32,6 +32,8 @@ class StageStatus(Section):
     num_steps: int | None = None
     loss: float | None = None
     seconds_left: float | None = None
+    rank_hours: float = 0.0
+    """Hours times ranks of a training stage so far, as far as its attempts have ended."""
     logs: Path | None = None
     tail: tuple[str, ...] = ()
     """The last lines of a failed stage."""
@@ -70,6 +72,9 @@ def _status(
         return StageStatus(label=label, folder=folder, state="not started")
     stage = read_stage(root / folder)
     known = {"label": label, "folder": folder, "num_steps": stage.num_steps}
+    if stage.num_ranks is not None:
+        ended = read_attempts(job_folder(root, folder))
+        known["rank_hours"] = sum(a.seconds for a in ended) * stage.num_ranks / 3600
     if job is not None:
         known |= {"job_id": job.job_id, "logs": job.logs}
     if read_done(root / folder) is not None:

@@ -42,7 +42,7 @@ def test_whole_experiment_here_then_nothing_left_to_do(tmp_path: Path) -> None:
     assert again.returncode == 0
     assert again.stdout.count("finished before") == 7
 
-    status = msm("experiment", "status", "grid.yaml", cwd=tmp_path, COLUMNS="160")
+    status = msm("experiment", "status", "grid.yaml", "--stages", cwd=tmp_path, COLUMNS="160")
     assert status.stdout.count("finished") == 7
     assert "3/3" in status.stdout
 

@@ -74,9 +74,20 @@ def test_graph_on_slurm_with_a_failing_stage_and_two_clients(
     assert {s for label, s in states.items() if "bad" not in label} == {"finished"}
     assert ended["midtrain good #1234"]["step"] == 3
 
-    table = msm("experiment", "status", "grid.yaml", cwd=folder, COLUMNS="160")
+    table = msm("experiment", "status", "grid.yaml", "--stages", cwd=folder, COLUMNS="160")
     for expected in ("midtrain good", "3/3", "configuration", "blocked", "logs in"):
         assert expected in table.stdout
+    short = msm("experiment", "status", "grid.yaml", cwd=folder, COLUMNS="160")
+    assert "midtrain good" not in short.stdout
+    assert [line.split()[:3] for line in short.stdout.splitlines() if line.startswith("base+")] == [
+        ["base+msm(good)", "finished", "6/6"],
+        ["base+msm(bad)", "failed", "3/6"],
+    ]
+    alone = msm("experiment", "status", "grid.yaml", "--arm", "base+msm(good)", cwd=folder)
+    assert "base+msm(bad)" not in alone.stdout
+    wrong = msm("experiment", "status", "grid.yaml", "--arm", "x", cwd=folder)
+    assert wrong.returncode == 2
+    assert "base+msm(good)" in wrong.stderr
 
     write_jsonl(folder / "bad.jsonl", tiny_documents(9))
     shown = msm("experiment", "run", "grid.yaml", "--site", "site.yaml", cwd=folder)

@@ -6,13 +6,22 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from megatron_msm.config.load import load_config
 from megatron_msm.errors import ConfigError
 from slurm.experiments.arms import Experiment, build_experiment
+from slurm.experiments.command import app
+from slurm.experiments.experiment_file import (
+    experiment_path,
+    read_started,
+    stages_of_others,
+    write_started,
+)
 from slurm.experiments.grid import GridConfig
 from slurm.experiments.inputs import Inputs
 from slurm.experiments.plan_table import matching, print_plan
+from slurm.jobs.submitted import Submitted, write_submitted
 from slurm.stages.stage import in_order
 from tests.integration.training_runs import msm
 from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
@@ -256,3 +265,46 @@ def test_wrong_grid_is_refused(grid_file: Path, case: str) -> None:
     with pytest.raises(ConfigError) as error:
         built(grid_file, *overrides)
     assert all(part in str(error.value) for part in expected)
+
+
+def test_two_grid_files_of_one_folder_know_only_their_own(
+    grid_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs are local processes here; what is shared is not cancelled with one of them."""
+    folder = grid_file.parent
+    other = folder / "other.yaml"
+    other.write_text(
+        grid_file.read_text().replace("{a: [a.jsonl], b: [b.jsonl]}", "{a: [a.jsonl]}")
+    )
+    for path in (grid_file, other):
+        experiment = built(path)
+        write_started(experiment, path)
+    root = folder / "out"
+    mine, others = read_started(root, grid_file), read_started(root, other)
+    assert len(mine.arms) == 8
+    assert len(others.arms) == 6
+    assert set(stages_of_others(root, grid_file)) == set(others.labels)
+    assert set(mine.labels) - set(others.labels)
+
+    cancelled: list[str] = []
+    for stage in mine.labels:
+        (root / stage / "job").mkdir(parents=True)
+        write_submitted(
+            root / stage / "job",
+            Submitted(backend="local", job_id=stage.name, host="h", logs=root),
+        )
+    monkeypatch.setattr(Submitted, "is_live", lambda self: True)
+    monkeypatch.setattr(Submitted, "cancel", lambda self: cancelled.append(self.job_id))
+    out = f"out={root}"
+    done = CliRunner().invoke(app, ["cancel", str(grid_file), out])
+    assert done.exit_code == 0, done.output
+    assert set(cancelled) == {folder.name for folder in set(mine.labels) - set(others.labels)}
+    assert done.output.count("kept ") == len(set(mine.labels) & set(others.labels))
+
+    other.unlink()
+    experiment_path(root, other).unlink()
+    cancelled.clear()
+    CliRunner().invoke(app, ["cancel", str(grid_file), out, "--arm", "base+msm(a)"])
+    [arm] = mine.of_arms(("base+msm(a)",)).arms
+    rest = {s for each in mine.arms if each.name != arm.name for s in each.stages}
+    assert set(cancelled) == {folder.name for folder in set(arm.stages) - rest} != set()
