@@ -33,6 +33,7 @@ from megatron_msm.formats.indexed_dataset import token_dtype
 from megatron_msm.formats.manifest import Counts
 from megatron_msm.formats.rejects import Reject
 from megatron_msm.formats.tokenizer_files import TokenizerFiles, read_tokenizer_files
+from megatron_msm.formats.vocabulary import check_tokenizer_fits_its_model
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def prepare_chats(
     inputs = expand_inputs(inputs)
     check_carry(options.carry)
     files = read_tokenizer_files(options.tokenizer)
+    check_tokenizer_fits_its_model(files)
     today = options.today or datetime.datetime.now(tz=datetime.UTC).date()
     arguments = dict(options.template_arguments)
     text = _template_text(files, options.chat_template)

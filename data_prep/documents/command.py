@@ -38,6 +38,7 @@ from megatron_msm.formats.tokenizer_files import (
     read_tokenizer_files,
     read_tokenizer_json,
 )
+from megatron_msm.formats.vocabulary import check_tokenizer_fits_its_model
 
 SpecialTokens = Literal["text", "ids"]
 
@@ -92,6 +93,7 @@ def prepare_documents(
     prefix, shard = options.prefix, options.shard
     content = read_tokenizer_json(options.tokenizer)
     files = read_tokenizer_files(options.tokenizer, content=content)
+    check_tokenizer_fits_its_model(files)
     reader = LineReader(inputs, shard=shard, max_line_bytes=options.max_line_bytes)
     recipe = _recipe(files, options, inputs)
     if not options.force:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.tokenizing.encode import EncodedBatch, TextEncoder, TokenizersEncoder
-from data_prep.tokenizing.encoder_probes import awkward_texts
 from data_prep.tokenizing.gigatoken_encoder import GigatokenEncoder, RescuedEncoder, is_failure
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
+from megatron_msm.formats.tokenizer_probes import awkward_texts
 
 _SHOWN_CHARACTERS = 40
 

@@ -4,6 +4,7 @@ What transformers would warn about and go on, stops here: weights that the folde
 random, and the numbers would only look like a result.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ import transformers
 from evals.input_files import parse_json, read_file
 from evals.tasks.choice.result import ModelRecord
 from megatron_msm.convert.forward.transformers_side import differences_in_reading
+from megatron_msm.convert.tokenizer_readings import difference_of_tokenizers
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
 from megatron_msm.formats.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from megatron_msm.models.hf_config import read_model_shape
+
+logger = logging.getLogger(__name__)
 
 EXPORT_FILE = "msm_export.json"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -97,7 +101,7 @@ def open_model(folder: Path, *, dtype: str, device: torch.device, label: str | N
         CheckpointError: The folder is incomplete or does not fit together.
     """
     files = check_folder(folder)
-    _check_reading(folder)
+    _check_readings(folder)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     try:
@@ -127,8 +131,14 @@ def open_model(folder: Path, *, dtype: str, device: torch.device, label: str | N
     )
 
 
-def _check_reading(folder: Path) -> None:
-    """Refuse to score another model than was trained: a config.json has more than one reading."""
+def _check_readings(folder: Path) -> None:
+    """Refuse to score another model than was trained: a config.json has more than one reading.
+
+    A tokenizer too: what differs there is said.
+    """
+    tokenizer = difference_of_tokenizers(folder)
+    if tokenizer is not None:
+        logger.warning("%s: %s, which is used here", folder, tokenizer)
     try:
         shape = read_model_shape(folder)
     except CheckpointError:

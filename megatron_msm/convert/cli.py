@@ -213,6 +213,7 @@ def _forward_in_words(forward: "ForwardReport | None") -> list[str]:
     }
     return [
         *forward.read_otherwise,
+        *([] if forward.tokenizer is None else [forward.tokenizer]),
         *(
             f"logits of Megatron and transformers ({what}): relative difference at most "
             f"{found.relative:.2g}, at position {found.position} of {found.num_positions}"

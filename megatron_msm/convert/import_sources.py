@@ -14,6 +14,7 @@ from megatron_msm.convert.matching import check_hf_weights
 from megatron_msm.formats.checkpoint_folder import AdapterRecord, CheckpointState, LineageEntry
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
+from megatron_msm.formats.vocabulary import check_tokenizer_fits
 from megatron_msm.models.hf_config import HfConfig
 from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.tensor_table import MappedTensor
@@ -129,15 +130,30 @@ def open_hf_source(folder: Path, shape: ModelShape, mapped: Sequence[MappedTenso
 
 
 def imported_state(
-    config: HfConfig, tokenizer: TokenizerFiles, entry: LineageEntry
+    config: HfConfig,
+    tokenizer: TokenizerFiles,
+    entry: LineageEntry,
+    *,
+    remarks: Sequence[str] = (),
 ) -> CheckpointState:
-    """Return the state of a model before any training; it records how config.json was read."""
+    """Return the state of a model before any training.
+
+    Args:
+        config: The folder's.
+        tokenizer: The folder's.
+        entry: Where the weights come from.
+        remarks: What is read in more than one way, recorded beside what config.json says.
+
+    Raises:
+        CheckpointError: The tokenizer has more tokens than the model has rows.
+    """
     shape = config.shape
-    for remark in config.remarks:
-        logger.warning("config.json: %s", remark)
-    if config.remarks:
-        details = {**entry.details, "config_remarks": list(config.remarks)}
-        entry = entry.model_copy(update={"details": details})
+    check_tokenizer_fits(tokenizer, shape.vocab_size)
+    remarks = [*config.remarks, *remarks]
+    for remark in remarks:
+        logger.warning("%s", remark)
+    if remarks:
+        entry = entry.model_copy(update={"details": {**entry.details, "remarks": remarks}})
     return CheckpointState(
         iteration=0,
         phase="import",

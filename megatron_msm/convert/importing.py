@@ -38,6 +38,7 @@ from megatron_msm.formats.checkpoint_folder import (
 )
 from megatron_msm.formats.files import write_json_atomic
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
+from megatron_msm.formats.vocabulary import check_tokenizer_fits
 from megatron_msm.models.families.registry import table_for
 from megatron_msm.models.hf_config import HfConfig, read_hf_config
 from megatron_msm.models.tensor_table import MappedTensor
@@ -141,10 +142,10 @@ def _import(
 ) -> CheckpointState:
     progress = progress or NoProgress()
     tokenizer = read_tokenizer_files(hf_folder)
+    check_tokenizer_fits(tokenizer, config.shape.vocab_size)
     carried = small_files(hf_folder)
     _check_target(out, force=force)
-    if check:
-        check_meaning(hf_folder, config.shape, source)
+    remarks = check_meaning(hf_folder, config.shape, source) if check else ()
     mapped = [*mapped, *source.adapter_tensors]
     files = split_into_files(_tensors_to_write(mapped, source))
     total_bytes = sum(tensor.num_bytes for tensors in files for tensor in tensors)
@@ -167,7 +168,7 @@ def _import(
         write_metadata(tmp, list(zip(files, written, strict=True)), content=CONTENT_METADATA)
         copy_files(hf_folder, carried, tmp / HF_FOLDER)
         write_json_atomic(tmp / HF_FOLDER / TENSORS_FILE, source.tensor_list())
-        state = imported_state(config, tokenizer, lineage_entry.result())
+        state = imported_state(config, tokenizer, lineage_entry.result(), remarks=remarks)
         state = state.model_copy(update={"adapter": source.adapter})
         known = {file.name: file.record for file in written}
         return publish_checkpoint(tmp, out, state, known_files=known)

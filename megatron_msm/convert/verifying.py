@@ -20,6 +20,7 @@ from megatron_msm.convert.huggingface.weights import HfWeights, open_hf_weights,
 from megatron_msm.convert.matching import check_hf_weights, check_megatron_tensors
 from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.convert.progress import NoProgress, Progress
+from megatron_msm.convert.tokenizer_readings import difference_of_tokenizers
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
 from megatron_msm.models.families.registry import table_for
@@ -34,6 +35,8 @@ class ForwardReport:
 
     read_otherwise: tuple[str, ...]
     """Fields of config.json that the installed transformers reads otherwise."""
+    tokenizer: str | None
+    """What the tokenizer's two readings differ in; says nothing about the checkpoint."""
     whole_model: LogitDifference
     """All layers, on short prompts."""
     long_document: LogitDifference
@@ -155,6 +158,7 @@ def _compare_forward(
     with MegatronProcess() as process:
         return ForwardReport(
             read_otherwise=tuple(transformers_side.differences_in_reading(hf_folder, shape)),
+            tokenizer=difference_of_tokenizers(hf_folder),
             whole_model=comparison.whole_model(process, hf_folder, shape, reader),
             long_document=comparison.long_document(
                 process, hf_folder, shape, reader, lambda name: read_tensor(weights, name)

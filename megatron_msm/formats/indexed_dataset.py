@@ -248,6 +248,12 @@ class IndexedDataset:
         start = int(self.offsets[row]) + offset * self.dtype.itemsize
         return np.frombuffer(self._tokens, self.dtype, length, start)
 
+    def largest_token(self) -> int:
+        """Return the largest id of the dataset, -1 without tokens; reads all of it."""
+        tokens = np.frombuffer(self._tokens, self.dtype)
+        parts = range(0, len(tokens), _INDEX_CHUNK)
+        return max((int(tokens[at : at + _INDEX_CHUNK].max()) for at in parts), default=-1)
+
     def span(self, first: int, stop: int) -> TokenArray:
         """Return the tokens of documents `first` to `stop - 1`, end to end, as a view."""
         count = int(self.lengths[first:stop].sum(dtype=np.int64))

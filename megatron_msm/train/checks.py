@@ -6,6 +6,7 @@ from megatron_msm.config.data import DataConfig
 from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.checkpoint_folder import CheckpointState
+from megatron_msm.formats.indexed_dataset import IndexedDataset
 from megatron_msm.formats.manifest import DatasetManifest, dataset_file
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, count_roles
 from megatron_msm.models.hf_config import ModelShape, read_model_shape
@@ -27,10 +28,11 @@ def checked_run(config: RunConfig) -> ResolvedRun:
         DataFormatError: A dataset is unfinished or was made with another tokenizer or template.
     """
     base = find_base(config)
-    _check_model(config, base, read_model_shape(base.hf_folder))
+    shape = read_model_shape(base.hf_folder)
+    _check_model(config, base, shape)
     run = resolve_run(config, base)
     for phase in run.phases:
-        _check_phase(phase, base.state)
+        _check_phase(phase, base.state, shape)
     return run
 
 
@@ -47,7 +49,7 @@ def _check_model(config: RunConfig, base: Base, shape: ModelShape) -> None:
             )
 
 
-def _check_phase(phase: ResolvedPhase, state: CheckpointState) -> None:
+def _check_phase(phase: ResolvedPhase, state: CheckpointState, shape: ModelShape) -> None:
     config = phase.config
     try:
         check_schedule(
@@ -57,9 +59,11 @@ def _check_phase(phase: ResolvedPhase, state: CheckpointState) -> None:
         raise ConfigError(f"phases.{config.name}.{error}") from None
     for source in phase.dataset.sources:
         _check_dataset_fits(source.prefix, source.manifest, state)
+        _check_vocabulary(source.prefix, source.manifest, shape)
         _check_roles(source.prefix, config.data)
     for data in phase.held_out:
         _check_dataset_fits(data.prefix, data.blend.dataset.manifests[0], state)
+        _check_vocabulary(data.prefix, data.blend.dataset.manifests[0], shape)
 
 
 def _check_roles(prefix: Path, data: DataConfig) -> None:
@@ -73,6 +77,18 @@ def _check_roles(prefix: Path, data: DataConfig) -> None:
         raise DataFormatError(
             f"{prefix}: has rows that are not for training: {found}. Prepare a dataset without "
             f"them, or admit them with data.roles: [{', '.join([*data.roles, *refused])}]."
+        )
+
+
+def _check_vocabulary(prefix: Path, manifest: DatasetManifest, shape: ModelShape) -> None:
+    """Refuse ids without a row of the embedding: rows of its padding would be trained and lost."""
+    if manifest.vocab_size <= shape.vocab_size:
+        return
+    largest = IndexedDataset(prefix).largest_token()
+    if largest >= shape.vocab_size:
+        raise DataFormatError(
+            f"{prefix}: has token id {largest}, and the model's embedding {shape.vocab_size} rows. "
+            "Prepare the data with a tokenizer that fits the model, or give the model more rows."
         )
 
 

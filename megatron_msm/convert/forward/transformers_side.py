@@ -19,7 +19,7 @@ def read_config(folder: Path) -> Any:
         CheckpointError: transformers does not read it.
         MissingExtraError: transformers is not installed.
     """
-    with _transformers(folder) as transformers:
+    with transformers_for(folder) as transformers:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
 
 
@@ -33,7 +33,7 @@ def differences_in_reading(folder: Path, shape: ModelShape) -> list[str]:
         CheckpointError: transformers does not read it.
         MissingExtraError: transformers is not installed.
     """
-    with _transformers(folder) as transformers:
+    with transformers_for(folder) as transformers:
         version = transformers.__version__
     found = _facts(read_config(folder))
     return [
@@ -133,7 +133,7 @@ def logits_of_folder(
         CheckpointError: transformers cannot load it.
         MissingExtraError: transformers is not installed.
     """
-    with _transformers(folder) as transformers:
+    with transformers_for(folder) as transformers:
         model, loading = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -171,7 +171,7 @@ def logits_of_part(
         config.layer_types = [types[layer] for layer in part.layers]
     config.num_hidden_layers, config.vocab_size = len(part.layers), len(part.tokens)
     config.pad_token_id = config.bos_token_id = config.eos_token_id = None
-    with _transformers(folder) as transformers:
+    with transformers_for(folder) as transformers:
         model_class = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         model, loading = model_class.from_pretrained(
             None,
@@ -185,7 +185,7 @@ def logits_of_part(
 
 
 @contextmanager
-def _transformers(folder: Path) -> Iterator[Any]:
+def transformers_for(folder: Path) -> Iterator[Any]:
     """Give transformers, silent; say which folder it cannot read."""
     try:
         import transformers

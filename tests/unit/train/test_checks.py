@@ -15,7 +15,10 @@ from megatron_msm.config.run import RunConfig
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.data.batch import MicroBatch, micro_batches_of_step
 from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.formats.indexed_dataset import IndexedDataset
+from megatron_msm.models.hf_config import read_model_shape
 from megatron_msm.models.sizes.gpus import gpu_named
+from megatron_msm.train import checks
 from megatron_msm.train.checks import checked_run
 from megatron_msm.train.reporting.expected import expected_lines
 from megatron_msm.train.resolved_run import ResolvedRun
@@ -230,3 +233,21 @@ def test_the_pack_command_tells_the_price_of_alignment(folder: Path) -> None:
         app, ["pack", f"{folder}/docs", "--seq-length", "128", "--show", "-1"]
     )
     assert "--show -1" in str(wrong.exception)
+
+
+def test_a_token_without_a_row_of_the_embedding_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = read_model_shape(folder / "hf")
+    largest = IndexedDataset(folder / "chats").largest_token()
+    assert largest == max(int(row.max()) for row in IndexedDataset(folder / "chats"))
+
+    def use_rows(count: int) -> None:
+        smaller = shape.model_copy(update={"vocab_size": count})
+        monkeypatch.setattr(checks, "read_model_shape", lambda folder: smaller)
+
+    use_rows(largest + 1)  # fewer than the tokenizer has, and enough for what it made
+    plan(folder)
+    use_rows(largest)
+    with pytest.raises(DataFormatError, match=f"has token id {largest}, .* {largest} rows"):
+        plan(folder)

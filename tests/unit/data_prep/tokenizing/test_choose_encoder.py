@@ -11,11 +11,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from data_prep.tokenizing import choose_encoder, gigatoken_encoder
 from data_prep.tokenizing.encode import EncodedBatch, TokenizersEncoder
-from data_prep.tokenizing.encoder_probes import awkward_texts
 from data_prep.tokenizing.gigatoken_encoder import GigatokenEncoder
 from megatron_msm.formats.indexed_dataset import IndexedDataset
 from megatron_msm.formats.manifest import read_manifest
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files, read_tokenizer_json
+from megatron_msm.formats.tokenizer_probes import awkward_texts
 from tests.unit.data_prep.prep_cases import prepare_docs, write_lines
 from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
 
