@@ -20,12 +20,11 @@ from data_prep.writing.encoded_block import EncodedBlock
 from data_prep.writing.recipe import Recipe
 from megatron_msm.errors import DataFormatError, MsmError
 from megatron_msm.formats.background_hash import HashedFile
-from megatron_msm.formats.files import fsync_path, tmp_path
+from megatron_msm.formats.files import FileRecord, fsync_path, tmp_path
 from megatron_msm.formats.indexed_dataset import IndexedDatasetWriter, mask_prefix
 from megatron_msm.formats.manifest import (
     Counts,
     DatasetManifest,
-    FileEntry,
     InputEntry,
     dataset_file,
     manifest_path,
@@ -179,7 +178,7 @@ class DatasetWriter:
         for suffix in (*_TOKEN_FILES, *_MASK_FILES, *_SIDECARS):
             dataset_file(self._aside, suffix).unlink(missing_ok=True)
 
-    def _finalize(self) -> dict[str, FileEntry]:
+    def _finalize(self) -> dict[str, FileRecord]:
         """Flush every file to disk, and return what the manifest says about it."""
         written: dict[str, HashedFile] = {}
         self._tokens.finalize()
@@ -194,7 +193,7 @@ class DatasetWriter:
             REJECTS_SUFFIX: self._rejects.written(),
         }
         return {
-            suffix: FileEntry(bytes=file.num_bytes, sha256=file.hexdigest())
+            suffix: FileRecord(bytes=file.num_bytes, sha256=file.hexdigest())
             for suffix, file in written.items()
         }
 

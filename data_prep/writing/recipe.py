@@ -8,11 +8,10 @@ from typing import Any, Literal
 from data_prep.reading.inputs import STDIN
 from data_prep.reading.read_lines import LineReader
 from megatron_msm.errors import DataFormatError
-from megatron_msm.formats.files import sha256_of_text
+from megatron_msm.formats.files import FileRecord, sha256_of_text
 from megatron_msm.formats.manifest import (
     Counts,
     DatasetManifest,
-    FileEntry,
     InputEntry,
     ShardEntry,
     manifest_path,
@@ -51,7 +50,7 @@ class Recipe:
         )
 
     def manifest(
-        self, inputs: Sequence[InputEntry], *, counts: Counts, files: dict[str, FileEntry]
+        self, inputs: Sequence[InputEntry], *, counts: Counts, files: dict[str, FileRecord]
     ) -> DatasetManifest:
         """Return the manifest of the finished dataset."""
         template = self.chat_template

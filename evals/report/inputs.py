@@ -3,16 +3,14 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from evals.input_files import json_lines, parse_json, read_file, shown
 from evals.statistics.paired import check_comparable
 from evals.tasks.choice.result import ChoiceResult, load_result
 from megatron_msm.errors import ConfigError, DataFormatError
-
-LOSS_FIELD = "loss/lm_nats"
+from megatron_msm.formats.json_input import parse_json, read_file, shown
+from megatron_msm.formats.metrics_file import read_steps
 
 
 @dataclass(frozen=True)
@@ -75,15 +73,14 @@ def load_curve(argument: str) -> LossCurve:
             "Write for example --metrics midtrain=runs/a/metrics.jsonl."
         )
     path = Path(name)
-    content = read_file(path, what="metrics", remedy="Give the metrics.jsonl of a training run.")
-    losses: dict[int, float] = {}
-    phases: set[str] = set()
-    for line in json_lines(content, path=path):
-        row = _checked_row(line.value, line.where)
-        phases.add(row["phase"])
-        if row["phase"] == phase:  # a resumed run may have written a step twice: the last counts
-            loss = row.get(LOSS_FIELD)
-            losses[row["step"]] = math.nan if loss is None else float(loss)
+    steps_read = read_steps(path)
+    phases = {row.phase for row in steps_read}
+    # A resumed run may have made a step twice: the last counts.
+    losses = {
+        row.step: math.nan if row.loss is None else row.loss
+        for row in steps_read
+        if row.phase == phase
+    }
     if not losses:
         raise DataFormatError(
             f"{path}: no row of phase {phase!r}; it has {sorted(phases)}. "
@@ -110,18 +107,3 @@ def load_facts(path: Path) -> list[StageFact]:
         raise DataFormatError(
             f"{path}: field `{field}`: {first['msg']}; found {shown(first['input'])}. {remedy}"
         ) from None
-
-
-def _checked_row(row: Any, where: str) -> dict[str, Any]:
-    """Return a row with a phase, a step and a loss; null is what JSON makes of a loss of NaN."""
-    if not isinstance(row, dict):
-        raise DataFormatError(f"{where}: found {shown(row)}; a metrics row is a JSON object.")
-    needed = {"phase": (str,), "step": (int,), LOSS_FIELD: (int, float, type(None))}
-    for field, types in needed.items():
-        if field not in row or not isinstance(row[field], types):
-            found = shown(row[field]) if field in row else "nothing"
-            raise DataFormatError(
-                f"{where}: field `{field}`: found {found}. "
-                "Give the metrics.jsonl that `msm train` wrote."
-            )
-    return row

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from megatron_msm.convert.adapters.merging import open_checkpoint
 from megatron_msm.convert.comparing import same_bits
 from megatron_msm.convert.file_access import Scratch
-from megatron_msm.convert.huggingface.files import EXPORT_FILE, TENSORS_FILE
+from megatron_msm.convert.huggingface.files import TENSORS_FILE
 from megatron_msm.convert.huggingface.model_card import BASE_CARD_FILE, CARD_FILE, model_card
 from megatron_msm.convert.huggingface.safetensors_writer import (
     SafetensorsFile,
@@ -31,18 +31,18 @@ from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.checkpoint_folder import (
+    EXPORT_FILE,
     HF_FOLDER,
     RUN_FILE,
     WEIGHTS_SUFFIX,
     CheckpointState,
-    FileRecord,
     LineageEntry,
     file_records,
     read_checkpoint_state,
     resolve_checkpoint,
     verify_checkpoint_hashes,
 )
-from megatron_msm.formats.files import folder_written_aside, write_json_atomic
+from megatron_msm.formats.files import FileRecord, folder_written_aside, write_json_atomic
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from megatron_msm.models.families.registry import table_for
 from megatron_msm.models.hf_config import ModelShape, read_model_shape

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 
 from megatron_msm.convert.file_access import write_from
-from megatron_msm.formats.checkpoint_folder import FileRecord
+from megatron_msm.formats.files import FileRecord
 
 _BLOCK_BYTES = 1 << 20
 

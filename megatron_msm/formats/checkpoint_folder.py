@@ -23,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.files import (
     TMP_PREFIX,
+    FileRecord,
+    file_record,
     publish_folder,
     sha256_of_file,
     sha256_of_json,
@@ -34,17 +36,11 @@ from megatron_msm.formats.files import (
 LATEST_FILE = "latest_checkpointed_iteration.txt"
 STATE_FILE = "msm_state.json"
 RUN_FILE = "msm_run.yaml"
+EXPORT_FILE = "msm_export.json"
+"""In a Hugging Face folder made by `msm convert export`: what it is and where it comes from."""
 HF_FOLDER = "hf"
 WEIGHTS_SUFFIX = ".distcp"
 """Ends the names of the files with tensors, the only large ones."""
-
-
-class FileRecord(BaseModel):
-    """Size and content hash of one file of a checkpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    bytes: int
-    sha256: str
 
 
 class LineageEntry(BaseModel):
@@ -251,11 +247,6 @@ def file_records(folder: Path, known: Mapping[str, FileRecord]) -> dict[str, Fil
     """Return size and hash of every file of a folder; `known` ones are not read again."""
     names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
     return {name: known.get(name) or file_record(folder / name) for name in names}
-
-
-def file_record(path: Path) -> FileRecord:
-    """Return size and hash of a file."""
-    return FileRecord(bytes=path.stat().st_size, sha256=sha256_of_file(path))
 
 
 def iteration_folders(root: Path) -> list[Path]:

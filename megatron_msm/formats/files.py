@@ -14,8 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import BaseModel, ConfigDict
 
 TMP_PREFIX = ".tmp-"
+
+
+class FileRecord(BaseModel):
+    """Size and content hash of one file of a checkpoint, an export or a dataset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    bytes: int
+    sha256: str
+
+
+def file_record(path: Path) -> FileRecord:
+    """Measure and hash one file."""
+    return FileRecord(bytes=path.stat().st_size, sha256=sha256_of_file(path))
 
 
 def tmp_path(path: Path) -> Path:

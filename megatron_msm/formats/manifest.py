@@ -14,7 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from megatron_msm.errors import DataFormatError
-from megatron_msm.formats.files import sha256_of_file, sha256_of_json, write_json_atomic
+from megatron_msm.formats.files import FileRecord, sha256_of_json, write_json_atomic
 
 _SUFFIX = ".manifest.json"
 _TOKEN_SUFFIXES = (".bin", ".idx", ".mask.bin", ".mask.idx")
@@ -23,13 +23,6 @@ _SUFFIXES = (_SUFFIX, ".meta.parquet", ".rejects.jsonl", ".mask.bin", ".mask.idx
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileEntry(_Frozen):
-    """Size and content hash of one file of the dataset."""
-
-    bytes: int
-    sha256: str
 
 
 class InputPart(_Frozen):
@@ -112,7 +105,7 @@ class DatasetManifest(_Frozen):
     """Which part of a dataset this is; None for a whole one."""
     counts: Counts
     inputs: tuple[InputEntry, ...] = ()
-    files: dict[str, FileEntry] = Field(default_factory=dict)
+    files: dict[str, FileRecord] = Field(default_factory=dict)
     """Every other file of the dataset, by its suffix after PREFIX (`.bin`, `.meta.parquet`)."""
 
     @property
@@ -176,11 +169,6 @@ def read_manifest(prefix: Path) -> DatasetManifest:
     for suffix, entry in manifest.files.items():
         _check_file_size(dataset_file(prefix, suffix), entry.bytes)
     return manifest
-
-
-def file_entry(path: Path) -> FileEntry:
-    """Measure and hash one file."""
-    return FileEntry(bytes=path.stat().st_size, sha256=sha256_of_file(path))
 
 
 def _check_file_size(path: Path, expected: int) -> None:

@@ -34,6 +34,7 @@ def train(
     stop = None if plan_only else StopSignal()
     from megatron_msm.config.load import dump_config, load_config
     from megatron_msm.config.run import RunConfig
+    from megatron_msm.formats.checkpoint_folder import RUN_FILE
     from megatron_msm.formats.files import write_text_atomic
     from megatron_msm.train.base import make_base
     from megatron_msm.train.checkpoints.resume import next_phase
@@ -58,7 +59,7 @@ def train(
         run_rank(config, stop)
         return
     config.out.mkdir(parents=True, exist_ok=True)
-    resolved = config.out / "msm_run.yaml"
+    resolved = config.out / RUN_FILE
     write_text_atomic(resolved, dump_config(config))
     status = launch(
         resolved,

@@ -19,6 +19,7 @@ from megatron_msm.formats.checkpoint_folder import (
     read_checkpoint_state,
 )
 from megatron_msm.formats.files import write_text_atomic
+from megatron_msm.formats.metrics_file import StepMetrics
 from megatron_msm.models.sizes.gpus import gpu_of_device
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
@@ -28,7 +29,7 @@ from megatron_msm.train.checkpoints.origin import verified_start, verify_origin
 from megatron_msm.train.checkpoints.resume import PhaseStart, SavedCheckpoint
 from megatron_msm.train.checkpoints.saving import CheckpointSaver
 from megatron_msm.train.reporting.expected import expected_lines
-from megatron_msm.train.reporting.metrics import MetricsWriter, StepMetrics
+from megatron_msm.train.reporting.metrics import MetricsWriter
 from megatron_msm.train.reporting.profiling import profiled
 from megatron_msm.train.reporting.progress import ProgressBar
 from megatron_msm.train.reporting.run_record import record_start

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from megatron_msm.errors import ConfigError, PreemptedError
+
 Kind = Literal[
     "preempted",
     "time-limit",
@@ -20,9 +22,6 @@ Kind = Literal[
     "requeue-limit",
 ]
 
-PREEMPTED_STATUS = 75
-"""Exit status of a run that was asked to stop, has saved, and wants to go on later."""
-_CONFIGURATION_STATUS = 2
 _LONGEST_MESSAGE = 500
 
 # Looked for in this order: ranks that lose a peer complain about the network, so the peer's own
@@ -93,9 +92,9 @@ def diagnose(status: int, tail: Sequence[str], *, was_signalled: bool = False) -
         tail: Its last lines of output.
         was_signalled: SLURM has asked the job to stop.
     """
-    if status == PREEMPTED_STATUS:
+    if status == PreemptedError.exit_status:
         return Failure("preempted", "asked to stop; it has saved")
-    if status == _CONFIGURATION_STATUS:
+    if status == ConfigError.exit_status:
         return Failure("configuration", _message(tail) or "status 2")
     if was_signalled and status in (-signal.SIGTERM, -signal.SIGUSR2):
         return Failure("preempted", "asked to stop before it could save")

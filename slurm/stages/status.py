@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import orjson
-
 from megatron_msm.config.section import Section
+from megatron_msm.formats.metrics_file import read_last_steps
 from slurm.jobs.attempts import Attempt, read_attempts
 from slurm.jobs.logs import last_lines
 from slurm.jobs.queue import QueuedJob, query_jobs
@@ -139,21 +138,12 @@ def _progress(folder: Path, stage: StageRecord) -> dict[str, object]:
     path = folder / (metrics_file or "")
     if metrics_file is None or not path.exists():
         return {}
-    rows = [orjson.loads(line) for line in _last_lines(path)]
-    if not rows:
+    steps = read_last_steps(path, _STEPS_FOR_ETA)
+    if not steps:
         return {}
-    step = int(rows[-1]["step"])
-    progress: dict[str, object] = {"step": step, "loss": rows[-1].get("loss/lm_nats")}
+    step = steps[-1].step
+    progress: dict[str, object] = {"step": step, "loss": steps[-1].loss}
     if stage.num_steps is not None:
-        per_step = sum(row["time/step_s"] for row in rows) / len(rows)
+        per_step = sum(each.step_s or 0.0 for each in steps) / len(steps)
         progress["seconds_left"] = max(stage.num_steps - step, 0) * per_step
     return progress
-
-
-def _last_lines(path: Path) -> list[bytes]:
-    """Return the last whole lines, without reading a long file."""
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 512 * _STEPS_FOR_ETA, 0))
-        lines = file.read().split(b"\n")[:-1]
-    whole = [line for line in lines if line.startswith(b"{")]
-    return whole[-_STEPS_FOR_ETA:]

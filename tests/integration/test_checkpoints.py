@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from megatron_msm.formats.checkpoint_folder import STATE_FILE, file_record, latest_iteration
+from megatron_msm.formats.checkpoint_folder import STATE_FILE, latest_iteration
+from megatron_msm.formats.files import file_record
 from tests.integration.forked_ranks import output, train
 from tests.integration.training_runs import assert_same_result
 

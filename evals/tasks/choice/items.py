@@ -18,8 +18,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from evals.input_files import check_model, json_lines, read_file
 from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.formats.json_input import check_model, json_lines, read_file
 
 MIN_ITEMS = 2
 """An interval over items needs a spread."""

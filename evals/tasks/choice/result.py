@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evals.input_files import check_model, parse_json, read_file
 from evals.statistics.intervals import Interval, mean_interval, rate_interval
+from megatron_msm.formats.json_input import check_model, parse_json, read_file
 
 SEED_NOTE = (
     "1 model, one seed: the intervals cover the spread over items, not that of another training run"

@@ -10,11 +10,11 @@ import shutil
 from pathlib import Path, PurePosixPath
 
 from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.checkpoint_folder import EXPORT_FILE
 
 logger = logging.getLogger(__name__)
 
 TENSORS_FILE = "tensors.json"
-EXPORT_FILE = "msm_export.json"
 _OURS = {TENSORS_FILE, EXPORT_FILE}
 _TEMPLATE_FOLDER = "additional_chat_templates"
 # A tokenizer.json of the largest vocabularies has 35 MB; beyond this it is no small file.

@@ -12,7 +12,7 @@ import orjson
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from megatron_msm.formats.checkpoint_folder import CheckpointState, LineageEntry
+from megatron_msm.formats.checkpoint_folder import EXPORT_FILE, CheckpointState, LineageEntry
 
 CARD_FILE = "README.md"
 BASE_CARD_FILE = "BASE_MODEL_README.md"
@@ -33,7 +33,7 @@ def model_card(state: CheckpointState, base_card: str | None, run_yaml: str | No
         f"# {state.phase} of {base}\n",
         f"`{base}` ({state.architecture}) after {' -> '.join(_stages(state.lineage))}, step "
         f"{state.iteration} of {state.phase}. Written by megatron-msm; every file's SHA-256 is in "
-        "`msm_export.json`.\n",
+        f"`{EXPORT_FILE}`.\n",
         f"- checkpoint: `{state.identity}`",
         f"- tokenizer: `{state.tokenizer_sha256}`",
         f"- chat template: `{state.chat_template_sha256}`, the one it was trained with\n",

@@ -19,8 +19,7 @@ import torch
 
 from megatron_msm.convert.hashing_file import HashingFile
 from megatron_msm.errors import ConfigError
-from megatron_msm.formats.checkpoint_folder import FileRecord
-from megatron_msm.formats.files import write_json_atomic
+from megatron_msm.formats.files import FileRecord, write_json_atomic
 
 DTYPE_NAMES = {
     torch.float64: "F64",

@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from megatron_msm.convert.hashing_file import HashingFile
-from megatron_msm.formats.checkpoint_folder import FileRecord
+from megatron_msm.formats.files import FileRecord
 from megatron_msm.models.tensor_table import MappedTensor
 from megatron_msm.runtime.safe_metadata import METADATA_FILE
 

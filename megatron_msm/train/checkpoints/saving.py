@@ -32,14 +32,12 @@ from megatron_msm.formats.checkpoint_folder import (
     HF_FOLDER,
     RUN_FILE,
     CheckpointState,
-    FileRecord,
-    file_record,
     iteration_folder,
     publish_checkpoint,
     remove_old_iterations,
     remove_unfinished,
 )
-from megatron_msm.formats.files import tmp_path
+from megatron_msm.formats.files import FileRecord, file_record, tmp_path
 from megatron_msm.runtime.megatron_versions import save_options
 from megatron_msm.runtime.writer_results import WriterResult, use_for_next_save
 from megatron_msm.train.checkpoints.checkpoint import CONTENT, sharded_state

@@ -1,8 +1,4 @@
-"""Metrics as data: one JSON line per optimizer step, and the same numbers for the trackers.
-
-This module is where every name and unit is written down. A number that a step does not have is left
-out of its line.
-"""
+"""Writing metrics.jsonl, a line a step, and showing the same numbers to the trackers."""
 
 import os
 from pathlib import Path
@@ -10,63 +6,9 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
 
 from megatron_msm.formats.files import write_bytes_atomic
-
-METRICS_FILE = "metrics.jsonl"
-VALIDATION = "validation/"
-
-
-class StepMetrics(BaseModel):
-    """One line of metrics.jsonl. The aliases are the names in the file, with their units."""
-
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
-    phase: str
-    step: int
-    """Optimizer steps done in the phase, counted from 1."""
-    loss: float | None = Field(alias="loss/lm_nats")
-    """Mean cross entropy over the global batch's unmasked tokens; left out when not finite."""
-    lr: float = Field(alias="optim/lr")
-    grad_norm: float | None = Field(alias="optim/grad_norm")
-    """Global norm before clipping; left out when not finite."""
-    skipped_steps: int = Field(alias="optim/skipped_steps")
-    """Steps of the phase so far that changed nothing, because loss or gradient was not finite."""
-    rolled_back_to: int | None = Field(default=None, alias="optim/rolled_back_to_step")
-    """This step was a loss spike: its update and those since the given step were undone."""
-    loss_tokens: int = Field(alias="tokens/loss")
-    """Unmasked tokens of the step."""
-    processed_tokens: int = Field(alias="tokens/processed")
-    """Positions of the step, padding included."""
-    tokens_per_s: float = Field(alias="throughput/tokens_per_s")
-    """Processed positions per second over all ranks."""
-    tflops_per_s: float = Field(alias="throughput/tflops_per_s_per_rank")
-    """Model FLOPs by the formula of models/flops.py."""
-    mfu: float | None = Field(default=None, alias="throughput/mfu")
-    """The same as a share of the GPU's peak in the run's precision; on known GPUs only."""
-    peak_gib: float = Field(alias="memory/peak_gib")
-    """Rank 0's highest use so far: of GPU memory, or of the process on a CPU."""
-    step_s: float = Field(alias="time/step_s")
-    """Without validation and saving."""
-    data_s: float = Field(alias="time/data_s")
-    """Part of `step_s`: rank 0 builds micro batches."""
-    forward_backward_s: float = Field(alias="time/forward_backward_s")
-    """Part of `step_s`: forward, backward and their communication."""
-    optimizer_s: float = Field(alias="time/optimizer_s")
-    """Part of `step_s`: gradient norm and update."""
-    save_s: float | None = Field(default=None, alias="time/save_s")
-    """Training stood still for a checkpoint after the step before."""
-    validation_s: float | None = Field(default=None, alias="time/validation_s")
-    """Training stood still for the validation after this step."""
-    parts: dict[str, float] = Field(default_factory=dict, exclude=True)
-    """`loss/source/docs_nats`, `loss/domain/cheese_nats`: mean loss of a part of the data, by
-    `logging.loss_by`; and `validation/heldout_nats`: mean loss of a held-out dataset with the
-    weights after this step."""
-
-    def row(self) -> dict[str, Any]:
-        """Return the line."""
-        return {**self.model_dump(by_alias=True, exclude_none=True), **self.parts}
+from megatron_msm.formats.metrics_file import METRICS_FILE, VALIDATION, StepMetrics
 
 
 class Tracker(Protocol):
@@ -96,11 +38,10 @@ class MetricsWriter:
 
     def write(self, metrics: StepMetrics) -> None:
         """Record one step."""
-        row = metrics.row()
-        self._file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        self._file.write(orjson.dumps(metrics.row(), option=orjson.OPT_APPEND_NEWLINE))
         self._file.flush()
         for tracker in self._trackers:
-            tracker.log(row)
+            tracker.log(metrics.numbers())
 
     @property
     def lacks_validation(self) -> bool:

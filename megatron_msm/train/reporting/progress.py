@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from megatron_msm.train.reporting.metrics import VALIDATION, StepMetrics
+from megatron_msm.formats.metrics_file import VALIDATION, StepMetrics
 
 # Seconds between lines when the output is not a terminal.
 _PLAIN_INTERVAL_S = 15.0

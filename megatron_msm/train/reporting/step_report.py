@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from megatron_msm.data.blend import Blend
+from megatron_msm.formats.metrics_file import StepMetrics
 from megatron_msm.models.sizes.flops import flops_per_token, utilization
 from megatron_msm.models.sizes.gpus import MatmulPrecision, gpu_of_device
 from megatron_msm.runtime.device import Runtime
-from megatron_msm.train.reporting.metrics import StepMetrics
 from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun
 from megatron_msm.train.steps.step import StepResult
 from megatron_msm.train.steps.timing import PartTimes

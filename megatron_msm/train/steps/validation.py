@@ -5,7 +5,7 @@ from typing import Any
 
 from megatron_msm.data.blend import Blend
 from megatron_msm.data.held_out import HeldOut
-from megatron_msm.train.reporting.metrics import VALIDATION
+from megatron_msm.formats.metrics_file import VALIDATION
 
 
 def validate(

@@ -8,10 +8,10 @@ import pytest
 
 from megatron_msm.convert import exporting
 from megatron_msm.convert.exporting import export_hf
-from megatron_msm.convert.huggingface.files import EXPORT_FILE
 from megatron_msm.convert.huggingface.safetensors_writer import SafetensorsFile
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.errors import CheckpointError, CheckpointWriteError, ConfigError
+from megatron_msm.formats.checkpoint_folder import EXPORT_FILE
 from megatron_msm.models.hf_config import read_model_shape
 
 

@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from megatron_msm.convert.comparing import same_bits
 from megatron_msm.convert.exporting import ExportManifest, export_hf
-from megatron_msm.convert.huggingface.files import EXPORT_FILE
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.formats.checkpoint_folder import (
+    EXPORT_FILE,
     HF_FOLDER,
     read_checkpoint_state,
     resolve_checkpoint,

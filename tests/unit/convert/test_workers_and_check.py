@@ -8,12 +8,11 @@ import torch
 
 from megatron_msm.convert import exporting, importing
 from megatron_msm.convert.exporting import export_hf
-from megatron_msm.convert.huggingface.files import EXPORT_FILE
 from megatron_msm.convert.huggingface.safetensors_writer import SafetensorsFile
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.convert.megatron import writer as megatron_writer
 from megatron_msm.errors import CheckpointError
-from megatron_msm.formats.checkpoint_folder import LineageEntry
+from megatron_msm.formats.checkpoint_folder import EXPORT_FILE, LineageEntry
 from tests.unit.convert.hf_folders import SMALL_FILES
 from tests.unit.convert.training_checkpoints import read_all, write_trained
 

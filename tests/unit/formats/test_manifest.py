@@ -3,13 +3,12 @@ from pathlib import Path
 import pytest
 
 from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.files import FileRecord, file_record
 from megatron_msm.formats.manifest import (
     Counts,
     DatasetManifest,
-    FileEntry,
     InputEntry,
     dataset_prefix,
-    file_entry,
     manifest_path,
     read_manifest,
     write_manifest,
@@ -28,7 +27,7 @@ def manifest(prefix: Path) -> DatasetManifest:
         settings={"append_eod": True},
         counts=COUNTS,
         inputs=(InputEntry(path="a.jsonl", bytes=3, sha256="cd" * 32),),
-        files={".bin": file_entry(prefix.parent / f"{prefix.name}.bin")},
+        files={".bin": file_record(prefix.parent / f"{prefix.name}.bin")},
     )
 
 
@@ -44,7 +43,7 @@ def test_identity_is_what_a_model_sees(tmp_path: Path) -> None:
     first = manifest(tmp_path / "docs")
     elsewhere = first.model_copy(update={"inputs": (), "tokenizer_path": "x", "settings": {}})
     assert elsewhere.sha256 == first.sha256
-    other = {".bin": FileEntry(bytes=4, sha256="ef" * 32)}
+    other = {".bin": FileRecord(bytes=4, sha256="ef" * 32)}
     assert first.model_copy(update={"files": other}).sha256 != first.sha256
     assert first.model_copy(update={"tokenizer_sha256": "0"}).sha256 != first.sha256
     assert first.model_copy(update={"chat_template_sha256": "0"}).sha256 != first.sha256

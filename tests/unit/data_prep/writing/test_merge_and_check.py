@@ -7,10 +7,10 @@ from data_prep.reading import read_lines
 from data_prep.writing.merge import merge_datasets
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats import provenance
+from megatron_msm.formats.files import file_record
 from megatron_msm.formats.indexed_dataset import IndexedDataset, IndexedDatasetWriter, mask_prefix
 from megatron_msm.formats.manifest import (
     DatasetManifest,
-    file_entry,
     manifest_path,
     read_manifest,
     write_manifest,
@@ -83,7 +83,7 @@ def chats(tmp_path: Path, chatml_folder: Path) -> Path:
 def rehash(prefix: Path, **counts: int) -> None:
     """Make the manifest agree with the files again, as a faulty writer would."""
     manifest = read_manifest_unchecked(prefix)
-    files = {suffix: file_entry(Path(f"{prefix}{suffix}")) for suffix in manifest.files}
+    files = {suffix: file_record(Path(f"{prefix}{suffix}")) for suffix in manifest.files}
     changed = manifest.counts.model_copy(update=counts)
     write_manifest(prefix, manifest.model_copy(update={"files": files, "counts": changed}))
 
