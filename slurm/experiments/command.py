@@ -61,8 +61,11 @@ def run(
     accept: Accept = None,
     arm: Arms = None,
     gpu: Annotated[
-        str, typer.Option(help="For the time in --dry-run: a100, h100, h200 or b200.")
-    ] = "h100",
+        str | None,
+        typer.Option(
+            help="For the time in --dry-run: a100, h100, h200 or b200. Left out: the site's kind."
+        ),
+    ] = None,
 ) -> None:
     """Start every stage that is not finished; run again to go on."""
     from megatron_msm.errors import ConfigError
@@ -82,7 +85,7 @@ def run(
     if not is_here:
         site_config.check_shared(built.root, "out")
     if dry_run:
-        _show_plan(grid, built, gpu)
+        _show_plan(grid, built, gpu or site_config.gpu_kind or "h100")
         return
     started = write_started(built, grid_file)
     wanted = started.of_arms(tuple(arm or ())).labels
@@ -99,6 +102,8 @@ def run(
         return
     from slurm.stages.graph import queue_all
 
+    if site_config.gpu_kind is not None:
+        _check_fit(stages, site_config.gpu_kind)
     queue_all(built.root, stages, site_config, _tell)
     typer.echo(f"watch      msm experiment status {grid_file}")
 
@@ -223,6 +228,15 @@ def report(
     for line in write_report(root, started, results, out):
         typer.echo(line)
     typer.echo(f"written    {out}")
+
+
+def _check_fit(stages: list["Stage"], gpu: str) -> None:
+    from megatron_msm.errors import ConfigError
+    from slurm.experiments.estimates import estimate_training, misfits
+
+    problems = misfits(stages, estimate_training(stages, gpu))
+    if problems:
+        raise ConfigError("\n".join(("nothing was queued:", *problems)))
 
 
 def _show_plan(grid: "GridConfig", built: "Experiment", gpu: str) -> None:

@@ -1,13 +1,14 @@
-"""What `msm experiment run --dry-run` shows: arms, stages, what is shared, matched or not."""
+"""What `msm experiment run --dry-run` shows: arms, stages, what is shared, matched, and needed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from slurm.experiments.arms import Arm, Experiment
+from slurm.experiments.estimates import StageEstimate, estimate_training, misfits
 from slurm.experiments.grid import GridConfig
 from slurm.stages.record import is_finished
 from slurm.stages.stage import Stage, in_order
@@ -18,16 +19,29 @@ def print_plan(
 ) -> None:
     """Print the plan of an experiment, with its training time on one kind of GPU."""
     stages = in_order(experiment.final_stages())
-    heading = f"{experiment.title}: {len(experiment.arms)} arms, {len(stages)} stages"
-    console.print(heading, markup=False)
-    console.print(_arm_table(experiment.arms))
-    for line in (*matching(experiment.arms), *_absent_controls(grid)):
+    finished = {
+        stage.identity
+        for stage in stages
+        if is_finished(experiment.root / stage.folder, stage.identity)
+    }
+    estimates = estimate_training(stages, gpu)
+    console.print(
+        f"{experiment.title}: {len(experiment.arms)} arms, {len(stages)} stages, "
+        f"{len(stages) - len(finished)} jobs to run",
+        markup=False,
+    )
+    console.print(_arm_table(experiment.arms, estimates))
+    for line in (
+        *matching(experiment.arms),
+        *_absent_controls(grid),
+        *_training_time(stages, estimates, finished, gpu),
+        *misfits(stages, estimates),
+    ):
         console.print(line, soft_wrap=True, markup=False)
-    console.print(_gpu_time(stages, gpu), soft_wrap=True, markup=False)
     if len(grid.seeds) == 1:
         console.print("one seed: differences between arms include the luck of one data order")
     console.rule("stages")
-    console.print(_stage_table(experiment, stages))
+    console.print(_stage_table(experiment, stages, estimates, finished))
 
 
 def matching(arms: Sequence[Arm]) -> list[str]:
@@ -53,19 +67,27 @@ def matching(arms: Sequence[Arm]) -> list[str]:
     return lines
 
 
-def _gpu_time(stages: Sequence[Stage], gpu: str) -> str:
-    """Add up what all distinct training stages need, as `msm plan` estimates each."""
-    from megatron_msm.train.estimating import estimate
+def _training_time(
+    stages: Sequence[Stage],
+    estimates: Mapping[str, StageEstimate],
+    finished: Collection[str],
+    gpu: str,
+) -> list[str]:
+    """Add up what all distinct training stages need, and those that are still to run."""
+    training = [stage for stage in stages if stage.identity in estimates]
+    if not training:
+        return []
 
-    hours: list[float | None] = [
-        estimate(stage.run, gpu=gpu, model=stage.model).gpu_hours
-        for stage in stages
-        if stage.run is not None
+    def hours(wanted: Sequence[Stage]) -> float:
+        return sum(estimates[stage.identity].gpu_hours or 0 for stage in wanted)
+
+    left = [stage for stage in training if stage.identity not in finished]
+    unknown = sum(estimates[stage.identity].gpu_hours is None for stage in training)
+    rest = f"; and {unknown} training stages whose length is not known" if unknown else ""
+    return [
+        f"training: {hours(training):.2g} GPU hours on {gpu}, {hours(left):.2g} of them still to "
+        f"run (estimated by `msm plan`){rest}"
     ]
-    known = [hour for hour in hours if hour is not None]
-    missing = len(hours) - len(known)
-    rest = f", and {missing} training stages whose length or fit is not known" if missing else ""
-    return f"training: {sum(known):.2g} GPU hours on {gpu} (estimated by `msm plan`){rest}"
 
 
 def _absent_controls(grid: GridConfig) -> list[str]:
@@ -84,36 +106,57 @@ def _absent_controls(grid: GridConfig) -> list[str]:
     ]
 
 
-def _arm_table(arms: Sequence[Arm]) -> Table:
+def _arm_table(arms: Sequence[Arm], estimates: Mapping[str, StageEstimate]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("arm", overflow="fold")
-    for column in ("steps", "tokens"):
+    for column in ("steps", "tokens", "hours", "GPU hours"):
         table.add_column(column, justify="right")
     for arm in arms:
         steps = " + ".join("?" if s.num_steps is None else f"{s.num_steps}" for s in arm.training)
         known = [stage.num_tokens for stage in arm.training if stage.num_tokens is not None]
         tokens = f"{sum(known):,}" if len(known) == len(arm.training) else "?"
-        table.add_row(Text(arm.name), steps or "-", tokens if arm.training else "-")
+        found = [estimates[stage.identity] for stage in arm.training]
+        table.add_row(
+            Text(arm.name),
+            steps or "-",
+            tokens if arm.training else "-",
+            _sum([each.hours for each in found]),
+            _sum([each.gpu_hours for each in found]),
+        )
     return table
 
 
-def _stage_table(experiment: Experiment, stages: Sequence[Stage]) -> Table:
+def _sum(hours: Sequence[float | None]) -> str:
+    known = [each for each in hours if each is not None]
+    if not hours:
+        return "-"
+    return f"{sum(known):.2g}" if len(known) == len(hours) else "?"
+
+
+def _stage_table(
+    experiment: Experiment,
+    stages: Sequence[Stage],
+    estimates: Mapping[str, StageEstimate],
+    finished: Collection[str],
+) -> Table:
     uses: Counter[str] = Counter()
     for arm in experiment.arms:
         uses.update(stage.identity for stage in in_order(arm.ends))
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "needs", "identity"):
         table.add_column(column, overflow="fold")
-    table.add_column("arms", justify="right")
+    for column in ("arms", "GPU hours"):
+        table.add_column(column, justify="right")
     table.add_column("")
     for stage in stages:
-        done = is_finished(experiment.root / stage.folder, stage.identity)
+        known = estimates.get(stage.identity)
         table.add_row(
             Text(stage.label),
             Text(_needs(stage)),
             stage.identity[:8],
             str(uses[stage.identity] or len(experiment.arms)),
-            "finished" if done else "",
+            "" if known is None else _sum([known.gpu_hours]),
+            "finished" if stage.identity in finished else "",
         )
     return table
 

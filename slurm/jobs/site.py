@@ -79,6 +79,9 @@ class SiteConfig(Section):
 
     shared_folder: Path | None = None
     """A folder that all nodes see. When given, runs outside of it are refused."""
+    gpu_kind: Word | None = None
+    """`a100`, `h100`, `h200` or `b200`, for estimates: a training stage that does not fit into its
+    memory is not queued. Left out: nothing is said of memory before a job runs."""
     defaults: Resources = Resources()
     """What every job asks for."""
     stages: dict[StageKind, Resources] = Field(default_factory=dict)

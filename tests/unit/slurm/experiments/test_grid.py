@@ -12,6 +12,7 @@ from megatron_msm.config.load import load_config
 from megatron_msm.errors import ConfigError
 from slurm.experiments.arms import Experiment, build_experiment
 from slurm.experiments.command import app
+from slurm.experiments.estimates import estimate_training, misfits
 from slurm.experiments.experiment_file import (
     experiment_path,
     read_started,
@@ -217,9 +218,34 @@ def test_plan_shows_arms_sharing_and_what_is_missing(grid_file: Path) -> None:
         "10 + 5   3,840",
         "control left out: neutral documents",
         "one seed",
-        "GPU hours on h100 (estimated by `msm plan`)",
+        "GPU hours on h100",
+        "still to run (estimated by `msm plan`)",
     ):
         assert expected in text
+
+
+LARGE = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+
+
+def test_plan_says_what_does_not_fit_and_what_is_left(grid_file: Path) -> None:
+    """An 8B model, fully fine-tuned on one GPU, needs 16 bytes a weight and more: about 128 GiB."""
+    config = {**MODEL, **LARGE, "head_dim": 128, "vocab_size": 128256}
+    (grid_file.parent / "hf" / "config.json").write_text(json.dumps(config))
+    one_gpu = ["run.parallel={data: 1}", "seeds=[1]"]
+    grid = load_config(grid_file, GridConfig, one_gpu)
+    experiment = built(grid_file, *one_gpu)
+    console = Console(width=200, record=True, quiet=False)
+    print_plan(grid, experiment, console)
+    text = console.export_text()
+    assert text.count("DOES NOT FIT") == 8  # 3 midtraining and 5 SFT stages
+    assert "DOES NOT FIT  midtrain a #1: its fullest rank needs" in text
+    assert "of the h100's 79 GiB" in text or "of the h100's 80 GiB" in text
+    assert "30 jobs to run" in text
+
+    stages = in_order(experiment.final_stages())
+    split = in_order(built(grid_file, "run.parallel={tensor: 8}").final_stages())
+    assert not misfits(split, estimate_training(split, "h100"))
+    assert len(misfits(stages, estimate_training(stages, "h100"))) == 8
 
 
 def test_shipped_cheese_study_has_every_control_that_its_data_allow(grid_file: Path) -> None:
