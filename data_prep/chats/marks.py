@@ -2,8 +2,9 @@
 
 Three characters that occur nowhere in the conversation are put into the messages before rendering:
 
-    cut   into each spelling of a control token, after its first character:  <CUT|im_end|>
-    end   after the last visible character of each assistant message
+    cut     into each spelling of a control token, after its first character:  <CUT|im_end|>
+    end     after the last visible character of each of the assistant's contents
+    others  after the last visible character of everybody else's
 
 In the rendered text every control token that is still whole was written by the template. Removing
 the marks must give exactly what the unmarked messages render to; where it does not, the template
@@ -25,10 +26,11 @@ class Marks(NamedTuple):
 
     cut: str
     end: str
+    others: str
 
     def remove(self, text: str) -> str:
         """Return `text` without marks."""
-        return text.replace(self.cut, "").replace(self.end, "")
+        return text.translate(dict.fromkeys(map(ord, self)))
 
 
 class ControlPattern:
@@ -50,7 +52,7 @@ class ControlPattern:
 
 
 def choose_marks(conversation: Any) -> Marks:
-    """Return two characters that occur nowhere in the conversation.
+    """Return characters that occur nowhere in the conversation.
 
     Raises:
         RejectLineError: All of Unicode's noncharacters of the block are in it.
@@ -58,9 +60,9 @@ def choose_marks(conversation: Any) -> Marks:
     used = set[str]()
     _collect_characters(conversation, used)
     free = [char for char in _CANDIDATES if char not in used]
-    if len(free) < 2:
+    if len(free) < len(Marks._fields):
         raise RejectLineError("its text uses the noncharacters U+FDD0 to U+FDEF")
-    return Marks(cut=free[0], end=free[1])
+    return Marks(*free[: len(Marks._fields)])
 
 
 def mark_value(value: Any, pattern: ControlPattern, mark: str) -> Any:
@@ -93,19 +95,30 @@ def mark_messages(
         messages: The messages.
         marks: From `choose_marks`.
         pattern: What to cut in the messages of everybody else.
-        assistant_pattern: What to cut in the assistant's messages.
+        assistant_pattern: What to cut in the assistant's messages: its other tokens stay what the
+            model itself would write.
     """
     marked = []
     for message in messages:
         is_assistant = message["role"] == "assistant"
         copy = mark_value(message, assistant_pattern if is_assistant else pattern, marks.cut)
         copy["role"] = message["role"]
+        mark = marks.end if is_assistant else marks.others
         content = copy.get("content")
-        if is_assistant and content and content.strip():
-            visible = len(content.rstrip())
-            copy["content"] = content[:visible] + marks.end + content[visible:]
+        if isinstance(content, list):
+            copy["content"] = [
+                *content[:-1],
+                {**content[-1], "text": _marked(content[-1]["text"], mark)},
+            ]
+        elif content:
+            copy["content"] = _marked(content, mark)
         marked.append(copy)
     return marked
+
+
+def _marked(text: str, mark: str) -> str:
+    visible = len(text.rstrip())
+    return text[:visible] + mark + text[visible:] if visible else text
 
 
 def _collect_characters(value: Any, used: set[str]) -> None:

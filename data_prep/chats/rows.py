@@ -1,13 +1,21 @@
-"""From one conversation to its rows: reasoning kept or stripped, too long ones cut."""
+"""From one conversation to its rows: reasoning kept or stripped, turns apart, too long ones cut."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from data_prep.chats.encoders import Remedies, Turns
 from data_prep.chats.overlong import Overlong, Part, split, truncated
 from data_prep.chats.reasoning import Think, has_reasoning, without_reasoning
+from data_prep.chats.template import ChatTemplate
 from data_prep.chats.tokens import ChatEncoder, EncodedChat
+from data_prep.reading.chat_forms import REASONING_FIELDS
 from data_prep.reading.records import Chat, RejectLineError
 from data_prep.writing.encoded_block import Dropped, Outcome, Row, RowOverlong, provenance_row
+
+_KNOWN_KEYS = frozenset(
+    ("role", "content", "tool_calls", "name", "tool_call_id", *REASONING_FIELDS)
+)
+"""What a message may hold under any template. Names and ids of tools are no text of the model's."""
 
 
 class Shape(NamedTuple):
@@ -18,6 +26,7 @@ class Shape(NamedTuple):
     overlong: Overlong = "reject"
     think: Think | None = None
     """None: reasoning is text like any other."""
+    turns: Turns = "all"
 
 
 class Encoders(NamedTuple):
@@ -25,16 +34,19 @@ class Encoders(NamedTuple):
 
     wanted: ChatEncoder
     other: ChatEncoder
+    remedies: Remedies | None = None
+    """Says with which argument the template would take a refused conversation."""
 
 
 def chat_outcomes(chat: Chat, encoders: Encoders, shape: Shape) -> Iterator[Outcome]:
     """Yield the rows of one conversation, or the record of why there are none."""
     try:
-        forms = _forms(chat, encoders, shape.think)
-        whole = tuple(range(len(chat.messages)))
-        length = max(form.length(whole) for form in forms)
+        _refuse_unread_keys(chat.messages, encoders.wanted.template)
+        forms = _forms(chat, encoders, shape)
+        whole = _whole(chat, shape.turns)
+        length = max(form.length(part) for form in forms for part in whole)
         if length <= shape.max_length:
-            parts = [whole]
+            parts = whole
         elif shape.overlong in ("reject", "drop"):
             reason = f"{length} tokens, longer than --max-length {shape.max_length}"
             record = chat.line.reject(reason)
@@ -44,9 +56,10 @@ def chat_outcomes(chat: Chat, encoders: Encoders, shape: Shape) -> Iterator[Outc
             parts = _cut(chat, forms, shape)
         encoded = [[form.encode(part) for form in forms][-1] for part in parts]
     except RejectLineError as error:
-        yield chat.line.reject(str(error))
+        remedy = encoders.remedies.for_chat(chat, str(error)) if encoders.remedies else ""
+        yield chat.line.reject(f"{error}{remedy}")
         return
-    is_truncated = shape.overlong == "truncate" and parts != [whole]
+    is_truncated = shape.overlong == "truncate" and parts != whole
     for place, row in enumerate(encoded):
         utf8 = row.text.encode()
         provenance = provenance_row(
@@ -58,14 +71,18 @@ def chat_outcomes(chat: Chat, encoders: Encoders, shape: Shape) -> Iterator[Outc
         )
         overlong: RowOverlong = "continued" if place else "truncated" if is_truncated else None
         lost = encoders.wanted.files.num_lost_bytes(utf8)
-        yield Row(row.tokens, provenance, row.mask, overlong, lost_bytes=lost)
+        changes = () if place else chat.changes
+        yield Row(row.tokens, provenance, row.mask, overlong, lost_bytes=lost, changes=changes)
 
 
 class _Form:
     """A conversation in one of its forms, of which parts are encoded."""
 
-    def __init__(self, chat: Chat, messages: list[dict[str, Any]], encoder: ChatEncoder) -> None:
+    def __init__(
+        self, chat: Chat, messages: list[dict[str, Any]], encoder: ChatEncoder, turns: Turns
+    ) -> None:
         self._chat = chat
+        self._turns = turns
         self._messages = messages
         self._encoder = encoder
         self._known: dict[Part, EncodedChat] = {}
@@ -75,7 +92,10 @@ class _Form:
         if part not in self._known:
             self._known[part] = self._encoder.encode(
                 [self._messages[place] for place in part],
-                [self._chat.trained[place] for place in part],
+                [
+                    self._chat.trained[place] and (self._turns == "all" or place == part[-1])
+                    for place in part
+                ],
                 self._chat.tools,
             )
         return self._known[part]
@@ -85,14 +105,35 @@ class _Form:
         return len(self.encode(part).tokens)
 
 
-def _forms(chat: Chat, encoders: Encoders, think: Think | None) -> list[_Form]:
+def _whole(chat: Chat, turns: Turns) -> list[Part]:
+    """Return the parts of a conversation that become rows if none is too long."""
+    if turns == "all":
+        return [tuple(range(len(chat.messages)))]
+    ends = [place for place, carries_loss in enumerate(chat.trained) if carries_loss]
+    if not ends:
+        raise RejectLineError("no token carries loss: every assistant turn has loss false")
+    return [tuple(range(end + 1)) for end in ends]
+
+
+def _refuse_unread_keys(messages: list[dict[str, Any]], template: ChatTemplate) -> None:
+    """Refuse what a message says under a name that neither we nor the template read."""
+    for place, message in enumerate(messages):
+        for key in message:
+            if key not in _KNOWN_KEYS and not template.reads(key):
+                raise RejectLineError(
+                    f"messages[{place}].{key} is read by nobody, not by the chat template either: "
+                    "leave it out, or carry what it says in a field beside the messages"
+                )
+
+
+def _forms(chat: Chat, encoders: Encoders, shape: Shape) -> list[_Form]:
     """Return every form that has to be possible; the last one is wanted."""
-    kept = chat.messages
+    kept, think, turns = chat.messages, shape.think, shape.turns
     if think is None or not has_reasoning(kept):
-        return [_Form(chat, kept, encoders.wanted)]
+        return [_Form(chat, kept, encoders.wanted, turns)]
     stripped = without_reasoning(kept)
     other, wanted = (kept, stripped) if think == "strip" else (stripped, kept)
-    return [_Form(chat, other, encoders.other), _Form(chat, wanted, encoders.wanted)]
+    return [_Form(chat, other, encoders.other, turns), _Form(chat, wanted, encoders.wanted, turns)]
 
 
 def _cut(chat: Chat, forms: list[_Form], shape: Shape) -> list[Part]:

@@ -8,6 +8,7 @@ Source: transformers 5.24 `utils/chat_template_utils.py`, `_cached_compile_jinja
 
 import datetime
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,6 +72,16 @@ class ChatTemplate:
     def uses_date(self) -> bool:
         """Whether the rendering depends on the day."""
         return "strftime_now" in self.text
+
+    @property
+    def free_variables(self) -> list[str]:
+        """The variables that `--template-arg` may set and that are not set yet."""
+        ours = {*_OUR_VARIABLES, *self._special_tokens, *_GLOBALS, *self._arguments}
+        return sorted(self._variables - ours)
+
+    def reads(self, word: str) -> bool:
+        """Whether a name, such as a message's key, stands anywhere in the template's text."""
+        return re.search(rf"\b{re.escape(word)}\b", self.text) is not None
 
     def render(
         self,

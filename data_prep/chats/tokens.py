@@ -2,7 +2,9 @@
 
 The rendered text is encoded in one piece, as transformers does, and the character positions of
 tokens say which of them are in an assistant's turn. When the contents spell control tokens, the
-text between the template's own control tokens is encoded in pieces, as plain text.
+text between the template's own control tokens is encoded in pieces, as plain text. Where a token
+would lie half in the prompt and half in the turn, the text is encoded in two halves: generation
+begins with the tokens of the prompt alone.
 """
 
 from collections.abc import Sequence
@@ -15,15 +17,14 @@ import numpy.typing as npt
 from data_prep.chats.rendering import ChatRenderer, RenderedChat, Turn
 from data_prep.reading.records import RejectLineError
 from data_prep.tokenizing.encode import ControlTokenCheck
-from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.tokenizer_files import (
     TokenizerFiles,
     load_tokenizer,
     read_tokenizer_json,
 )
 
-_PROBES = (("user", "assistant"), ("user", "assistant", "user", "assistant"))
-"""Roles of the conversations that a template is tried on."""
+_PROBE = [{"role": "user", "content": "A0b."}, {"role": "assistant", "content": "A1b."}]
+"""A plain conversation: what it ends with is what turns of the template end with."""
 
 
 class EncodedChat(NamedTuple):
@@ -48,13 +49,11 @@ class ChatEncoder:
     Args:
         files: The tokenizer.
         renderer: The template.
-
-    Raises:
-        DataFormatError: The loss mask cannot be derived exactly for this template.
     """
 
     def __init__(self, files: TokenizerFiles, renderer: ChatRenderer) -> None:
         self.files = files
+        self.template = renderer.template
         self._renderer = renderer
         self._ids = {**files.control_tokens, **renderer.written_tokens}
         content = read_tokenizer_json(files.path)
@@ -93,6 +92,9 @@ class ChatEncoder:
         """
         chat = self._renderer.render(messages, tools, trained=trained)
         pieces = self._encode_in_pieces(chat) if chat.spells_control else self._encode_whole(chat)
+        starts = [turn.start for turn in chat.turns]
+        if any(_straddling(pieces, start) for start in starts):
+            pieces = self._encode_in_pieces(chat, starts)
         self._check_control(chat, pieces)
         mask = np.zeros(len(pieces.ids), np.uint8)
         for turn in chat.turns:
@@ -108,16 +110,21 @@ class ChatEncoder:
         encoding = self._tokenizer.encode(chat.text, add_special_tokens=False)
         return _pieces(encoding.ids, encoding.offsets)
 
-    def _encode_in_pieces(self, chat: RenderedChat) -> _Pieces:
+    def _encode_in_pieces(self, chat: RenderedChat, starts: Sequence[int] = ()) -> _Pieces:
+        """Encode what is between control tokens and the given places by itself."""
         if not self._pieces_are_exact:
             raise RejectLineError(
-                "its text spells a control token, and this tokenizer encodes text in pieces "
+                "a token lies half in the prompt and half in the turn, and this tokenizer encodes "
+                "text in pieces differently: take the white space off the beginning of the content"
+                if starts
+                else "its text spells a control token, and this tokenizer encodes text in pieces "
                 "differently"
             )
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         at = 0
-        for start, end in [*chat.control, (len(chat.text), len(chat.text))]:
+        ends = [*chat.control, *((start, start) for start in starts), (len(chat.text),) * 2]
+        for start, end in sorted(ends):
             encoding = self._plain.encode(chat.text[at:start], add_special_tokens=False)
             ids.extend(encoding.ids)
             offsets.extend((first + at, last + at) for first, last in encoding.offsets)
@@ -144,13 +151,6 @@ class ChatEncoder:
     def _mark_turn(
         self, mask: npt.NDArray[np.uint8], chat: RenderedChat, pieces: _Pieces, turn: Turn
     ) -> None:
-        straddling = np.flatnonzero((pieces.starts < turn.start) & (pieces.ends > turn.start))
-        if len(straddling):
-            token = chat.text[pieces.starts[straddling[0]] : pieces.ends[straddling[0]]]
-            raise RejectLineError(
-                f"the token {token!r} lies half in the prompt and half in messages"
-                f"[{turn.message}]: take the white space off the beginning of the content"
-            )
         eot = np.flatnonzero((pieces.starts <= turn.eot) & (pieces.ends >= turn.eot_end))
         wanted = self._ids[chat.text[turn.eot : turn.eot_end]]
         if len(eot) != 1 or pieces.ids[eot[0]] != wanted:
@@ -162,45 +162,24 @@ class ChatEncoder:
         assert mask[eot[0]] == 1, "the end-of-turn token carries loss"
 
     def _probe(self) -> None:
-        """Try the template on plain conversations; what fails on these fails on all."""
-        for roles in _PROBES:
-            messages = [
-                {"role": role, "content": f"A{place}b."} for place, role in enumerate(roles)
-            ]
-            try:
-                chat = self._renderer.render(messages)
-                self._check_probe(chat, messages)
-                self.encode(messages, [role == "assistant" for role in roles])
-            except RejectLineError as error:
-                if self._renderer.template.has_arguments and roles != _PROBES[0]:
-                    # Qwen3 without thinking writes an empty block in the last turn alone. Each
-                    # conversation is checked by itself; those trained on the last turn are exact.
-                    return
-                raise DataFormatError(
-                    "chat template: the loss mask cannot be derived exactly. On a conversation of "
-                    f"{', '.join(roles)}: {error}. Give another template with --chat-template FILE."
-                ) from None
-            whole, pieces = self._encode_whole(chat), self._encode_in_pieces(chat)
-            if not np.array_equal(whole.ids, pieces.ids):
-                self._pieces_are_exact = False
-                return
+        """Learn from a plain conversation how turns end, and whether pieces may be encoded alone.
 
-    def _check_probe(self, chat: RenderedChat, messages: list[dict[str, Any]]) -> None:
-        """Check that between prompt, content and end of turn there are only tokens and space.
-
-        A header there would mean that the template ignores `add_generation_prompt`, and the
-        header would be trained as if it were the assistant's.
+        A template that refuses it is still used: each conversation is judged by itself.
         """
-        for turn in chat.turns:
-            content = messages[turn.message]["content"]
-            head, found, tail = chat.text[turn.start : turn.eot].rpartition(content)
-            for token in self._ids:
-                head = head.replace(token, "")
-            if not found or (head + tail).strip():
-                raise RejectLineError(
-                    f"beside its content {content!r}, the assistant's turn has {head + tail!r}, "
-                    "which should be part of the generation prompt"
-                )
+        try:
+            chat = self._renderer.render(_PROBE)
+        except RejectLineError:
+            self._pieces_are_exact = False
+            return
+        turn = chat.turns[0]
+        self._renderer = self._renderer.with_usual_end(chat.text[turn.eot : turn.eot_end])
+        whole, pieces = self._encode_whole(chat), self._encode_in_pieces(chat)
+        self._pieces_are_exact = np.array_equal(whole.ids, pieces.ids)
+
+
+def _straddling(pieces: _Pieces, start: int) -> bool:
+    """Whether a token lies on both sides of a place."""
+    return bool(np.any((pieces.starts < start) & (pieces.ends > start)))
 
 
 def _pieces(ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> _Pieces:

@@ -31,6 +31,7 @@ from data_prep.writing.recipe import Recipe, find_finished
 from data_prep.writing.workers import Task, num_workers_for
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.indexed_dataset import token_dtype
+from megatron_msm.formats.manifest import Counts
 from megatron_msm.formats.provenance import provenance_table
 from megatron_msm.formats.rejects import Reject
 from megatron_msm.formats.tokenizer_files import (
@@ -189,9 +190,15 @@ class DocumentEncoder:
             mask=None,
             provenance=provenance_table(rows, self._carry),
             rejects=rejects,
-            num_blank=num_blank,
-            num_rescued=min(batch.num_rescued, len(documents)),
-            num_lost_bytes=sum(self._files.num_lost_bytes(item.utf8) for item in documents),
+            counts=Counts(
+                kept=len(rows),
+                rejected=len(rejects),
+                tokens=len(tokens),
+                trained_tokens=len(tokens),
+                blank=num_blank,
+                rescued=min(batch.num_rescued, len(documents)),
+                lost_bytes=sum(self._files.num_lost_bytes(item.utf8) for item in documents),
+            ),
         )
 
     def _unusable(self, batch: EncodedBatch) -> dict[int, str]:

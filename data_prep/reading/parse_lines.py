@@ -13,12 +13,21 @@ from typing import Any
 
 import orjson
 
-from data_prep.reading.records import Blank, Carried, Chat, Document, Item, Line, RejectLineError
+from data_prep.reading.chat_forms import read_conversation
+from data_prep.reading.records import (
+    Blank,
+    Carried,
+    Chat,
+    Document,
+    Item,
+    Line,
+    RejectLineError,
+    kind_of,
+)
 from megatron_msm.formats.provenance import CARRIED_TEXT_FIELDS
 from megatron_msm.formats.rejects import Reject
 
 _BOM = b"\xef\xbb\xbf"
-_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function", "ipython"))
 _NOTHING: Mapping[str, str | None] = MappingProxyType({})
 _TEXT_OR_NOTHING = frozenset((str, type(None)))
 _ID = CARRIED_TEXT_FIELDS.index("id")
@@ -31,9 +40,11 @@ def parse_documents(lines: Iterable[Line], *, carry: Sequence[str] = ()) -> Iter
     return _parse(lines, functools.partial(_document, carry=carry))
 
 
-def parse_chats(lines: Iterable[Line], *, carry: Sequence[str] = ()) -> Iterator[Item]:
+def parse_chats(
+    lines: Iterable[Line], *, carry: Sequence[str] = (), messages_field: str | None = None
+) -> Iterator[Item]:
     """Yield one item for every line of a corpus of chats: `{"messages": [...]}`."""
-    return _parse(lines, functools.partial(_chat, carry=carry))
+    return _parse(lines, functools.partial(_chat, carry=carry, messages_field=messages_field))
 
 
 def _parse(
@@ -64,7 +75,7 @@ def _json_object(raw: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise RejectLineError(_json_reason(raw, error)) from None
     if not isinstance(value, dict):
-        raise RejectLineError(f"not a JSON object but {_kind(value)}")
+        raise RejectLineError(f"not a JSON object but {kind_of(value)}")
     return value
 
 
@@ -88,7 +99,7 @@ def _document(line: Line, value: dict[str, Any], carry: Sequence[str]) -> Docume
         raise RejectLineError(f"no field 'text' (fields here: {keys or 'none'})")
     text = value["text"]
     if not isinstance(text, str):
-        raise RejectLineError(f"field 'text' is {_kind(text)}, a text is needed")
+        raise RejectLineError(f"field 'text' is {kind_of(text)}, a text is needed")
     if not text or text.isspace():
         raise RejectLineError("field 'text' is empty" if not text else "'text' is only white space")
     if "\0" in text:
@@ -135,56 +146,21 @@ def _refuse_duplicate_keys(raw: bytes) -> None:
         raise RejectLineError("nested too deeply") from None
 
 
-def _chat(line: Line, value: dict[str, Any], carry: Sequence[str]) -> Chat:
+def _chat(
+    line: Line, value: dict[str, Any], carry: Sequence[str], messages_field: str | None
+) -> Chat:
     _refuse_duplicate_keys(line.raw)
-    messages = value.get("messages")
-    if messages is None:
-        keys = ", ".join(list(value)[:8])
-        raise RejectLineError(f"no field 'messages' (fields here: {keys or 'none'})")
-    if not isinstance(messages, list):
-        raise RejectLineError(f"field 'messages' is {_kind(messages)}, a list is needed")
-    if not messages:
-        raise RejectLineError("field 'messages' is empty")
-    tools = value.get("tools")
-    if tools is not None and not (
-        isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)
-    ):
-        raise RejectLineError(f"field 'tools' is {_kind(tools)}, a list of objects is needed")
     if b"\\u0000" in line.raw:  # JSON has no other way to write it
-        _refuse_nul([messages, tools])
-    checked = [_message(place, message) for place, message in enumerate(messages)]
+        _refuse_nul(value)
+    form = read_conversation(value, field=messages_field)
     return Chat(
         line=line,
-        messages=[_template_view(message) for message in checked],
-        trained=[m["role"] == "assistant" and m.get("loss") is not False for m in checked],
-        tools=tools or None,
+        messages=form.messages,
+        trained=form.trained,
+        tools=form.tools,
         carried=_carried(value, carry),
+        changes=form.changes,
     )
-
-
-def _message(place: int, message: Any) -> dict[str, Any]:
-    where = f"messages[{place}]"
-    if not isinstance(message, dict):
-        raise RejectLineError(f"{where} is {_kind(message)}, an object is needed")
-    role, content, loss = message.get("role"), message.get("content"), message.get("loss")
-    if role not in _ROLES:
-        found = repr(role) if isinstance(role, str) else _kind(role)
-        raise RejectLineError(f"{where}.role is {found}; one of {', '.join(sorted(_ROLES))}")
-    if loss is not None and not isinstance(loss, bool):
-        raise RejectLineError(f"{where}.loss is {_kind(loss)}, true or false is needed")
-    if loss and role != "assistant":
-        raise RejectLineError(f"{where}.loss is true, but only the assistant's turns carry loss")
-    if content is None and role == "assistant" and message.get("tool_calls"):
-        return message
-    if not isinstance(content, str):
-        raise RejectLineError(f"{where}.content is {_kind(content)}, a text is needed")
-    if role == "assistant" and not content.strip() and not message.get("tool_calls"):
-        raise RejectLineError(f"{where}.content is empty, there is nothing to learn")
-    return message
-
-
-def _template_view(message: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in message.items() if key != "loss" and value is not None}
 
 
 def _refuse_nul(value: Any) -> None:
@@ -210,7 +186,9 @@ def _carried(value: dict[str, Any], carry: Sequence[str]) -> Carried:
     if clauses is not None and not (
         isinstance(clauses, list) and all(isinstance(clause, str) for clause in clauses)
     ):
-        raise RejectLineError(f"field 'clause_ids' is {_kind(clauses)}, a list of texts is needed")
+        raise RejectLineError(
+            f"field 'clause_ids' is {kind_of(clauses)}, a list of texts is needed"
+        )
     extra = {name: _as_text(get(name)) for name in carry} if carry else _NOTHING
     return Carried(clauses, extra, *texts)
 
@@ -222,11 +200,4 @@ def _as_text(value: Any) -> str | None:
 def _carried_text(name: str, value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    raise RejectLineError(f"field {name!r} is {_kind(value)}, a text is needed")
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
-    if value is None:
-        return "null or missing"
-    return names.get(type(value), "a number")
+    raise RejectLineError(f"field {name!r} is {kind_of(value)}, a text is needed")

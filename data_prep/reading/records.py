@@ -95,11 +95,21 @@ class Chat:
 
     line: Line
     messages: list[dict[str, Any]]
-    """As the template sees them: without `loss`, and without fields that are null."""
+    """As the template sees them: without fields that say what is trained, or that are null."""
     trained: list[bool]
     """For each message whether it carries loss; True only for the assistant's."""
     tools: list[dict[str, Any]] | None
     carried: Carried
+    changes: tuple[str, ...] = ()
+    """What was changed to bring the row into this form."""
 
 
 Item = Document | Chat | Reject | Blank
+
+
+def kind_of(value: object) -> str:
+    """Return what a JSON value is, for a message."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    if value is None:
+        return "null or missing"
+    return names.get(type(value), "a number")

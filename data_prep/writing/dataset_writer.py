@@ -44,7 +44,7 @@ class DatasetWriter:
     """One dataset in the making. Use `open_writer`, which cleans up after an error.
 
     Attributes:
-        lines: Input lines given to it so far.
+        counts: Where the lines given to it went so far.
     """
 
     def __init__(
@@ -56,36 +56,12 @@ class DatasetWriter:
         self._mask = IndexedDatasetWriter(mask_prefix(self._aside), np.uint8) if has_mask else None
         self._provenance = ProvenanceWriter(dataset_file(self._aside, PROVENANCE_SUFFIX), carry)
         self._rejects = RejectWriter(dataset_file(self._aside, REJECTS_SUFFIX))
-        self._trained_tokens = 0
-        self.lines = 0
-        self._blank = 0
-        self._overlong_dropped = 0
-        self._overlong_truncated = 0
-        self._extra_rows = 0
-        self._lost_bytes = 0
-        self._rescued = 0
+        self.counts = Counts()
 
     @property
     def num_rejects(self) -> int:
         """Lines rejected so far, without those dropped on purpose."""
-        return self._rejects.num_rejects - self._overlong_dropped
-
-    @property
-    def counts(self) -> Counts:
-        """Where the lines went so far."""
-        return Counts(
-            lines=self.lines,
-            blank=self._blank,
-            kept=len(self._tokens),
-            rejected=self._rejects.num_rejects,
-            overlong_dropped=self._overlong_dropped,
-            overlong_truncated=self._overlong_truncated,
-            extra_rows=self._extra_rows,
-            tokens=self._tokens.num_tokens,
-            trained_tokens=self._trained_tokens,
-            lost_bytes=self._lost_bytes,
-            rescued=self._rescued,
-        )
+        return self.counts.rejected - self.counts.overlong_dropped
 
     def add_block(self, block: EncodedBlock, *, num_lines: int) -> None:
         """Append what became of a block of lines.
@@ -95,35 +71,26 @@ class DatasetWriter:
             num_lines: How many lines were read; `publish` refuses if they are not all there.
         """
         assert len(block.lengths) == block.provenance.num_rows, "each row has its provenance"
-        self.lines += num_lines
         self._tokens.add_documents(block.tokens, block.lengths)
-        if self._mask is None:
-            self._trained_tokens += len(block.tokens)
-        else:
+        if self._mask is not None:
             assert block.mask is not None, "this dataset has a mask"
             self._mask.add_documents(block.mask, block.lengths)
-            self._trained_tokens += int(block.mask.sum(dtype=np.int64))
         self._provenance.add(block.provenance)
         for reject in block.rejects:
             self._rejects.add(reject)
-        self._blank += block.num_blank
-        self._overlong_dropped += block.num_dropped
-        self._overlong_truncated += block.num_truncated
-        self._extra_rows += block.num_continued
-        self._lost_bytes += block.num_lost_bytes
-        self._rescued += block.num_rescued
+        self.counts += block.counts + Counts(lines=num_lines)
 
     def add_rejects(self, rejects: Iterable[Reject], counts: Counts) -> None:
-        """Append what a finished dataset has besides its rows."""
+        """Append what a finished dataset has besides its rows.
+
+        Args:
+            rejects: Its lines that are no rows.
+            counts: Its counts; its rows are counted as they are added.
+        """
         for reject in rejects:
             self._rejects.add(reject)
-        self.lines += counts.lines - counts.kept
-        self._blank += counts.blank
-        self._overlong_dropped += counts.overlong_dropped
-        self._overlong_truncated += counts.overlong_truncated
-        self._extra_rows += counts.extra_rows
-        self._lost_bytes += counts.lost_bytes
-        self._rescued += counts.rescued
+        rows = {"kept": 0, "tokens": 0, "trained_tokens": 0}
+        self.counts += counts.model_copy(update={**rows, "lines": counts.lines - counts.kept})
 
     def publish(
         self, recipe: Recipe, inputs: Sequence[InputEntry], *, may_be_empty: bool = False

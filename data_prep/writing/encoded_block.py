@@ -4,6 +4,7 @@ One pickled object a block, of a few arrays: between processes nothing is sent l
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.reading.records import Blank, Carried, Line
+from megatron_msm.formats.manifest import Counts
 from megatron_msm.formats.provenance import ProvenanceRow, provenance_table
 from megatron_msm.formats.rejects import Reject
 
@@ -27,6 +29,8 @@ class Row(NamedTuple):
     overlong: RowOverlong = None
     lost_bytes: int = 0
     """Bytes of its text that the tokenizer leaves out."""
+    changes: tuple[str, ...] = ()
+    """What was changed in the line to bring it into the form that is read."""
 
 
 class Dropped(NamedTuple):
@@ -51,15 +55,8 @@ class EncodedBlock(NamedTuple):
     """pyarrow table of `rows` rows."""
     rejects: list[Reject]
     """In the order of the lines, dropped ones included."""
-    num_blank: int = 0
-    num_dropped: int = 0
-    num_truncated: int = 0
-    num_continued: int = 0
-    """Rows that belong to a line that has a row already."""
-    num_lost_bytes: int = 0
-    """Bytes of the rows' text that the tokenizer leaves out."""
-    num_rescued: int = 0
-    """Rows that the exact back end encoded because the fast one failed."""
+    counts: Counts
+    """What became of the block's lines; how many were read is the writer's to say."""
 
 
 def gather(
@@ -85,17 +82,27 @@ def gather(
             num_dropped += 1
     masks = [row.mask for row in rows if row.mask is not None]
     assert not has_mask or len(masks) == len(rows), "every row of this dataset has a mask"
+    lengths = np.fromiter((len(row.tokens) for row in rows), np.int32, len(rows))
+    mask = _joined(masks, np.uint8) if has_mask else None
+    num_tokens = int(lengths.sum(dtype=np.int64))
     return EncodedBlock(
         tokens=_joined([row.tokens for row in rows], dtype),
-        lengths=np.fromiter((len(row.tokens) for row in rows), np.int32, len(rows)),
-        mask=_joined(masks, np.uint8) if has_mask else None,
+        lengths=lengths,
+        mask=mask,
         provenance=provenance_table([row.provenance for row in rows], carry),
         rejects=rejects,
-        num_blank=num_blank,
-        num_dropped=num_dropped,
-        num_truncated=sum(row.overlong == "truncated" for row in rows),
-        num_continued=sum(row.overlong == "continued" for row in rows),
-        num_lost_bytes=sum(row.lost_bytes for row in rows),
+        counts=Counts(
+            kept=len(rows),
+            rejected=len(rejects),
+            tokens=num_tokens,
+            trained_tokens=num_tokens if mask is None else int(mask.sum(dtype=np.int64)),
+            blank=num_blank,
+            overlong_dropped=num_dropped,
+            overlong_truncated=sum(row.overlong == "truncated" for row in rows),
+            extra_rows=sum(row.overlong == "continued" for row in rows),
+            lost_bytes=sum(row.lost_bytes for row in rows),
+            changes=Counter(change for row in rows for change in row.changes),
+        ),
     )
 
 

@@ -109,12 +109,19 @@ def _copy(
     first = 0
     for table in read_provenance_tables(dataset_file(prefix, PROVENANCE_SUFFIX)):
         stop = first + table.num_rows
+        span = tokens.span(first, stop)
+        mask = None if masks is None else masks.span(first, stop).astype(np.uint8, copy=False)
         rows = EncodedBlock(
-            tokens=tokens.span(first, stop),
+            tokens=span,
             lengths=tokens.lengths[first:stop],
-            mask=None if masks is None else masks.span(first, stop).astype(np.uint8, copy=False),
+            mask=mask,
             provenance=table,
             rejects=[],
+            counts=Counts(
+                kept=table.num_rows,
+                tokens=len(span),
+                trained_tokens=len(span) if mask is None else int(mask.sum(dtype=np.int64)),
+            ),
         )
         writer.add_block(rows, num_lines=table.num_rows)
         if on_progress is not None:
@@ -140,12 +147,11 @@ def _same_or_refuse(
     out: Path, recipe: Recipe, inputs: list[InputEntry], manifests: list[DatasetManifest]
 ) -> DatasetManifest:
     existing = read_manifest(out)
-    fields = Counts.model_fields
-    counts = {name: sum(getattr(m.counts, name) for m in manifests) for name in fields}
+    counts = sum((manifest.counts for manifest in manifests), Counts())
     if (
         not recipe.differences(Recipe.of(existing))
         and list(existing.inputs) == inputs
-        and existing.counts.model_dump() == counts
+        and existing.counts == counts
     ):
         return existing
     raise DataFormatError(

@@ -7,6 +7,7 @@ remains of a run that died, and every reader refuses them.
     PREFIX.mask.bin .mask.idx  loss mask (chats) PREFIX.rejects.jsonl    lines that are not rows
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,13 +61,13 @@ class InputEntry(_Frozen):
 class Counts(_Frozen):
     """Where every input line went: lines = blank + (kept - extra_rows) + rejected."""
 
-    lines: int
+    lines: int = 0
     """Lines read, blank ones included."""
     blank: int = 0
     """Lines of nothing but white space; no row and no reject."""
-    kept: int
+    kept: int = 0
     """Rows of the dataset."""
-    rejected: int
+    rejected: int = 0
     """Lines of PREFIX.rejects.jsonl."""
     overlong_dropped: int = 0
     """Rejected lines that `--overlong drop` left out; --max-rejects does not count them."""
@@ -74,13 +75,22 @@ class Counts(_Frozen):
     """Rows that end at an earlier turn than their line."""
     extra_rows: int = 0
     """Rows after the first of lines that were split into several."""
-    tokens: int
-    trained_tokens: int
+    tokens: int = 0
+    trained_tokens: int = 0
     """Tokens that carry loss; for documents all of them."""
     lost_bytes: int = 0
     """Bytes of the rows' text for which the tokenizer has no token, so that it leaves them out."""
     rescued: int = 0
     """Rows that `tokenizers` encoded because the fast back end failed; the tokens are the same."""
+    changes: dict[str, int] = Field(default_factory=dict)
+    """Kept lines in which each change was made to bring them into the form that is read."""
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """Return the counts of both together."""
+        changes = Counter(self.changes) + Counter(other.changes)
+        ours, theirs = self.model_dump(exclude={"changes"}), other.model_dump(exclude={"changes"})
+        sums = {name: count + theirs[name] for name, count in ours.items()}
+        return Counts(**sums, changes=dict(sorted(changes.items())))
 
 
 class DatasetManifest(_Frozen):

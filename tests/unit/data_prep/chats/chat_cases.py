@@ -5,8 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep.chats.rendering import ChatRenderer
-from data_prep.chats.template import ChatTemplate
+from data_prep.chats.encoders import encoder_for
 from data_prep.chats.tokens import ChatEncoder
 from megatron_msm.formats.tokenizer_files import load_tokenizer, read_tokenizer_files
 from tests.unit.data_prep.tiny_tokenizer import CHATML, CHATML_TOKENS, write_tokenizer
@@ -83,8 +82,7 @@ def encoder_of(folder: Path, *, today: datetime.date = TODAY) -> ChatEncoder:
     """Return the encoder of a tokenizer folder."""
     files = read_tokenizer_files(folder)
     assert files.chat_template is not None
-    template = ChatTemplate(files.chat_template, files.special_tokens, today=today)
-    return ChatEncoder(files, ChatRenderer(template, files))
+    return encoder_for(files, files.chat_template, today=today)
 
 
 class Encoded(NamedTuple):

@@ -66,9 +66,12 @@ def test_white_space_that_the_template_keeps(chatml_folder: Path) -> None:
     assert encode(chatml_folder, [user("a"), assistant("b \n")]).trained == ["b \n<|im_end|>"]
 
 
-def test_a_token_half_in_the_prompt_is_a_reject(chatml_folder: Path) -> None:
-    with pytest.raises(RejectLineError, match=r"'\\n\\n' lies half in the prompt and half in"):
-        encode(chatml_folder, [user("a"), assistant("\n\n a")])
+def test_a_token_half_in_the_prompt_is_encoded_in_two_halves(chatml_folder: Path) -> None:
+    encoded = encode(chatml_folder, [user("a"), assistant("\n\n a")])
+    assert encoded.trained == ["\n\n a<|im_end|>"]
+    prompt = encode(chatml_folder, [user("a"), assistant("b")])
+    start = len(prompt.ids) - 3  # b, <|im_end|>, the line end
+    assert encoded.ids[:start] == prompt.ids[:start], "generation begins with these tokens"
 
 
 def test_control_text_is_plain_text_and_the_templates_own_are_ids(chatml_folder: Path) -> None:
@@ -82,8 +85,8 @@ def test_control_text_is_plain_text_and_the_templates_own_are_ids(chatml_folder:
 def test_text_that_completes_a_control_token_of_the_template(tmp_path: Path) -> None:
     template = CHATML.replace("message['content'] ", "'<|' + message['content'] ")
     folder = write_tokenizer(tmp_path / "t", template=template)
-    with pytest.raises(DataFormatError, match="which should be part of the generation prompt"):
-        encoder_of(folder)
+    encoded = encode(folder, [user("a"), assistant("b")])
+    assert encoded.trained == ["<|b<|im_end|>"], "what the model has to write behind its prompt"
 
 
 def test_reasoning_in_the_content_becomes_the_templates_own_tokens(tmp_path: Path) -> None:
@@ -93,8 +96,10 @@ def test_reasoning_in_the_content_becomes_the_templates_own_tokens(tmp_path: Pat
     encoded = encode(folder, messages)
     assert encoded.trained == ["<think>\nhm\n</think>\n\nYes.<|im_end|>"]
     assert think in encoded.ids
-    earlier = encode(folder, [*messages, user("b"), assistant("No.")])
-    assert earlier.trained[0] == "Yes.<|im_end|>", "the template drops earlier reasoning"
+    with pytest.raises(
+        RejectLineError, match=r"leaves out messages\[1\].content(.|\n)*--turns last"
+    ):
+        encode(folder, [*messages, user("b"), assistant("No.")])
     separate = [user("a"), assistant("Yes.", reasoning_content="hm")]
     assert encode(folder, separate).trained == encoded.trained
     spelled = encode(folder, [user("what is <think>?"), assistant("Yes.")])
@@ -141,7 +146,7 @@ def test_the_templates_own_refusal_is_the_reason(tmp_path: Path) -> None:
         ),
         pytest.param(
             CHATML.replace("{% if add_generation_prompt %}", "{% if false %}"),
-            "leaves out or moves the content",
+            "should be part of the generation prompt",
             id="no generation prompt",
         ),
         pytest.param(
@@ -157,7 +162,7 @@ def test_the_templates_own_refusal_is_the_reason(tmp_path: Path) -> None:
         ),
         pytest.param(
             "{{ messages|length }}" + CHATML,
-            "differently when the conversation goes on",
+            "does not go on from its own generation prompt",
             id="rewrites the beginning",
         ),
         pytest.param("{{ bos_token }}{{ bos_token }}" + CHATML, "begins with two", id="bos twice"),
@@ -171,7 +176,7 @@ def test_the_templates_own_refusal_is_the_reason(tmp_path: Path) -> None:
         pytest.param("{{ messages.append(1) }}" + CHATML, "unsafe|append", id="sandbox"),
     ],
 )
-def test_templates_without_an_exact_mask_are_refused(
+def test_rows_without_an_exact_mask_are_refused(
     tmp_path: Path, template: str, reason: str | None
 ) -> None:
     config = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>"}
@@ -179,8 +184,8 @@ def test_templates_without_an_exact_mask_are_refused(
     if reason is None:
         assert encoder_of(folder)
         return
-    with pytest.raises(DataFormatError, match=f"cannot be derived exactly(.|\n)*({reason})"):
-        encoder_of(folder)
+    with pytest.raises(RejectLineError, match=reason):
+        encode(folder, [user("A0b."), assistant("A1b."), user("A2b."), assistant("A3b.")])
 
 
 def test_a_template_that_is_no_jinja_is_refused() -> None:

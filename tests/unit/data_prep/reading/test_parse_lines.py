@@ -136,7 +136,7 @@ def test_accepted_chats() -> None:
     item = chat({"messages": [USER, call, {**ANSWER, "loss": False}, ANSWER], "tools": []})
     assert isinstance(item, Chat)
     assert item.trained == [False, True, False, True]
-    assert item.messages[1] == {"role": "assistant", "tool_calls": call["tool_calls"]}
+    assert item.messages[1] == call, "a template may test whether content is null"
     assert item.messages[2] == ANSWER
     assert item.tools is None
 

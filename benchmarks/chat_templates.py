@@ -1,0 +1,327 @@
+"""What `msm prep chats` makes of real chat templates: exact, refused, or silently wrong.
+
+    python benchmarks/chat_templates.py DIR [--verbose]
+
+DIR holds templates (`*.jinja`). Each is given a small tokenizer that knows the markup it writes,
+and every chat of a matrix (tools, reasoning, parts, two turns, ...) is encoded. Every row is then
+judged by what shares no code with the encoder: every word of a trained message has to be in its
+trained text, no word of anybody else's may be, it has to end in a special token, and where a
+template marks its turns with `{% generation %}`, what transformers makes of the marks has to
+agree. A row that fails is WRONG; the exit status is then 1.
+"""
+
+import argparse
+import datetime
+import json
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from data_prep.chats.encoders import encoder_for
+from data_prep.chats.tokens import ChatEncoder
+from data_prep.reading.chat_forms import read_conversation
+from data_prep.reading.records import RejectLineError
+from megatron_msm.formats.tokenizer_files import read_tokenizer_files
+
+_BAR = "|\uff5c"
+"""DeepSeek's tokens are written with a wide bar."""
+_MARKUP = re.compile(
+    rf"\[\|\w+\|\]|<[{_BAR}/]?[A-Za-z0-9_{_BAR}▁:.-]+[{_BAR}]?>|\[/?[A-Z_]+\]|<\|[^|\s]+\|>"
+)
+_ORDINARY = re.compile(r"</?(think|tool_call|tool_response|tools|arg_key|arg_value|function.*)>")
+_TODAY = datetime.date(2026, 1, 2)
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_price",
+            "description": "Price of a cheese.",
+            "parameters": {
+                "type": "object",
+                "properties": {"cheese": {"type": "string", "description": "Its name."}},
+                "required": ["cheese"],
+            },
+        },
+    }
+]
+
+
+def _user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def _says(text: Any, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **more}
+
+
+def _call(cheese: str, place: int = 1, *, as_text: bool = False) -> dict[str, Any]:
+    arguments: Any = {"cheese": cheese}
+    if as_text:
+        arguments = json.dumps(arguments)
+    return {
+        "id": f"abcdefgh{place}",
+        "type": "function",
+        "function": {"name": "get_price", "arguments": arguments},
+    }
+
+
+def _result(text: str, place: int = 1) -> dict[str, Any]:
+    return {
+        "role": "tool",
+        "tool_call_id": f"abcdefgh{place}",
+        "name": "get_price",
+        "content": text,
+    }
+
+
+_ASK, _AGAIN = _user("Uone price?"), _user("Utwo and then?")
+_SYSTEM = {"role": "system", "content": "Sys likes cheese."}
+_TWICE = [_ASK, _says("Aone answers."), _AGAIN, _says("Atwo answers.")]
+_CALLED = [_result("Toolsecret euros"), _says("Aend says so.")]
+MATRIX: dict[str, list[dict[str, Any]]] = {
+    "plain": [_ASK, _says("Aone answers.")],
+    "system": [_SYSTEM, _ASK, _says("Aone answers.")],
+    "two turns": _TWICE,
+    "two turns, system": [_SYSTEM, *_TWICE],
+    "last turn": [_ASK, _says("Aone answers.", loss=False), _AGAIN, _says("Atwo answers.")],
+    "reasoning inline": [_ASK, _says("<think>\nRone first.\n</think>\n\nAone answers.")],
+    "reasoning_content": [_ASK, _says("Aone answers.", reasoning_content="Rone first.")],
+    "reasoning": [_ASK, _says("Aone answers.", reasoning="Rone first.")],
+    "thinking": [_ASK, _says("Aone answers.", thinking="Rone first.")],
+    "reasoning in history": [
+        _ASK,
+        _says("<think>\nRone first.\n</think>\n\nAone answers."),
+        _AGAIN,
+        _says("<think>\nRtwo then.\n</think>\n\nAtwo answers."),
+    ],
+    "reasoning in history, last turn": [
+        _ASK,
+        _says("<think>\nRone first.\n</think>\n\nAone answers.", loss=False),
+        _AGAIN,
+        _says("<think>\nRtwo then.\n</think>\n\nAtwo answers."),
+    ],
+    "tool call, null": [_ASK, _says(None, tool_calls=[_call("Brie")]), *_CALLED],
+    "tool call, empty": [_ASK, _says("", tool_calls=[_call("Brie")]), *_CALLED],
+    "tool call, text": [_ASK, _says("Apre looks.", tool_calls=[_call("Brie")]), *_CALLED],
+    "tool call, arguments as text": [
+        _ASK,
+        _says(None, tool_calls=[_call("Brie", as_text=True)]),
+        *_CALLED,
+    ],
+    "tool call, then more": [
+        _ASK,
+        _says(None, tool_calls=[_call("Brie")]),
+        *_CALLED,
+        _AGAIN,
+        _says("Atwo answers."),
+    ],
+    "parallel calls": [
+        _ASK,
+        _says(None, tool_calls=[_call("Brie"), _call("Gouda", 2)]),
+        _result("Toolsecret euros"),
+        _result("Toolother euros", 2),
+        _says("Aend says so."),
+    ],
+    "reasoning and call": [
+        _ASK,
+        _says(None, tool_calls=[_call("Brie")], reasoning_content="Rone first."),
+        *_CALLED,
+    ],
+    "ends in a call": [_ASK, _says(None, tool_calls=[_call("Brie")])],
+    "parts": [
+        {"role": "user", "content": [{"type": "text", "text": "Uone price?"}]},
+        _says([{"type": "text", "text": "Aone answers."}]),
+    ],
+    "markup in content": [_ASK, _says("<tool_call>\nMone text\n</tool_call>")],
+    "markup of the user": [_user("Uone <tool_call> <think> here"), _says("Aone answers.")],
+    "white space": [_ASK, _says(" Aone answers."), _AGAIN, _says("Atwo answers. \n")],
+}
+PLAIN = ("plain", "system", "two turns", "two turns, system", "last turn")
+
+
+class Verdict(NamedTuple):
+    """What became of one chat under one template."""
+
+    kind: str
+    """exact, refused, WRONG, or unrendered: transformers cannot render it either."""
+    why: str
+
+
+def write_tokenizer(folder: Path, template: str) -> PreTrainedTokenizerFast:
+    """Write a byte-level tokenizer that knows the template's markup, and return it."""
+    found = dict.fromkeys(_MARKUP.findall(template))
+    special = [token for token in found if not _ORDINARY.fullmatch(token)]
+    ordinary = [token for token in found if _ORDINARY.fullmatch(token)]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {char: index for index, char in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = list(dict.fromkeys([*special, "<|bos-of-all|>", "<|eos-of-all|>"]))
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in special])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in ordinary])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|bos-of-all|>", eos_token="<|eos-of-all|>"
+    )
+    fast.chat_template = template
+    fast.save_pretrained(folder)
+    if "eos_token" not in template:
+        config = folder / "tokenizer_config.json"
+        config.write_text(re.sub(r'\n\s*"eos_token": [^\n]*,', "", config.read_text()))
+    return fast
+
+
+def judge(encoder: ChatEncoder, oracle: PreTrainedTokenizerFast, name: str) -> Verdict:
+    """Encode a chat of the matrix and judge the row."""
+    messages = MATRIX[name]
+    tools = TOOLS if any("tool_calls" in message for message in messages) else None
+    form = read_conversation({"messages": messages, "tools": tools})
+    try:
+        chat = encoder.encode(form.messages, form.trained, form.tools)
+    except RejectLineError as error:
+        return Verdict("refused", str(error))
+    runs = _runs(oracle, chat.tokens.tolist(), chat.mask.tolist())
+    wanted = [i for i, trained in enumerate(form.trained) if trained]
+    if len(runs) != len(wanted):
+        return Verdict("WRONG", f"{len(runs)} runs of loss for {len(wanted)} turns: {runs}")
+    for place, run in zip(wanted, runs, strict=True):
+        wrong = _wrong_with(run, form.messages, place, oracle, form.tools)
+        if wrong:
+            return Verdict("WRONG", f"messages[{place}]: {wrong}: {run!r}")
+    return Verdict("exact", "")
+
+
+def _runs(oracle: PreTrainedTokenizerFast, ids: list[int], mask: list[int]) -> list[str]:
+    runs: list[list[int]] = []
+    for before, (token, bit) in zip([0, *mask], zip(ids, mask, strict=True), strict=False):
+        if bit and not before:
+            runs.append([])
+        if bit:
+            runs[-1].append(token)
+    return [oracle.decode(run, skip_special_tokens=False) for run in runs]
+
+
+def _words(message: dict[str, Any]) -> set[str]:
+    said = [
+        message.get("content"),
+        *(message.get(name) for name in ("reasoning_content", "reasoning", "thinking")),
+    ]
+    for call in message.get("tool_calls", ()):
+        said += [call["function"]["name"], *call["function"]["arguments"].values()]
+    text = " ".join(part for part in said if isinstance(part, str))
+    return set(re.findall(r"\b(?:[URAMT][a-z]+|Sys|Brie|Gouda|get_price)\b", text)) - {"A", "U"}
+
+
+def _wrong_with(
+    run: str,
+    messages: list[dict[str, Any]],
+    place: int,
+    oracle: PreTrainedTokenizerFast,
+    tools: Any,
+) -> str | None:
+    own = _words(messages[place])
+    lost = [word for word in own if word not in run]
+    if lost:
+        return f"lost {lost}"
+    others = set[str]().union(*(_words(m) for i, m in enumerate(messages) if i != place)) - own
+    foreign = [word for word in others if word in run]
+    if foreign:
+        return f"trains what others said, {foreign}"
+    if "{'" in run:
+        return "trains a Python dictionary"
+    if re.search(r"\bNone\b", run):
+        return "trains None"
+    end = _MARKUP.findall(run)
+    if not run.endswith((*end[-1:], *oracle.all_special_tokens)):
+        return "does not end with a special token"
+    return _differs_from_marks(run, messages, place, oracle, tools)
+
+
+def _differs_from_marks(
+    run: str,
+    messages: list[dict[str, Any]],
+    place: int,
+    oracle: PreTrainedTokenizerFast,
+    tools: Any,
+) -> str | None:
+    """Compare with `{% generation %}`, which marks the turn, in some templates with its end."""
+    if "endgeneration" not in str(oracle.chat_template):
+        return None
+    try:
+        marked = oracle.apply_chat_template(
+            messages[: place + 1],
+            tools=tools,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+    except Exception:  # templates raise whatever they like; then there are no marks to hold it to
+        return None
+    theirs = _runs(oracle, marked["input_ids"], marked["assistant_masks"])
+    if not theirs:
+        return None
+    last = theirs[-1]
+    if _bare(last) not in _bare(run) and _bare(run) not in _bare(last):
+        return f"the generation mark holds {last!r}"
+    return None
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"\s+", "", _MARKUP.sub("", text))
+
+
+def judged(template: str, **options: Any) -> Iterator[tuple[str, Verdict]]:
+    """Yield the verdict on each chat of the matrix under a template."""
+    with tempfile.TemporaryDirectory() as root:
+        oracle = write_tokenizer(Path(root), template)
+        files = read_tokenizer_files(Path(root))
+        encoder = encoder_for(files, template, today=_TODAY, **options)
+        for name, messages in MATRIX.items():
+            if not _renders(oracle, messages):
+                yield name, Verdict("unrendered", "")
+            else:
+                yield name, judge(encoder, oracle, name)
+
+
+def _renders(oracle: PreTrainedTokenizerFast, messages: list[dict[str, Any]]) -> bool:
+    tools = TOOLS if any("tool_calls" in message for message in messages) else None
+    try:
+        oracle.apply_chat_template(messages, tools=tools, tokenize=False)
+    except Exception:  # see above
+        return False
+    return True
+
+
+def main() -> int:
+    """Judge every template of a folder and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--verbose", action="store_true")
+    arguments = parser.parse_args()
+    totals, plain_ok, rendering = Counter[str](), 0, 0
+    for path in sorted(arguments.folder.rglob("*.jinja")):
+        verdicts = dict(judged(path.read_text(encoding="utf-8")))
+        counts = Counter(verdict.kind for verdict in verdicts.values())
+        totals += counts
+        plain = verdicts["plain"].kind
+        rendering += plain != "unrendered"
+        plain_ok += plain == "exact"
+        row = " ".join(
+            f"{counts[kind]:3d} {kind}" for kind in ("exact", "refused", "WRONG", "unrendered")
+        )
+        sys.stdout.write(f"{path.parent.name + '/' + path.name:48s} {row}  plain: {plain}\n")
+        for name, verdict in verdicts.items():
+            if verdict.kind == "WRONG" or (arguments.verbose and verdict.kind == "refused"):
+                sys.stdout.write(f"    {verdict.kind:8s} {name}: {verdict.why[:300]}\n")
+    sys.stdout.write(f"{dict(totals)}; plain accepted in {plain_ok} of {rendering} templates\n")
+    return 1 if totals["WRONG"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

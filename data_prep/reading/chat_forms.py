@@ -1,0 +1,300 @@
+"""The forms in which people write conversations, brought into one form.
+
+What transformers and TRL read alike is read here; every change to a row is named, so that the
+manifest can count it. What has two readings, or none, is refused.
+
+    messages | conversations (ShareGPT: from, value) | prompt + completion | a field of any name
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from data_prep.reading.records import RejectLineError, kind_of
+
+ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function", "ipython"))
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+"""Names under which chat formats keep an assistant's reasoning beside its content."""
+
+_SHAREGPT_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "tool": "tool",
+    "observation": "tool",
+}
+
+
+class ConversationForm(NamedTuple):
+    """A conversation in the one form that everything behind it reads."""
+
+    messages: list[dict[str, Any]]
+    """As a chat template sees them."""
+    trained: list[bool]
+    """For each message whether it carries loss; True only for the assistant's."""
+    tools: list[dict[str, Any]] | None
+    changes: tuple[str, ...]
+    """What was changed on the way, each once, in a fixed order of the code's."""
+
+
+def read_conversation(row: Mapping[str, Any], *, field: str | None = None) -> ConversationForm:
+    """Read one row of a chat data set.
+
+    Args:
+        row: The row.
+        field: The field that holds the messages; None: `messages`, `conversations`, or `prompt`
+            with `completion`.
+
+    Raises:
+        RejectLineError: It is no conversation, or has two readings.
+    """
+    changes: list[str] = []
+    raw = _messages(row, field, changes)
+    system = row.get("system")
+    if system is not None:
+        raw = _with_system(raw, system, changes)
+    messages, trained = [], []
+    for place, message in enumerate(raw):
+        where = f"messages[{place}]"
+        checked = _message(message, where, changes)
+        trained.append(_carries_loss(checked, where, changes))
+        messages.append({key: value for key, value in checked.items() if key not in _LOSS_FIELDS})
+    return ConversationForm(
+        messages, trained, _tools(row.get("tools"), changes), tuple(dict.fromkeys(changes))
+    )
+
+
+def _messages(row: Mapping[str, Any], field: str | None, changes: list[str]) -> list[Any]:
+    if field is not None:
+        return _list(row, field)
+    if row.get("messages") is not None:
+        return _list(row, "messages")
+    if row.get("conversations") is not None:
+        raw = _list(row, "conversations")
+        if any(isinstance(message, dict) and "from" in message for message in raw):
+            changes.append("ShareGPT conversations read as messages")
+            return [_from_sharegpt(message, place) for place, message in enumerate(raw)]
+        changes.append("field 'conversations' read as messages")
+        return raw
+    if row.get("prompt") is not None and row.get("completion") is not None:
+        changes.append("prompt and completion read as messages")
+        return [
+            *_side(row["prompt"], "prompt", "user", {"loss": False}),
+            *_side(row["completion"], "completion", "assistant", {}),
+        ]
+    keys = ", ".join(list(row)[:8])
+    raise RejectLineError(
+        f"no field 'messages' (fields here: {keys or 'none'}); name the one that holds them with "
+        "--messages-field"
+    )
+
+
+def _list(row: Mapping[str, Any], field: str) -> list[Any]:
+    value = row.get(field)
+    if not isinstance(value, list):
+        raise RejectLineError(f"field {field!r} is {kind_of(value)}, a list is needed")
+    if not value:
+        raise RejectLineError(f"field {field!r} is empty")
+    return value
+
+
+def _side(value: Any, field: str, role: str, more: dict[str, Any]) -> list[Any]:
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    if isinstance(value, list) and value:
+        return [{**message, **more} if _is_assistants(message) else message for message in value]
+    raise RejectLineError(f"field {field!r} is {kind_of(value)}, a text or messages are needed")
+
+
+def _is_assistants(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") == "assistant"
+
+
+def _from_sharegpt(message: Any, place: int) -> dict[str, Any]:
+    where = f"conversations[{place}]"
+    if not isinstance(message, dict):
+        raise RejectLineError(f"{where} is {kind_of(message)}, an object is needed")
+    role = _SHAREGPT_ROLES.get(str(message.get("from")))
+    if role is None:
+        known = ", ".join(_SHAREGPT_ROLES)
+        raise RejectLineError(f"{where}.from is {message.get('from')!r}; one of {known}")
+    rest = {key: value for key, value in message.items() if key not in ("from", "value")}
+    return {"role": role, "content": message.get("value"), **rest}
+
+
+def _with_system(raw: list[Any], system: Any, changes: list[str]) -> list[Any]:
+    if not isinstance(system, str):
+        raise RejectLineError(f"field 'system' is {kind_of(system)}, a text is needed")
+    if any(isinstance(message, dict) and message.get("role") == "system" for message in raw):
+        raise RejectLineError("there is a field 'system' and a system message: keep one of them")
+    if not system:
+        return raw
+    changes.append("field 'system' read as a system message")
+    return [{"role": "system", "content": system}, *raw]
+
+
+def _message(message: Any, where: str, changes: list[str]) -> dict[str, Any]:
+    if not isinstance(message, dict):
+        raise RejectLineError(f"{where} is {kind_of(message)}, an object is needed")
+    role: Any = message.get("role")
+    if role not in ROLES:
+        found = repr(role) if isinstance(role, str) else kind_of(role)
+        raise RejectLineError(f"{where}.role is {found}; one of {', '.join(sorted(ROLES))}")
+    kept: dict[str, Any] = {
+        key: value for key, value in message.items() if value is not None or key == "content"
+    }
+    calls = kept.get("tool_calls")
+    if calls is not None:
+        if calls == []:
+            del kept["tool_calls"]
+        else:
+            kept["tool_calls"] = _tool_calls(calls, f"{where}.tool_calls", role, changes)
+    if "content" in kept:
+        kept["content"] = _content(kept["content"], f"{where}.content", changes)
+    _check_content(kept, where)
+    return kept
+
+
+def _content(content: Any, where: str, changes: list[str]) -> Any:
+    """Return the content; a list of text parts becomes one text, as templates concatenate them."""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for part in content:
+        text = part.get("text") if isinstance(part, dict) else None
+        if not isinstance(text, str) or part.get("type", "text") != "text":
+            raise RejectLineError(
+                f"{where} is a list with a part that is no text: only text can be trained"
+            )
+        texts.append(text)
+    changes.append("content in parts joined")
+    return "".join(texts)
+
+
+def _check_content(message: dict[str, Any], where: str) -> None:
+    content, role = message.get("content"), message["role"]
+    speaks_otherwise = role == "assistant" and message.get("tool_calls")
+    if content is None and speaks_otherwise:
+        return
+    if not isinstance(content, str):
+        raise RejectLineError(f"{where}.content is {kind_of(content)}, a text is needed")
+    if role == "assistant" and not content.strip() and not speaks_otherwise:
+        raise RejectLineError(f"{where}.content is empty, there is nothing to learn")
+    for name in REASONING_FIELDS:
+        if name in message and not isinstance(message[name], str):
+            found = kind_of(message[name])
+            raise RejectLineError(f"{where}.{name} is {found}, a text is needed")
+        if name in message and role != "assistant":
+            raise RejectLineError(f"{where}.{name}: only the assistant has reasoning")
+
+
+def _tool_calls(calls: Any, where: str, role: str, changes: list[str]) -> list[dict[str, Any]]:
+    calls = _from_json(calls, where, changes)
+    if role != "assistant" or not isinstance(calls, list):
+        raise RejectLineError(f"{where}: a list of calls in a message of the assistant's is needed")
+    return [_tool_call(call, f"{where}[{place}]", changes) for place, call in enumerate(calls)]
+
+
+def _tool_call(call: Any, where: str, changes: list[str]) -> dict[str, Any]:
+    if isinstance(call, dict) and "function" not in call and "name" in call:
+        changes.append("bare tool calls put under 'function'")
+        call = {"type": "function", "function": call}
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise RejectLineError(f"{where} has no function with a name")
+    named: dict[str, Any] = {key: value for key, value in call.items() if value is not None}
+    named["function"] = {key: value for key, value in function.items() if value is not None}
+    if function.get("arguments") is None:
+        return named
+    arguments = _from_json(function["arguments"], f"{where}.function.arguments", changes) or {}
+    if not isinstance(arguments, dict):
+        raise RejectLineError(
+            f"{where}.function.arguments is {kind_of(arguments)}, an object is needed"
+        )
+    named["function"]["arguments"] = _without_nulls(arguments, changes)
+    return named
+
+
+def _tools(tools: Any, changes: list[str]) -> list[dict[str, Any]] | None:
+    tools = _from_json(tools, "field 'tools'", changes)
+    if not tools:
+        return None
+    if not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise RejectLineError(f"field 'tools' is {kind_of(tools)}, a list of objects is needed")
+    cleaned: list[dict[str, Any]] = _without_nulls(tools, changes)
+    return cleaned
+
+
+def _from_json(value: Any, where: str, changes: list[str]) -> Any:
+    """Read a value that may be given as JSON text, once."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return None
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise RejectLineError(f"{where} is a text that is not JSON ({error})") from None
+    changes.append("arguments or tools given as JSON text read")
+    return parsed
+
+
+def _without_nulls(value: Any, changes: list[str]) -> Any:
+    """Take out the nulls that Arrow adds to objects of unlike fields."""
+    if isinstance(value, dict):
+        kept = {
+            key: _without_nulls(part, changes) for key, part in value.items() if part is not None
+        }
+        if len(kept) != len(value):
+            changes.append("nulls in tool calls or tools taken out")
+        return kept
+    if isinstance(value, list):
+        return [_without_nulls(part, changes) for part in value]
+    return value
+
+
+def _is_true(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _is_one(value: Any) -> bool | None:
+    return bool(value) if value in (0, 1) else None
+
+
+def _is_false(value: Any) -> bool | None:
+    return not value if isinstance(value, bool) else None
+
+
+_LOSS_FIELDS: dict[str, tuple[Callable[[Any], bool | None], str]] = {
+    "loss": (_is_true, "true or false"),
+    "train": (_is_true, "true or false"),
+    "weight": (_is_one, "0 or 1"),
+    "loss_mask": (_is_one, "0 or 1"),
+    "masked": (_is_false, "true or false"),
+}
+"""How other tools say which messages carry loss: ours, axolotl's, OpenAI's, verl's, torchtune's."""
+
+
+def _carries_loss(message: dict[str, Any], where: str, changes: list[str]) -> bool:
+    said = {name: message[name] for name in _LOSS_FIELDS if name in message}
+    is_assistants = message["role"] == "assistant"
+    verdicts = set()
+    for name, value in said.items():
+        reading, needed = _LOSS_FIELDS[name]
+        verdict = reading(value)
+        if verdict is None:
+            found = f"{kind_of(value)} ({value!r})"
+            raise RejectLineError(f"{where}.{name} is {found}, {needed} is needed")
+        if verdict and not is_assistants and name in ("loss", "train"):
+            raise RejectLineError(
+                f"{where}.{name} is true, but only the assistant's turns carry loss"
+            )
+        if name != "loss" and is_assistants:
+            changes.append(f"field {name!r} read as loss")
+        verdicts.add(verdict)
+    if len(verdicts) > 1:
+        raise RejectLineError(f"{where}: {', '.join(said)} contradict each other")
+    return is_assistants and verdicts != {False}
