@@ -1,5 +1,7 @@
 """Files and folders that an experiment reads from outside: found, and named by their content."""
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +35,7 @@ class Inputs:
         self._root = root
         self._writes = writes
         self._cache = FingerprintCache(root / "fingerprints.json")
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: Path | None = None
 
     def path(self, path: Path) -> Path:
         """Return a path of the grid file as an absolute one.
@@ -77,8 +79,10 @@ class Inputs:
         folder = self._root / "models" / "smollm2"
         if not (folder / "config.json").exists() and not self._writes:
             if self._scratch is None:
-                self._scratch = tempfile.TemporaryDirectory(prefix="msm-")
-            folder = Path(self._scratch.name) / "smollm2"
+                # Until the process ends: what was planned is read after this object is gone.
+                self._scratch = Path(tempfile.mkdtemp(prefix="msm-"))
+                atexit.register(shutil.rmtree, self._scratch, ignore_errors=True)
+            folder = self._scratch / "smollm2"
         if not (folder / "config.json").exists():
             from slurm.experiments.base_model import write_base_model
 
