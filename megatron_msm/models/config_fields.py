@@ -22,7 +22,8 @@ CHANGES_NOTHING: Mapping[str, frozenset[str]] = {
     )),
     "speaks of tokens or of the tokenizer, which has files of its own": frozenset((
         "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id",
-        "prefix", "tokenizer_class", "model_max_length",
+        "unk_token_id", "cls_token_id", "mask_token_id", "prefix", "tokenizer_class",
+        "model_max_length",
     )),
     "acts on generation only, and generation_config.json comes first": frozenset((
         "bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "do_sample",

@@ -211,3 +211,8 @@ def test_every_remaining_field_of_the_published_classes_is_known(tmp_path: Path)
     for model_type, name in transformers_readings.CLASSES.items():
         config = getattr(transformers, f"{name}Config")(num_hidden_layers=2).to_dict()
         assert read(config, tmp_path).shape.model_type == model_type
+
+
+def test_the_packaged_models_config_is_taken(smollm2_folder: Path) -> None:
+    """As transformers writes it from a GGUF file, with fields that other exports do not have."""
+    assert read_model_shape(smollm2_folder).num_layers == 30
