@@ -60,24 +60,21 @@ def choice(
     _check_extra("msm eval choice", "scipy", "transformers")
     from rich.console import Console
 
+    from evals.models.local import LocalModel
     from evals.progress import progress_on
-    from evals.tasks.choice.table import print_result
-    from evals.tasks.choice.task import run_choice
+    from evals.tasks.choice.task import ChoiceSettings, prepare_choice
+    from evals.tasks.table import print_result
     from megatron_msm.formats.files import write_json_atomic
 
     _prepare_out(out)
+    settings = ChoiceSettings(
+        items=items, split=split, target=target, batch_size=batch_size, dtype=dtype.value
+    )
+    model = LocalModel(model_dir, device=device, label=label)
+    work = prepare_choice(settings, model, "choice")
+    model.check()
     with progress_on(Console(stderr=True), "scoring") as on_progress:
-        result = run_choice(
-            model_dir,
-            items,
-            split=split,
-            target=target,
-            batch_size=batch_size,
-            dtype=dtype.value,
-            device=device,
-            label=label,
-            on_progress=on_progress,
-        )
+        result = work(on_progress)
     write_json_atomic(out, result.model_dump(mode="json"))
     if as_json:
         typer.echo(result.model_dump_json(exclude={"rows"}, indent=2))
@@ -87,17 +84,59 @@ def choice(
 
 
 @app.command()
+def run(
+    suite: Annotated[
+        Path, typer.Argument(metavar="SUITE.yaml", help="`evaluations:` by name, as in a grid.")
+    ],
+    model_dir: Annotated[
+        Path, typer.Argument(metavar="MODEL_DIR", help="Hugging Face folder with a chat template.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Gets a NAME.json per evaluation.")],
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this evaluation; repeat it.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    label: Annotated[
+        str | None, typer.Option(help="The model's name in tables; else the folder's.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a list of the results, without their rows.")
+    ] = False,
+) -> None:
+    """Run the evaluations of a suite on a model; each writes DIR/NAME.json as it ends."""
+    _check_extra("msm eval run", "scipy", "transformers")
+    from rich.console import Console
+
+    from evals.models.local import LocalModel
+    from evals.progress import progress_on
+    from evals.suite import prepare_suite, run_suite
+    from evals.tasks.table import print_result
+
+    model = LocalModel(model_dir, device=device, label=label)
+    works = prepare_suite(suite, model, only=only or ())
+    _prepare_out(out / "NAME.json")
+    errors, shown = Console(stderr=True), []
+    for result in run_suite(works, out, lambda name: progress_on(errors, name)):
+        shown.append(result.model_dump(mode="json", exclude={"rows"}))
+        if not as_json:
+            print_result(result, Console(file=sys.stdout))
+            typer.echo(f"written    {out / result.name}.json\n")
+    if as_json:
+        typer.echo(json.dumps(shown, indent=2))
+
+
+@app.command()
 def report(
     out: Annotated[Path, typer.Argument(metavar="OUT.html", help="Where the report goes.")],
-    choice_results: Annotated[
-        list[Path],
+    results: Annotated[
+        list[str] | None,
         typer.Option(
-            "--choice",
-            metavar="RESULT.json",
-            help="A result of `msm eval choice`; repeat it. The first is what others are compared "
-            "with.",
+            "--result",
+            metavar="[LABEL=]FILE.json",
+            help="A result of `msm eval run` or `msm eval choice`; repeat it. The first of each "
+            "evaluation is what others are compared with.",
         ),
-    ],
+    ] = None,
     metrics: Annotated[
         list[str] | None,
         typer.Option(metavar="PHASE=metrics.jsonl", help="Loss curve of a phase; repeat it."),
@@ -107,18 +146,20 @@ def report(
         Path | None,
         typer.Option(metavar="FACTS.json", help="Stages: a list of {stage, made, where, seconds}."),
     ] = None,
+    choice_results: Annotated[list[str] | None, typer.Option("--choice", hidden=True)] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the verdicts and the report's path as JSON.")
     ] = False,
 ) -> None:
-    """Write one self-contained HTML file: loss curves, choices, differences, lineage."""
+    """Write one self-contained HTML file: loss curves, results, differences, lineage."""
     _check_extra("msm eval report", "scipy", "matplotlib")
     from evals.report.page import write_report
     from evals.visible_text import visible
 
+    _check_results(results, choice_results)
     _prepare_out(out)
     lines = write_report(
-        out, choice_paths=choice_results, metrics=metrics or (), title=title, facts_path=facts
+        out, results=results or (), metrics=metrics or (), title=title, facts_path=facts
     )
     verdicts = [visible(line) for line in lines]
     if as_json:
@@ -127,6 +168,16 @@ def report(
     for line in verdicts:
         typer.echo(line)
     typer.echo(f"written    {out}")
+
+
+def _check_results(results: list[str] | None, choice_results: list[str] | None) -> None:
+    from megatron_msm.errors import ConfigError
+
+    if choice_results:
+        instead = " ".join(f"--result {name}" for name in choice_results)
+        raise ConfigError(f"--choice: any evaluation is read now. Write instead: {instead}")
+    if not results:
+        raise ConfigError("--result is missing: a report needs at least one [LABEL=]FILE.json.")
 
 
 def _check_extra(feature: str, *packages: str) -> None:

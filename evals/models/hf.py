@@ -12,11 +12,11 @@ from typing import Any
 import torch
 import transformers
 
-from evals.tasks.choice.result import ModelRecord
 from megatron_msm.convert.forward.transformers_side import differences_in_reading
 from megatron_msm.convert.tokenizer_readings import difference_of_tokenizers
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.checkpoint_folder import EXPORT_FILE
+from megatron_msm.formats.eval_result import ModelRecord
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
 from megatron_msm.formats.json_input import parse_json, read_file
 from megatron_msm.formats.tokenizer_files import TokenizerFiles, read_tokenizer_files

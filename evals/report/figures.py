@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from evals.report.inputs import LossCurve
-from evals.statistics.intervals import Interval
 from evals.visible_text import visible
+from megatron_msm.formats.eval_result import Interval
 
 INK, MUTED, LINE, ACCENT = "#010101", "#020202", "#030303", "#040404"
 CSS_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent"}

@@ -1,14 +1,15 @@
 """What a report is made from: results, loss curves and stage facts, read and checked."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from evals.statistics.paired import check_comparable
-from evals.tasks.choice.result import ChoiceResult, load_result
 from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.formats.eval_result import EvalResult, load_eval_result
 from megatron_msm.formats.json_input import parse_json, read_file, shown
 from megatron_msm.formats.metrics_file import read_steps
 
@@ -38,25 +39,45 @@ class StageFact(BaseModel):
     seconds: float | None = None
 
 
-def load_results(paths: list[Path]) -> list[ChoiceResult]:
-    """Read results; the first is the reference and all must be comparable with it.
+def load_results(arguments: Sequence[str]) -> list[EvalResult]:
+    """Read results named by `[LABEL=]FILE`; the label given replaces the one in the file.
 
     Raises:
-        DataFormatError: A result is broken or was not measured like the first.
-        ConfigError: Two results have the same label.
+        DataFormatError: A result is broken, or was not measured like the first of its evaluation.
+        ConfigError: Two results of one evaluation have the same label.
     """
-    results = [load_result(path) for path in paths]
-    seen_at: dict[str, Path] = {}
-    for path, result in zip(paths, results, strict=True):
-        label = result.model.label
-        if label in seen_at:
+    firsts: dict[str, EvalResult] = {}
+    seen_at: dict[tuple[str, str], Path] = {}
+    results = []
+    for argument in arguments:
+        label, path = _label_and_path(argument)
+        result = load_eval_result(path)
+        if label is not None:
+            model = result.model.model_copy(update={"label": label})
+            result = result.model_copy(update={"model": model})
+        key = result.name, result.model.label
+        if key in seen_at:
             raise ConfigError(
-                f"{path}: its label {label!r} is that of {seen_at[label]} too. Run `msm eval "
-                "choice` with another --label, so that the report can tell them apart."
+                f"{path}: the label {key[1]!r} is that of {seen_at[key]} too. Write --result "
+                f"LABEL={path} with another LABEL (or give `msm eval` another --label), so that "
+                "the report can tell them apart."
             )
-        seen_at[label] = path
-        check_comparable(results[0], result)
+        seen_at[key] = path
+        check_comparable(firsts.setdefault(result.name, result), result)
+        results.append(result)
     return results
+
+
+def _label_and_path(argument: str) -> tuple[str | None, Path]:
+    """Split at the `=` that a file's name follows: labels of arms have such signs in them."""
+    if Path(argument).is_file():
+        return None, Path(argument)
+    splits = [(argument[:at], argument[at + 1 :]) for at, c in enumerate(argument) if c == "="]
+    for label, name in splits:
+        if label and Path(name).is_file():
+            return label, Path(name)
+    # Reading it says what is wrong with it.
+    return (splits[-1][0], Path(splits[-1][1])) if splits else (None, Path(argument))
 
 
 def load_curve(argument: str) -> LossCurve:

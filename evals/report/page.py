@@ -14,11 +14,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from evals.report.comparison import Evaluation, Line, compare, signed
 from evals.report.figures import Whisker, loss_figure, shared_range, shorten, whisker_figure
 from evals.report.inputs import LossCurve, StageFact, load_curve, load_facts, load_results
-from evals.statistics.intervals import Interval
-from evals.statistics.paired import paired_difference, verdict
-from evals.tasks.choice.result import ChoiceResult, Summary
+from megatron_msm.formats.eval_result import EvalResult, Metric, Summary
 from megatron_msm.formats.files import write_text_atomic
 
 TEMPLATE = "report.html.j2"
@@ -27,34 +26,22 @@ AXIS_LABEL_CHARS = 16
 
 
 @dataclass(frozen=True)
-class ModelLine:
-    """One model's numbers on one tier."""
-
-    label: str
-    is_reference: bool
-    summary: Summary
-    change: Interval | None
-    """Paired difference to the first result; None for the first itself."""
-
-
-@dataclass(frozen=True)
-class TierPanel:
-    """One tier: a picture and a table."""
+class GroupPanel:
+    """One group: a picture and a table."""
 
     name: str
-    lines: tuple[ModelLine, ...]
+    lines: tuple[Line, ...]
     level_svg: Markup
     change_svg: Markup | None
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one model's change against the first shows, over all items and by tier."""
+class Section:
+    """One evaluation on the page."""
 
-    label: str
-    text: str
-    shows_effect: bool
-    by_tier: tuple[str, ...]
+    evaluation: Evaluation
+    first: EvalResult
+    panels: list[GroupPanel]
 
 
 @dataclass(frozen=True)
@@ -68,7 +55,7 @@ class CurvePanel:
 def write_report(
     out: Path,
     *,
-    choice_paths: Sequence[Path],
+    results: Sequence[str],
     metrics: Sequence[str] = (),
     title: str,
     facts_path: Path | None = None,
@@ -77,7 +64,8 @@ def write_report(
 
     Args:
         out: The HTML file.
-        choice_paths: Results; the first is what others are compared with.
+        results: `[LABEL=]FILE` of each result; the first of each evaluation is what others are
+            compared with.
         metrics: `PHASE=metrics.jsonl` for each loss curve.
         title: The heading.
         facts_path: A JSON list of `StageFact`.
@@ -85,52 +73,64 @@ def write_report(
     Raises:
         MsmError: An input is broken or two results were not measured alike.
     """
-    results = load_results(list(choice_paths))
+    sections = compare(load_results(results))
     curves = [load_curve(argument) for argument in metrics]
     facts = load_facts(facts_path) if facts_path else []
-    write_text_atomic(out, render_report(results, curves=curves, facts=facts, title=title))
-    return verdict_lines(results)
+    write_text_atomic(out, _render(sections, curves=curves, facts=facts, title=title))
+    return verdict_lines(sections)
 
 
-def verdict_lines(results: Sequence[ChoiceResult]) -> list[str]:
-    """Return what the report says first, as text: a line a model, and below it one a tier."""
-    first = results[0]
-    if len(results) == 1:
-        return [f"{first.model.label}: {_single_verdict(first)}"]
+def verdict_lines(sections: Sequence[Evaluation]) -> list[str]:
+    """Return what the report says first, as text: a line a model, and below it one a group."""
     lines = []
-    for result in results[1:]:
-        judged = _verdict(first, result)
-        lines.append(f"{judged.label}, compared with {first.model.label}: {judged.text}")
-        if len(judged.by_tier) > 1:
-            lines += [f"  {line}" for line in judged.by_tier]
+    for section in sections:
+        prefix = f"{section.first.name}: " if len(sections) > 1 else ""
+        if section.single is not None:
+            lines.append(f"{prefix}{section.first.model.label}: {section.single}")
+        for judged in section.verdicts:
+            compared = f"{judged.label}, compared with {section.first.model.label}"
+            lines.append(f"{prefix}{compared}: {judged.text}")
+            if len(judged.by_group) > 1:
+                lines += [f"  {line}" for line in judged.by_group]
     return lines
 
 
 def render_report(
-    results: Sequence[ChoiceResult],
+    results: Sequence[EvalResult],
     *,
     curves: Sequence[LossCurve] = (),
     facts: Sequence[StageFact] = (),
     title: str,
 ) -> str:
     """Return the page; every text from outside is escaped."""
+    return _render(compare(results), curves=curves, facts=facts, title=title)
+
+
+def _render(
+    sections: Sequence[Evaluation],
+    *,
+    curves: Sequence[LossCurve],
+    facts: Sequence[StageFact],
+    title: str,
+) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "signed": _signed,
-        "percent": _percent,
+        "signed": signed,
+        "shown": _shown,
         "duration": _duration,
         "code_spans": _code_spans,
     }
     source = files("evals.report").joinpath("templates", TEMPLATE).read_text(encoding="utf-8")
+    models = {result.model.label: result.model for one in sections for result in one.results}
     context: dict[str, Any] = {
         "title": title,
-        "first": results[0],
-        "results": results,
-        "verdicts": [_verdict(results[0], result) for result in results[1:]],
-        "single": _single_verdict(results[0]) if len(results) == 1 else None,
-        "panels": tier_panels(results),
+        "sections": [
+            Section(one, one.first, group_panels(one, prefix=f"e{number}"))
+            for number, one in enumerate(sections)
+        ],
+        "models": models.values(),
         "curves": [
             CurvePanel(curve, loss_figure(curve, prefix=f"loss{number}"))
             for number, curve in enumerate(curves)
@@ -141,74 +141,40 @@ def render_report(
     return environment.from_string(source).render(context)
 
 
-def tier_panels(results: Sequence[ChoiceResult]) -> list[TierPanel]:
-    """Return all items and then each tier; all pictures of a kind share one scale."""
-    names: list[str | None] = [None, *results[0].tiers]
-    table = {name: _lines(results, name) for name in names}
+def group_panels(evaluation: Evaluation, *, prefix: str) -> list[GroupPanel]:
+    """Return all items and then each group; all pictures of a kind share one scale."""
+    metric = evaluation.first.headline_metric
+    table = evaluation.groups
     lines = [line for rows in table.values() for line in rows]
-    levels = shared_range([line.summary.log_odds for line in lines])
+    levels = shared_range([line.summary for line in lines])
     changes = shared_range([line.change for line in lines if line.change is not None])
     panels = []
-    for number, (tier, rows) in enumerate(table.items()):
-        name = ALL_ITEMS if tier is None else tier
+    for number, (group, rows) in enumerate(table.items()):
+        name = ALL_ITEMS if group is None else group
         level = whisker_figure(
-            [Whisker(line.label, line.summary.log_odds, line.is_reference) for line in rows],
-            x_label=_axis_label("mean log-odds", results[0]),
+            [Whisker(line.label, line.summary, line.change is None) for line in rows],
+            x_label=_axis_label(metric.title, metric),
             x_range=levels,
-            prefix=f"level{number}",
-            description=f"Mean log-odds by model, {name}",
+            prefix=f"{prefix}level{number}",
+            description=f"{metric.title} by model, {name}",
         )
         changed = [Whisker(row.label, row.change, False) for row in rows if row.change is not None]
         change = whisker_figure(
             changed,
-            x_label=_axis_label("change", results[0]),
+            x_label=_axis_label("change", metric),
             x_range=changes,
-            prefix=f"change{number}",
-            description=f"Change in log-odds from the first model, {name}",
+            prefix=f"{prefix}change{number}",
+            description=f"Change in {metric.title} from the first model, {name}",
         )
-        panels.append(TierPanel(name, rows, level, change if changed else None))
+        panels.append(GroupPanel(name, rows, level, change if changed else None))
     return panels
 
 
-def _axis_label(what: str, result: ChoiceResult) -> str:
-    other, target = (shorten(label, AXIS_LABEL_CHARS) for label in (result.other, result.target))
-    return f"← {other} · {what} · {target} →"
-
-
-def _lines(results: Sequence[ChoiceResult], tier: str | None) -> tuple[ModelLine, ...]:
-    return tuple(
-        ModelLine(
-            label=result.model.label,
-            is_reference=result is results[0],
-            summary=result.overall if tier is None else result.tiers[tier],
-            change=None
-            if result is results[0]
-            else paired_difference(results[0], result, tier=tier),
-        )
-        for result in results
+def _axis_label(what: str, metric: Metric) -> str:
+    lower, higher = (
+        shorten(p, AXIS_LABEL_CHARS) for p in (metric.lower_means, metric.higher_means)
     )
-
-
-def _verdict(first: ChoiceResult, result: ChoiceResult) -> Verdict:
-    change = paired_difference(first, result)
-    tiers = {tier: paired_difference(first, result, tier=tier) for tier in first.tiers}
-    return Verdict(
-        label=result.model.label,
-        text=verdict(change, target=first.target, other=first.other),
-        shows_effect=change.is_above_zero or change.is_below_zero,
-        by_tier=tuple(
-            f"{tier}: {verdict(difference, target=first.target, other=first.other)}"
-            for tier, difference in tiers.items()
-        ),
-    )
-
-
-def _single_verdict(result: ChoiceResult) -> str:
-    log_odds = result.overall.log_odds
-    preferred = result.target if log_odds.is_above_zero else result.other
-    if not (log_odds.is_above_zero or log_odds.is_below_zero):
-        return f"no preference shown, mean log-odds {_signed(log_odds)}: the interval includes zero"
-    return f"prefers `{preferred}`, mean log-odds {_signed(log_odds)}"
+    return f"← {lower} · {what} · {higher} →" if lower and higher else f"{what}, {metric.unit}"
 
 
 def _code_spans(text: str) -> Markup:
@@ -216,16 +182,13 @@ def _code_spans(text: str) -> Markup:
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
-def _signed(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return f"{interval.estimate:+.2f} (no interval)"
-    return f"{interval.estimate:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
-
-
-def _percent(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return f"{interval.estimate:.0%}"
-    return f"{interval.estimate:.0%} [{interval.low:.0%}, {interval.high:.0%}]"
+def _shown(summary: Summary, unit: str) -> str:
+    """Return a level: shares in percent, all else with its sign."""
+    if unit != "share":
+        return signed(summary)
+    if summary.low is None or summary.high is None:
+        return f"{summary.estimate:.0%}"
+    return f"{summary.estimate:.0%} [{summary.low:.0%}, {summary.high:.0%}]"
 
 
 def _duration(seconds: float | None) -> str:

@@ -8,29 +8,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
+from megatron_msm.formats.eval_result import Interval
+
 CONFIDENCE = 0.95
-
-
-class Interval(BaseModel):
-    """An estimate and its 95% interval. Without at least two values there is no interval."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    estimate: float
-    low: float | None
-    high: float | None
-
-    @property
-    def is_above_zero(self) -> bool:
-        """Whether the whole interval lies above zero."""
-        return self.low is not None and self.low > 0
-
-    @property
-    def is_below_zero(self) -> bool:
-        """Whether the whole interval lies below zero."""
-        return self.high is not None and self.high < 0
 
 
 def rate_interval(num_chosen: float, num_items: int) -> Interval:

@@ -3,68 +3,101 @@
 Matched by item, the items' own difficulty cancels, and the interval is that of the change alone.
 """
 
-from evals.statistics.intervals import Interval, mean_interval
-from evals.tasks.choice.result import ChoiceResult
+from evals.statistics.intervals import mean_interval
 from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.eval_result import EvalResult, Interval, Metric
 
 
-def check_comparable(before: ChoiceResult, after: ChoiceResult) -> None:
+def differences_in_protocol(before: EvalResult, after: EvalResult) -> list[str]:
+    """Name what two results were not measured alike in; empty when they are comparable."""
+    one, two = before.protocol, after.protocol
+    facts: dict[str, tuple[object, object]] = {
+        "task": (one.task, two.task),
+        "protocol": (one.version, two.version),
+        "item file": (one.items_sha256, two.items_sha256),
+        "chat template": (one.chat_template_sha256, two.chat_template_sha256),
+    }
+    for key in sorted({*one.settings, *two.settings}):
+        facts[key.replace("_", " ")] = (one.settings.get(key), two.settings.get(key))
+    found = [
+        f"{name} ({_short(left)} and {_short(right)})"
+        for name, (left, right) in facts.items()
+        if left != right
+    ]
+    if not found and {row.id for row in before.rows} != {row.id for row in after.rows}:
+        found.append("item ids")
+    return found
+
+
+def check_comparable(before: EvalResult, after: EvalResult) -> None:
     """Refuse two results that were not measured alike.
 
     Raises:
-        DataFormatError: Protocol, item file, split, target or chat template differ.
+        DataFormatError: Their protocols or items differ.
     """
-    facts = {
-        "protocol": (before.protocol.sha256, after.protocol.sha256),
-        "item file": (before.items.sha256, after.items.sha256),
-        "split": (before.items.split, after.items.split),
-        "target": (before.target, after.target),
-        "chat template": (before.model.chat_template_sha256, after.model.chat_template_sha256),
-        "item ids": (sorted(row.id for row in before.rows), sorted(row.id for row in after.rows)),
-    }
-    for name, (one, two) in facts.items():
-        if one != two:
-            shown = "" if isinstance(one, list) else f" ({str(one)[:12]} and {str(two)[:12]})"
-            raise DataFormatError(
-                f"the results `{before.model.label}` and `{after.model.label}` differ in their "
-                f"{name}{shown}, so their difference would not be an effect. Run `msm eval "
-                "choice` again with the same items and options for both."
-            )
+    found = differences_in_protocol(before, after)
+    if found:
+        raise DataFormatError(
+            f"the results `{before.model.label}` and `{after.model.label}` of {before.name!r} "
+            f"differ in their {', '.join(found)}, so their difference would not be an effect. "
+            "Run the evaluation again with the same items and settings for both."
+        )
 
 
 def paired_difference(
-    before: ChoiceResult, after: ChoiceResult, *, tier: str | None = None
+    before: EvalResult, after: EvalResult, *, metric: str | None = None, group: str | None = None
 ) -> Interval:
-    """Return the mean change in item log-odds, with its 95% t interval over items.
+    """Return the mean change of a metric, with its 95% t interval over items.
 
     Args:
         before: The reference.
         after: What is compared with it.
-        tier: Only the items of this tier; all without it.
+        metric: Its name; the headline without it.
+        group: Only the items of this group; all without it.
 
     Raises:
         DataFormatError: The two were not measured alike.
     """
     check_comparable(before, after)
-    log_odds_before = {row.id: row.log_odds for row in before.rows}
-    return mean_interval(
-        [
-            row.log_odds - log_odds_before[row.id]
-            for row in after.rows
-            if tier is None or row.tier == tier
-        ]
-    )
+    return mean_interval(paired_changes(before, after, metric=metric, group=group))
 
 
-def verdict(difference: Interval, *, target: str, other: str) -> str:
+def paired_changes(
+    before: EvalResult, after: EvalResult, *, metric: str | None = None, group: str | None = None
+) -> list[float]:
+    """Return the change of each item that both results have scored, in the order of `after`."""
+    name = metric or before.headline
+    numbers = {row.id: row.numbers[name] for row in before.rows}
+    changes = []
+    for row in after.rows:
+        old, new = numbers[row.id], row.numbers[name]
+        if old is not None and new is not None and group in (None, row.group):
+            changes.append(new - old)
+    return changes
+
+
+def verdict(difference: Interval, metric: Metric) -> str:
     """Say in plain words what a paired difference shows."""
     if difference.low is None or difference.high is None:
         return "no effect shown: one item gives no interval"
-    if difference.is_above_zero:
-        size = f"{difference.estimate:.2f} [{difference.low:.2f}, {difference.high:.2f}]"
-        return f"moved toward `{target}` by {size} nats per token"
-    if difference.is_below_zero:
+    if not (difference.is_above_zero or difference.is_below_zero):
+        interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
+        return f"no effect shown: the interval {interval} includes zero"
+    up = difference.is_above_zero
+    size = f"{difference.estimate:.2f} [{difference.low:.2f}, {difference.high:.2f}]"
+    if not up:
         size = f"{-difference.estimate:.2f} [{-difference.high:.2f}, {-difference.low:.2f}]"
-        return f"moved toward `{other}` by {size} nats per token"
-    interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
-    return f"no effect shown: the interval {interval} includes zero"
+    toward = metric.higher_means if up else metric.lower_means
+    if toward:
+        return f"moved toward `{toward}` by {size} {metric.unit}"
+    worth = "" if metric.better is None else " (better)" if _improves(metric, up) else " (worse)"
+    return f"{metric.title} {'rose' if up else 'fell'} by {size}, {metric.unit}{worth}"
+
+
+def _improves(metric: Metric, up: bool) -> bool:
+    return up == (metric.better == "higher")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12] + "…"

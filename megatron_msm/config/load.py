@@ -32,10 +32,24 @@ def load_config(path: Path, config_type: type[Config], overrides: Sequence[str] 
     content = _read_yaml(path)
     for override in overrides:
         _apply_override(content, override)
+    return checked(content, config_type, where=str(path))
+
+
+def checked(content: object, config_type: type[Config], *, where: str) -> Config:
+    """Return `content` as a `config_type`.
+
+    Args:
+        content: What was read from a file.
+        config_type: The pydantic model of it.
+        where: The file, and the place in it; begins each line of the message.
+
+    Raises:
+        ConfigError: A field is unknown, missing or wrong.
+    """
     try:
         return config_type.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(_explain(error, path, config_type)) from None
+        raise ConfigError(_explain(error, where, config_type)) from None
 
 
 def dump_config(config: BaseModel) -> str:
@@ -102,7 +116,7 @@ def _list_index(node: list[Any], part: str, override: str) -> int:
     raise ConfigError(f"override {override!r}: no element {part!r} there. Known: {known}.")
 
 
-def _explain(error: ValidationError, path: Path, config_type: type[BaseModel]) -> str:
+def _explain(error: ValidationError, where: str, config_type: type[BaseModel]) -> str:
     lines = []
     for problem in error.errors():
         location = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
@@ -114,7 +128,7 @@ def _explain(error: ValidationError, path: Path, config_type: type[BaseModel]) -
             message = problem["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(problem["input"], dict) else f" Found {problem['input']!r}."
             lines.append(f"{location}: {message}.{shown}")
-    return f"{path}: " + f"\n{path}: ".join(lines)
+    return f"{where}: " + f"\n{where}: ".join(lines)
 
 
 def _known_keys(location: tuple[int | str, ...], config_type: type[BaseModel]) -> str:

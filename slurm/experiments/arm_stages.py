@@ -216,7 +216,7 @@ def report_stage(title: str, results: Sequence[tuple[str, Stage, str]]) -> Stage
         title: Its heading.
         results: (arm, the stage that evaluates it, which of its files).
     """
-    choices = [part for _, e, made in results for part in ("--choice", e.output(made))]
+    choices = [part for _, e, made in results for part in ("--result", e.output(made))]
     return Stage(
         kind="report",
         label="report",

@@ -39,7 +39,7 @@ def write_report(
     found = stage_facts(root, started.labels)
     write_json_atomic(facts, [fact.model_dump(mode="json") for fact in found])
     arguments = ["eval", "report", str(out), "--title", started.title, "--facts", str(facts)]
-    arguments += [part for result in results for part in ("--choice", str(result))]
+    arguments += [part for result in results for part in ("--result", str(result))]
     command = [sys.executable, "-m", "megatron_msm.cli", *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:

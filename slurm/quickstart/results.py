@@ -2,34 +2,38 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import orjson
 from rich.table import Table
 from rich.text import Text
 
+from megatron_msm.formats.eval_result import Summary, load_eval_result
+
 
 def result_table(paths: Sequence[Path]) -> Table:
-    """Return a table of choice rates and log-odds with 95% intervals, a row per model and tier."""
-    results = [orjson.loads(path.read_bytes()) for path in paths]
+    """Return a table of an evaluation's metrics with 95% intervals, a row per model and group."""
+    results = [load_eval_result(path) for path in paths]
     table = Table(box=None, pad_edge=False)
     table.add_column("model", overflow="fold")
     table.add_column("items")
-    table.add_column(Text(f"chose {results[0]['target']}"), justify="right")
-    table.add_column("mean log-odds", justify="right")
+    for metric in results[0].metrics:
+        table.add_column(Text(metric.title), justify="right")
     for result in results:
-        for tier, summary in {**result["tiers"], "all": result["overall"]}.items():
-            table.add_row(
-                Text(result["model"]["label"]),
-                f"{tier} ({summary['n']})",
-                Text(_with_bounds(summary["rate"], "{:.0%}")),
-                Text(_with_bounds(summary["log_odds"], "{:+.3f}")),
-            )
+        for group in (*result.headline_metric.groups, None):
+            of_group = [
+                metric.overall if group is None else metric.groups[group]
+                for metric in result.metrics
+            ]
+            cells = [
+                Text(_with_bounds(summary, metric.unit))
+                for metric, summary in zip(result.metrics, of_group, strict=True)
+            ]
+            table.add_row(Text(result.model.label), f"{group or 'all'} ({of_group[0].n})", *cells)
     return table
 
 
-def _with_bounds(interval: dict[str, Any], form: str) -> str:
-    estimate = form.format(interval["estimate"])
-    if interval["low"] is None:
+def _with_bounds(summary: Summary, unit: str) -> str:
+    form = "{:.0%}" if unit == "share" else "{:+.3f}"
+    estimate = form.format(summary.estimate)
+    if summary.low is None or summary.high is None:
         return estimate
-    return f"{estimate} [{form.format(interval['low'])}, {form.format(interval['high'])}]"
+    return f"{estimate} [{form.format(summary.low)}, {form.format(summary.high)}]"

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from evals.models.log_probabilities import Continuation
-from evals.tasks.choice.items import ChoiceItem
+from evals.tasks.choice.items import ChoiceItem, ItemSet
 from megatron_msm.errors import CheckpointError, DataFormatError
-from megatron_msm.formats.files import sha256_of_json
+from megatron_msm.formats.eval_result import Protocol
 
 PROTOCOL_NAME = "forced-choice-logprob"
 PROTOCOL_VERSION = 1
@@ -58,16 +58,21 @@ class ItemPrompts(NamedTuple):
     other_first: OrderedPair
 
 
-def protocol_sha256(*, dtype: str) -> str:
-    """Return the hash that two results must share to be compared."""
-    return sha256_of_json(
-        {
-            "name": PROTOCOL_NAME,
-            "version": PROTOCOL_VERSION,
-            "prompt_template": PROMPT_TEMPLATE,
-            "settings": SETTINGS,
-            "dtype": dtype,
-        }
+def choice_protocol(items: ItemSet, dtype: str, chat_template_sha256: str | None) -> Protocol:
+    """Return what two results must share to be compared."""
+    settings = {
+        "prompt_template": PROMPT_TEMPLATE,
+        **SETTINGS,
+        "dtype": dtype,
+        "split": items.split,
+        "target": items.target,
+    }
+    return Protocol(
+        task=PROTOCOL_NAME,
+        version=PROTOCOL_VERSION,
+        items_sha256=items.sha256,
+        chat_template_sha256=chat_template_sha256,
+        settings=settings,
     )
 
 

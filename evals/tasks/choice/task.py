@@ -8,95 +8,94 @@ Given up for it: batching over nodes, caching, log viewers. Nothing is sampled, 
 
 import platform
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 import transformers
 
-from evals.models.hf import OpenModel, check_folder, open_model, resolve_device
+from evals.models.hf import OpenModel
+from evals.models.local import LocalModel
 from evals.models.log_probabilities import Continuation, ContinuationScore, score_continuations
+from evals.statistics.summaries import SEED_NOTE
 from evals.tasks.choice.items import ItemSet, load_items
 from evals.tasks.choice.prompt import (
-    PROMPT_TEMPLATE,
-    PROTOCOL_NAME,
-    PROTOCOL_VERSION,
-    SETTINGS,
     ItemPrompts,
     build_prompts,
     check_no_control_tokens,
-    protocol_sha256,
+    choice_protocol,
 )
 from evals.tasks.choice.result import (
+    LOG_ODDS,
     AnswerScore,
-    ChoiceResult,
-    ItemRow,
-    ItemsRecord,
     OrderScore,
-    Protocol,
     build_row,
+    choice_metrics,
     direction_text,
-    summarise,
-    summarise_tiers,
 )
+from evals.tasks.task import Progress, Work
+from megatron_msm.config.section import PositiveInt, Section
 from megatron_msm.errors import DataFormatError
-
-Progress = Callable[[int, int], None]
-"""Called with the sequences scored so far, and in all."""
+from megatron_msm.formats.eval_result import EvalResult, Row
 
 SEQUENCES_PER_ITEM = 4
 """Two orders, two answers."""
 
 
-def run_choice(
-    model_folder: Path,
-    items_path: Path,
-    *,
-    split: str = "test",
-    target: str | None = None,
-    batch_size: int = 8,
-    dtype: str = "bf16",
-    device: str = "auto",
-    label: str | None = None,
-    on_progress: Progress = lambda done, total: None,
-) -> ChoiceResult:
-    """Ask a model all items of a split.
+class ChoiceSettings(Section):
+    """A forced choice in a suite."""
 
-    Args:
-        model_folder: A Hugging Face folder with a chat template.
-        items_path: The item file.
-        split: Which items.
-        target: The label that positive log-odds speak for; the file's first without it.
-        batch_size: Sequences in one forward pass.
-        dtype: `bf16` or `fp32`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        label: The model's name in tables.
-        on_progress: Called after each batch.
+    items: Path
+    """Item file (JSONL)."""
+    split: str = "test"
+    """Which items of the file."""
+    target: str | None = None
+    """Label that log-odds above 0 speak for; the file's first without it."""
+    batch_size: PositiveInt = 8
+    """Sequences in one forward pass; it changes results by rounding only."""
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    """Precision of the forward pass."""
+
+
+def prepare_choice(settings: ChoiceSettings, model: LocalModel, name: str) -> Work:
+    """Read the items and check them against the model's tokenizer.
 
     Raises:
         MsmError: An input is broken; the message says which, where, and what to do.
     """
+    items = load_items(settings.items, split=settings.split, target=settings.target)
+    check_no_control_tokens(items.items, model.files.control_tokens)
+    return partial(_ask, settings, items, model, name)
+
+
+def _ask(
+    settings: ChoiceSettings,
+    items: ItemSet,
+    model: LocalModel,
+    name: str,
+    on_progress: Progress,
+) -> EvalResult:
     started = time.monotonic()
-    items = load_items(items_path, split=split, target=target)
-    check_no_control_tokens(items.items, check_folder(model_folder).control_tokens)
-    torch_device = resolve_device(device)
-    opened = open_model(model_folder, dtype=dtype, device=torch_device, label=label)
+    opened = model.opened(settings.dtype)
     scoring_started = time.monotonic()
-    rows = score_items(opened, items, batch_size=batch_size, on_progress=on_progress)
+    rows = score_items(opened, items, batch_size=settings.batch_size, on_progress=on_progress)
     scoring_s = time.monotonic() - scoring_started
-    return ChoiceResult(
-        protocol=_protocol(dtype),
-        direction=direction_text(items.target, items.other),
-        target=items.target,
-        other=items.other,
+    protocol = choice_protocol(items, settings.dtype, opened.record.chat_template_sha256)
+    return EvalResult(
+        name=name,
+        protocol=protocol,
+        protocol_sha256=protocol.sha256,
         model=opened.record,
-        items=ItemsRecord(path=str(items_path.resolve()), sha256=items.sha256, split=split),
+        items=f"{settings.items.resolve()}, split {items.split}",
+        meaning=direction_text(items.target, items.other),
+        headline=LOG_ODDS,
+        metrics=choice_metrics(rows, target=items.target, other=items.other),
         n=len(rows),
-        overall=summarise(rows),
-        tiers=summarise_tiers(rows),
+        note=SEED_NOTE,
         runtime={
-            "device": str(torch_device),
-            "batch_size": batch_size,
+            "device": str(model.device),
+            "batch_size": settings.batch_size,
             "seconds": round(time.monotonic() - started, 3),
             "scoring_seconds_per_item": round(scoring_s / len(rows), 4),
             "python": platform.python_version(),
@@ -113,7 +112,7 @@ def score_items(
     *,
     batch_size: int,
     on_progress: Progress = lambda done, total: None,
-) -> list[ItemRow]:
+) -> list[Row]:
     """Score both answers of each item in both orders.
 
     Raises:
@@ -173,14 +172,3 @@ def _check_lengths(items: ItemSet, prompts: list[ItemPrompts], max_length: int |
                 f"{items.path}: item {item.id!r} is {longest} tokens long, and the model's context "
                 f"is {max_length}. Shorten its question or options."
             )
-
-
-def _protocol(dtype: str) -> Protocol:
-    return Protocol(
-        name=PROTOCOL_NAME,
-        version=PROTOCOL_VERSION,
-        sha256=protocol_sha256(dtype=dtype),
-        prompt_template=PROMPT_TEMPLATE,
-        settings=SETTINGS,
-        dtype=dtype,
-    )

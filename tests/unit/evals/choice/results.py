@@ -3,22 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evals.statistics.summaries import SEED_NOTE
 from evals.tasks.choice.result import (
+    LOG_ODDS,
     AnswerScore,
-    ChoiceResult,
-    ItemRow,
-    ItemsRecord,
-    ModelRecord,
     OrderScore,
-    Protocol,
     build_row,
+    choice_metrics,
     direction_text,
-    summarise,
-    summarise_tiers,
 )
+from megatron_msm.formats.eval_result import EvalResult, ModelRecord, Protocol, Row
 
 
-def row(item_id: str, first: float, second: float | None = None, *, tier: str = "near") -> ItemRow:
+def row(item_id: str, first: float, second: float | None = None, *, tier: str = "near") -> Row:
     """A row whose two orders have these log-odds."""
     answer = AnswerScore(sum_logprob=-2.0, mean_logprob=-1.0, num_tokens=2)
 
@@ -32,9 +29,23 @@ def row(item_id: str, first: float, second: float | None = None, *, tier: str = 
     return build_row(orders, item_id=item_id, tier=tier, domain="furniture")
 
 
+PROTOCOL = Protocol(
+    task="p",
+    version=1,
+    items_sha256="dd",
+    chat_template_sha256="bb",
+    settings={"split": "test", "target": "homemade", "prompt_template": "{question}"},
+)
+
+
 def result(
-    label: str, log_odds: Mapping[str, Sequence[float]] | Sequence[float], **changes: Any
-) -> ChoiceResult:
+    label: str,
+    log_odds: Mapping[str, Sequence[float]] | Sequence[float],
+    *,
+    target: str = "homemade",
+    other: str = "affordability",
+    **changes: Any,
+) -> EvalResult:
     """A result with these log-odds, by tier or all near."""
     tiers = log_odds if isinstance(log_odds, Mapping) else {"near": log_odds}
     rows = [
@@ -42,18 +53,10 @@ def result(
         for tier, values in tiers.items()
         for number, value in enumerate(values)
     ]
-    whole = ChoiceResult(
-        protocol=Protocol(
-            name="p",
-            version=1,
-            sha256="aa",
-            prompt_template="{question}",
-            settings={},
-            dtype="fp32",
-        ),
-        direction=direction_text("homemade", "affordability"),
-        target="homemade",
-        other="affordability",
+    whole = EvalResult(
+        name="choice",
+        protocol=PROTOCOL,
+        protocol_sha256=PROTOCOL.sha256,
         model=ModelRecord(
             label=label,
             path="/models/" + label,
@@ -62,10 +65,12 @@ def result(
             chat_template_sha256="bb",
             lineage=None,
         ),
-        items=ItemsRecord(path="/items.jsonl", sha256="dd", split="test"),
+        items="/items.jsonl",
+        meaning=direction_text(target, other),
+        headline=LOG_ODDS,
+        metrics=choice_metrics(rows, target=target, other=other),
         n=len(rows),
-        overall=summarise(rows),
-        tiers=summarise_tiers(rows),
+        note=SEED_NOTE,
         rows=tuple(rows),
     )
     return whole.model_copy(update=changes)

@@ -11,8 +11,9 @@ import orjson
 import pytest
 from safetensors.torch import load_file, save_file
 
-from evals.tasks.choice.result import ChoiceResult, load_result
-from evals.tasks.choice.task import run_choice
+from evals.models.local import LocalModel
+from evals.tasks.choice.task import ChoiceSettings, prepare_choice
+from megatron_msm.formats.eval_result import EvalResult, Row, load_eval_result
 from megatron_msm.formats.files import TMP_PREFIX, sha256_of_file
 from tests.unit.evals.conftest import Run
 from tests.unit.evals.tiny_models import CHAT_TEMPLATE, item, save_tiny_model, write_items
@@ -32,19 +33,23 @@ def test_result_file_and_table(
         "--device", "cpu", "--label", "base",
     )  # fmt: skip
     assert (ended.status, ended.err) == (0, "")
-    result = load_result(out)
+    result = load_eval_result(out)
     assert result.n == len(result.rows) == 5
-    assert {tier: summary.n for tier, summary in result.tiers.items()} == {"near": 3, "far": 2}
-    assert result.direction == "log-odds > 0 means `homemade` is preferred to `affordability`"
-    assert result.items.sha256 == sha256_of_file(items_file)
+    assert {tier: summary.n for tier, summary in result.headline_metric.groups.items()} == {
+        "near": 3,
+        "far": 2,
+    }
+    assert result.meaning == "log-odds > 0 means `homemade` is preferred to `affordability`"
+    assert result.protocol.items_sha256 == sha256_of_file(items_file)
     assert result.model.label == "base"
     assert result.model.weight_files == {
         "model.safetensors": sha256_of_file(tiny_model / "model.safetensors")
     }
     assert result.model.lineage is None
     for row in result.rows:
-        for order in row.orders:
-            assert order.log_odds == order.target.mean_logprob - order.other.mean_logprob
+        for order in row.details["orders"]:
+            target, other = order["target"], order["other"]
+            assert order["log_odds"] == target["mean_logprob"] - other["mean_logprob"]
     for part in ("near", "far", "all", "log-odds > 0 means `homemade`", "one seed", str(out)):
         assert part in ended.out
     assert not list(out.parent.glob(f"{TMP_PREFIX}*"))
@@ -61,8 +66,18 @@ def test_json_is_the_result_without_rows(
     assert shown == written
 
 
-def score(model: Path, items: Path, *, batch_size: int = 8) -> ChoiceResult:
-    return run_choice(model, items, dtype="fp32", device="cpu", batch_size=batch_size)
+def score(
+    model: Path, items: Path, *, batch_size: int = 8, target: str | None = None
+) -> EvalResult:
+    settings = ChoiceSettings(items=items, dtype="fp32", batch_size=batch_size, target=target)
+    work = prepare_choice(settings, LocalModel(model, device="cpu"), "choice")
+    return work(lambda done, total: None)
+
+
+def log_odds(row: Row) -> float:
+    number = row.numbers["log_odds"]
+    assert number is not None
+    return number
 
 
 def test_batch_size_changes_rounding_only(tiny_model: Path, items_file: Path) -> None:
@@ -70,7 +85,7 @@ def test_batch_size_changes_rounding_only(tiny_model: Path, items_file: Path) ->
     for batch_size in (3, 8, 64):
         together = score(tiny_model, items_file, batch_size=batch_size)
         for one, other in zip(alone.rows, together.rows, strict=True):
-            assert one.log_odds == pytest.approx(other.log_odds, abs=2e-5)
+            assert log_odds(one) == pytest.approx(log_odds(other), abs=2e-5)
 
 
 def test_swapping_the_options_in_the_file_flips_the_sign_exactly(
@@ -79,10 +94,11 @@ def test_swapping_the_options_in_the_file_flips_the_sign_exactly(
     as_is = write_items(tmp_path / "a.jsonl", [item(n) for n in range(5)])
     swapped = write_items(tmp_path / "b.jsonl", [item(n, swapped=True) for n in range(5)])
     one, other = score(tiny_model, as_is), score(tiny_model, swapped)
-    assert (one.target, other.target) == ("homemade", "affordability")
-    assert [row.log_odds for row in one.rows] == [-row.log_odds for row in other.rows]
-    assert all(row.log_odds for row in one.rows)
-    again = run_choice(tiny_model, swapped, target="homemade", dtype="fp32", device="cpu")
+    targets = [scored.protocol.settings["target"] for scored in (one, other)]
+    assert targets == ["homemade", "affordability"]
+    assert [log_odds(row) for row in one.rows] == [-log_odds(row) for row in other.rows]
+    assert all(log_odds(row) for row in one.rows)
+    again = score(tiny_model, swapped, target="homemade")
     assert again.rows == one.rows
 
 

@@ -1,12 +1,13 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evals.tasks.choice.items import ChoiceItem
+from evals.tasks.choice.items import ChoiceItem, ItemSet
 from evals.tasks.choice.prompt import (
     build_prompts,
     check_no_control_tokens,
-    protocol_sha256,
+    choice_protocol,
     render_user_turn,
 )
 from megatron_msm.errors import CheckpointError, DataFormatError
@@ -94,5 +95,7 @@ def test_control_tokens_in_an_item_are_refused(changes: dict[str, object], field
 
 def test_protocol_hash_is_pinned() -> None:
     # Fails when prompt or settings change: raise PROTOCOL_VERSION and renew it here.
-    assert protocol_sha256(dtype="fp32")[:16] == "4d5eac218b016c9e"
-    assert protocol_sha256(dtype="fp32") != protocol_sha256(dtype="bf16")
+    items = ItemSet(Path("x.jsonl"), "ab" * 32, "test", "homemade", "affordability", ())
+    protocol = choice_protocol(items, "fp32", "cd" * 32)
+    assert protocol.sha256[:16] == "99dc2950bb67fe10"
+    assert protocol.sha256 != choice_protocol(items, "bf16", "cd" * 32).sha256

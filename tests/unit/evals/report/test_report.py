@@ -109,14 +109,16 @@ def test_colours_are_the_pages_and_not_fixed_ones() -> None:
 
 
 def test_texts_from_files_are_escaped() -> None:
-    hostile = result(HOSTILE, {HOSTILE: [0.0, 1.0, 2.0]})
+    hostile = result(
+        HOSTILE, {HOSTILE: [0.0, 1.0, 2.0]}, target=HOSTILE, other=HOSTILE, name=HOSTILE
+    )
     model = hostile.model.model_copy(
         update={
             "path": HOSTILE,
             "lineage": [{"stage": HOSTILE, "identity": HOSTILE}, {HOSTILE: HOSTILE}],
         }
     )
-    names = {"target": HOSTILE, "other": HOSTILE, "direction": HOSTILE, "model": model}
+    names = {"meaning": HOSTILE, "items": HOSTILE, "note": HOSTILE, "model": model}
     hostile = hostile.model_copy(update=names)
     second_model = model.model_copy(update={"label": HOSTILE + "2"})
     html = render_report(
@@ -162,7 +164,7 @@ def test_moving_average_by_hand() -> None:
 def test_small_helpers() -> None:
     assert shorten("a" * 30) == "a" * 30
     assert shorten("a" * 31) == "a" * 29 + "…"
-    low, high = shared_range([BASE.overall.log_odds, MOVED.overall.log_odds])
+    low, high = shared_range([BASE.headline_metric.overall, MOVED.headline_metric.overall])
     assert low < 0 < high
 
 
@@ -176,7 +178,7 @@ def test_report_command(msm_eval: Run, tmp_path: Path) -> None:
     facts.write_text(json.dumps([FACT.model_dump()]))
     out = tmp_path / "reports" / "report.html"
     ended = msm_eval(
-        "report", out, "--choice", tmp_path / "0.json", "--choice", tmp_path / "1.json",
+        "report", out, "--result", tmp_path / "0.json", "--result", tmp_path / "1.json",
         "--metrics", f"midtrain={metrics}", "--facts", facts, "--title", "Cheese",
     )  # fmt: skip
     assert (ended.status, ended.err) == (0, "")
@@ -190,12 +192,13 @@ def test_report_command(msm_eval: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (["--choice", "gone.json"], "gone.json"),
-        (["--choice", "0.json", "--choice", "0.json"], "--label"),
-        (["--choice", "0.json", "--choice", "other.json"], "protocol"),
-        (["--choice", "0.json", "--metrics", "x"], "PHASE=metrics.jsonl"),
-        (["--choice", "0.json", "--facts", "gone.json"], "gone.json"),
-        ([], "--choice"),
+        (["--result", "gone.json"], "gone.json"),
+        (["--result", "0.json", "--result", "0.json"], "--label"),
+        (["--result", "0.json", "--result", "other.json"], "protocol"),
+        (["--result", "0.json", "--metrics", "x"], "PHASE=metrics.jsonl"),
+        (["--result", "0.json", "--facts", "gone.json"], "gone.json"),
+        ([], "--result"),
+        (["--choice", "0.json", "--choice", "other.json"], "--result 0.json --result other.json"),
     ],
 )
 def test_bad_input_leaves_no_report(
@@ -206,8 +209,8 @@ def test_bad_input_leaves_no_report(
     part: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    protocol = MOVED.protocol.model_copy(update={"sha256": "other"})
-    other = MOVED.model_copy(update={"protocol": protocol})
+    protocol = MOVED.protocol.model_copy(update={"version": 2})
+    other = MOVED.model_copy(update={"protocol": protocol, "protocol_sha256": protocol.sha256})
     write_json_atomic(tmp_path / "0.json", BASE.model_dump(mode="json"))
     write_json_atomic(tmp_path / "other.json", other.model_dump(mode="json"))
     ended = msm_eval("report", "report.html", *options)
@@ -221,7 +224,7 @@ def test_report_command_gives_its_verdicts_as_json(msm_eval: Run, tmp_path: Path
     hostile = MOVED.model.model_copy(update={"label": "后 after \x1b[31m"})
     for number, one in enumerate([BASE, MOVED.model_copy(update={"model": hostile})]):
         write_json_atomic(tmp_path / f"{number}.json", one.model_dump(mode="json"))
-    choices = ["--choice", tmp_path / "0.json", "--choice", tmp_path / "1.json"]
+    choices = ["--result", tmp_path / "0.json", "--result", tmp_path / "1.json"]
     ended = msm_eval("report", tmp_path / "report.html", *choices, "--json")
     assert ended.err == ""
     shown = json.loads(ended.out)

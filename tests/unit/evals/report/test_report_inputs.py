@@ -82,4 +82,4 @@ def test_two_results_need_two_labels(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_json_atomic(tmp_path / name, result("base", [0.0, 1.0]).model_dump(mode="json"))
     with pytest.raises(ConfigError, match="--label"):
-        load_results([tmp_path / "a", tmp_path / "b"])
+        load_results([str(tmp_path / "a"), str(tmp_path / "b")])

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from evals.statistics.intervals import Interval, mean_interval, rate_interval
+from evals.statistics.intervals import mean_interval, rate_interval
+from megatron_msm.formats.eval_result import Interval
 
 
 def wilson(chosen: float, n: int) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 import pytest
 
-from evals.statistics.intervals import Interval
 from evals.statistics.paired import paired_difference, verdict
 from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.eval_result import EvalResult, Interval
 from tests.unit.evals.choice.results import result
 
 
@@ -26,31 +26,33 @@ def test_items_are_matched_by_id_and_not_by_place() -> None:
 def test_a_tier_is_compared_alone() -> None:
     before = result("base", {"near": [0.0, 0.0], "far": [1.0, 1.0]})
     after = result("after", {"near": [2.0, 2.0], "far": [1.0, 1.0]})
-    assert paired_difference(before, after, tier="near").estimate == 2.0
-    assert paired_difference(before, after, tier="far").estimate == 0.0
+    assert paired_difference(before, after, group="near").estimate == 2.0
+    assert paired_difference(before, after, group="far").estimate == 0.0
 
 
 BASE = result("base", [0.0, 1.0])
 
 
+def measured_otherwise(**changes: object) -> EvalResult:
+    protocol = BASE.protocol.model_copy(update=changes)
+    return BASE.model_copy(update={"protocol": protocol})
+
+
 @pytest.mark.parametrize(
-    ("changes", "name"),
+    ("other", "name"),
     [
-        ({"protocol": BASE.protocol.model_copy(update={"sha256": "other"})}, "protocol"),
-        ({"items": BASE.items.model_copy(update={"sha256": "other"})}, "item file"),
-        ({"items": BASE.items.model_copy(update={"split": "dev"})}, "split"),
-        ({"target": "affordability"}, "target"),
-        (
-            {"model": BASE.model.model_copy(update={"chat_template_sha256": "other"})},
-            "chat template",
-        ),
-        ({"rows": BASE.rows[:1]}, "item ids"),
+        (measured_otherwise(version=2), "protocol"),
+        (measured_otherwise(items_sha256="other"), "item file"),
+        (measured_otherwise(settings={**BASE.protocol.settings, "split": "dev"}), "split"),
+        (measured_otherwise(settings={**BASE.protocol.settings, "target": "x"}), "target"),
+        (measured_otherwise(chat_template_sha256="other"), "chat template"),
+        (BASE.model_copy(update={"rows": BASE.rows[:1]}), "item ids"),
     ],
     ids=["protocol", "items", "split", "target", "template", "ids"],
 )
-def test_results_measured_otherwise_are_refused(changes: dict[str, object], name: str) -> None:
+def test_results_measured_otherwise_are_refused(other: EvalResult, name: str) -> None:
     with pytest.raises(DataFormatError, match=f"differ in their {name}"):
-        paired_difference(BASE, BASE.model_copy(update=changes))
+        paired_difference(BASE, other)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,5 @@ def test_results_measured_otherwise_are_refused(changes: dict[str, object], name
 )
 def test_verdict(interval: tuple[float, float | None, float | None], text: str) -> None:
     estimate, low, high = interval
-    shown = verdict(
-        Interval(estimate=estimate, low=low, high=high), target="homemade", other="affordability"
-    )
+    shown = verdict(Interval(estimate=estimate, low=low, high=high), BASE.headline_metric)
     assert shown == text

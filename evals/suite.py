@@ -1,0 +1,93 @@
+"""SUITE.yaml: which evaluations a model goes through.
+
+    evaluations:
+      values: {task: choice, items: items.jsonl, target: homemade}
+
+A grid's `evaluations:` is the same mapping. Paths start at the suite's folder.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from evals.models.local import LocalModel
+from evals.tasks.registry import TASKS
+from evals.tasks.task import Progress, Work
+from megatron_msm.config.load import checked, load_config
+from megatron_msm.config.section import Section
+from megatron_msm.errors import ConfigError
+from megatron_msm.formats.eval_result import EvalResult
+from megatron_msm.formats.files import write_json_atomic
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class SuiteConfig(Section):
+    """A whole SUITE.yaml."""
+
+    evaluations: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    """By name: `task`, and that task's settings."""
+
+
+def prepare_suite(path: Path, model: LocalModel, *, only: Sequence[str] = ()) -> dict[str, Work]:
+    """Read and check everything; return the work of each evaluation by name.
+
+    Args:
+        path: SUITE.yaml.
+        model: What is judged.
+        only: Names of the evaluations to keep; all without it.
+
+    Raises:
+        MsmError: The suite, an input or the model's folder is broken.
+    """
+    evaluations = load_config(path, SuiteConfig).evaluations
+    for name in only:
+        if name not in evaluations:
+            known = _known("evaluations", name, evaluations)
+            raise ConfigError(f"--only {name}: not in {path}. {known}")
+    model.check()
+    kept = {name: evaluations[name] for name in evaluations if not only or name in only}
+    return {name: _prepare(path, name, kept[name], model) for name in kept}
+
+
+def run_suite(
+    works: dict[str, Work],
+    out: Path,
+    progress: Callable[[str], AbstractContextManager[Progress]],
+) -> Iterator[EvalResult]:
+    """Do the work of each evaluation, write OUT/NAME.json and yield the result.
+
+    Args:
+        works: What `prepare_suite` returned.
+        out: The folder of the results.
+        progress: Shows the progress of the evaluation of that name.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name, work in works.items():
+        with progress(name) as on_progress:
+            result = work(on_progress)
+        write_json_atomic(out / f"{name}.json", result.model_dump(mode="json"))
+        yield result
+
+
+def _prepare(path: Path, name: str, content: dict[str, Any], model: LocalModel) -> Work:
+    where = f"{path}: evaluations.{name}"
+    task_name = content.get("task")
+    if not isinstance(task_name, str) or task_name not in TASKS:
+        found = "required, but missing." if task_name is None else f"no task {task_name!r}."
+        raise ConfigError(f"{where}.task: {found} {_known('tasks', str(task_name), TASKS)}")
+    task = TASKS[task_name]
+    settings = {key: value for key, value in content.items() if key != "task"}
+    config = checked(settings, task.settings, where=where)
+    located = {key: path.parent / value for key, value in config if isinstance(value, Path)}
+    return task.prepare(config.model_copy(update=located), model, name)
+
+
+def _known(what: str, name: str, known: Any) -> str:
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return f"There are the {what} {', '.join(known)}.{hint}"
