@@ -138,7 +138,8 @@ def prepare_chats(
             on_progress=on_progress,
         )
         manifest = writer.publish(recipe, reader.entries, may_be_empty=shard is not None)
-        return Prepared(prefix, manifest, already_made=False)
+        warnings = tuple(filter(None, (wanted.warning,)))
+        return Prepared(prefix, manifest, already_made=False, warnings=warnings)
 
 
 class BlockOfChats:

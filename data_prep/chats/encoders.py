@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import orjson
 
-from data_prep.chats.rendering import ChatRenderer, EndOfTurn
+from data_prep.chats.conversation import EndOfTurn
+from data_prep.chats.rendering import ChatRenderer
 from data_prep.chats.template import ChatTemplate
 from data_prep.chats.tokens import ChatEncoder
 from data_prep.reading.records import Chat, RejectLineError

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.chats.rendering import ChatRenderer, RenderedChat, Turn
+from data_prep.chats.conversation import Turn
+from data_prep.chats.rendering import ChatRenderer, RenderedChat
 from data_prep.reading.records import RejectLineError
 from data_prep.tokenizing.encode import ControlTokenCheck
 from megatron_msm.formats.tokenizer_files import (
@@ -73,6 +74,18 @@ class ChatEncoder:
         }
         self._pieces_are_exact = True
         self._probe()
+
+    @property
+    def warning(self) -> str | None:
+        """Say so where plain turns end with a token on which generation is not known to stop."""
+        ends = self._renderer.ends
+        if ends.usual is None or not ends.stops or ends.usual in ends.stops:
+            return None
+        return (
+            f"turns end with {ends.usual!r}, and generation stops on "
+            f"{', '.join(sorted(ends.stops))}: the model would talk on. Set eos_token or "
+            "generation_config.json's eos_token_id of the model to the turns' end"
+        )
 
     def encode(
         self,

@@ -31,7 +31,7 @@ from megatron_msm.formats.manifest import (
     write_manifest,
 )
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, ProvenanceWriter
-from megatron_msm.formats.rejects import REJECTS_SUFFIX, Reject, RejectWriter
+from megatron_msm.formats.rejects import REJECTS_SUFFIX, Reject, RejectWriter, read_rejects
 
 FAILED_REJECTS_SUFFIX = ".rejects-failed.jsonl"
 """Where the rejects of a run that had too many of them are left for the user."""
@@ -92,6 +92,13 @@ class DatasetWriter:
         rows = {"kept": 0, "tokens": 0, "trained_tokens": 0}
         self.counts += counts.model_copy(update={**rows, "lines": counts.lines - counts.kept})
 
+    def _first_reason(self) -> str:
+        if not self.counts.rejected:
+            return ""
+        kept = self.keep_rejects()
+        first = next(iter(read_rejects(kept)))
+        return f"{first.file}:{first.line}: {first.reason}. All rejects are in {kept}. "
+
     def publish(
         self, recipe: Recipe, inputs: Sequence[InputEntry], *, may_be_empty: bool = False
     ) -> DatasetManifest:
@@ -113,7 +120,7 @@ class DatasetWriter:
             raise DataFormatError(
                 f"{self.prefix}: none of the {counts.lines} input lines became a row "
                 f"({counts.blank} blank, {self.num_rejects} rejected), so there is no dataset. "
-                "Give an input with at least one usable line."
+                f"{self._first_reason()}Give an input with at least one usable line."
             )
         manifest = recipe.manifest(inputs, counts=counts, files=self._finalize())
         marker = _publishing_marker(self.prefix)

@@ -218,3 +218,13 @@ def test_changes_are_counted_in_the_manifest(tmp_path: Path, chatml_folder: Path
     }
     assert rows_of(tmp_path / "a")[0].endswith("assistant\n[[b<|im_end|>]]\n")
     assert orjson.loads(Path(f"{tmp_path / 'a'}.manifest.json").read_bytes())["counts"]["changes"]
+
+
+def test_an_end_on_which_generation_goes_on_is_said(tmp_path: Path) -> None:
+    config = {"eos_token": "<|endoftext|>"}
+    folder = write_tokenizer(tmp_path / "t", template=CHATML, config=config)
+    source = write_lines(tmp_path / "c.jsonl", [{"messages": [USER, ANSWER]}])
+    (warning,) = prepare_talks([source], folder, tmp_path / "a").warnings
+    assert "turns end with '<|im_end|>', and generation stops on <|endoftext|>" in warning
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2]}')
+    assert prepare_talks([source], folder, tmp_path / "b").warnings == ()

@@ -1,0 +1,75 @@
+"""A rendered conversation while its turns are looked for: its text, and what stands where in it."""
+
+import bisect
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from data_prep.chats.marks import ControlPattern, Marks
+
+Span = tuple[int, int]
+
+
+class Turn(NamedTuple):
+    """Character positions of one assistant turn in the rendered text."""
+
+    message: int
+    start: int
+    eot: int
+    """Where the end-of-turn token begins."""
+    eot_end: int
+
+
+@dataclass(frozen=True)
+class EndOfTurn:
+    """Which tokens may end a turn."""
+
+    stops: frozenset[str] = frozenset()
+    """Those on which generation stops; empty: not known."""
+    appended: str | None = None
+    """Written behind a turn that the template itself does not end."""
+    usual: str | None = None
+    """What a plain turn of the template ends with, where that is known."""
+
+    def is_wrong(self, token: str) -> bool:
+        """Whether a turn that ends with `token` is one on whose end generation would go on."""
+        if token in self.stops:
+            return False
+        return bool(self.stops) if self.usual is None else token != self.usual
+
+
+@dataclass
+class Conversation:
+    """A rendered conversation while its turns are looked for. Positions are those in `text`."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None
+    text: str
+    control: list[Span]
+    content_ends: list[int]
+    """Behind the last visible character of each of the assistant's contents."""
+    others: list[int]
+    """The same of everybody else's."""
+
+    def append(self, token: str) -> Span:
+        """Write a token behind the text."""
+        start = len(self.text)
+        self.text += token
+        self.control.append((start, len(self.text)))
+        return self.control[-1]
+
+
+def positions(
+    marked: str, marks: Marks, pattern: ControlPattern
+) -> tuple[list[Span], list[int], list[int]]:
+    """Return control tokens, ends of the assistant's contents, and ends of the others'."""
+    places = [match.start() for match in re.finditer(f"[{''.join(marks)}]", marked)]
+
+    def unmarked(place: int) -> int:
+        return place - bisect.bisect_left(places, place)
+
+    def positions_of(mark: str) -> list[int]:
+        return [unmarked(place) for place in places if marked[place] == mark]
+
+    control = [(unmarked(start), unmarked(end)) for start, end in pattern.find(marked)]
+    return control, positions_of(marks.end), positions_of(marks.others)
