@@ -28,6 +28,7 @@ from data_prep.chats.encoders import encoder_for
 from data_prep.chats.tokens import ChatEncoder
 from data_prep.reading.chat_forms import read_conversation
 from data_prep.reading.records import RejectLineError
+from megatron_msm.errors import ConfigError
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 
 _BAR = "|\uff5c"
@@ -298,13 +299,35 @@ def _renders(oracle: PreTrainedTokenizerFast, messages: list[dict[str, Any]]) ->
     return True
 
 
+def _option_for_plain(template: str) -> str | None:
+    """Return an option with which a plain chat is exact."""
+    for options, said in (
+        *(
+            ({"arguments": {name: value}}, f"--template-arg {name}={str(value).lower()}")
+            for name in ("enable_thinking", "thinking")
+            for value in (False, True)
+        ),
+        ({"turns": "last"}, "--turns last"),
+        *(
+            ({"end_of_turn": token}, f"--end-of-turn {token}")
+            for token in dict.fromkeys(_MARKUP.findall(template))
+        ),
+    ):
+        try:
+            if dict(judged(template, **options))["plain"].kind == "exact":
+                return said
+        except ConfigError:
+            continue
+    return None
+
+
 def main() -> int:
     """Judge every template of a folder and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
-    totals, plain_ok, rendering = Counter[str](), 0, 0
+    totals, plain_ok, with_option, rendering = Counter[str](), 0, 0, 0
     for path in sorted(arguments.folder.rglob("*.jinja")):
         verdicts = dict(judged(path.read_text(encoding="utf-8")))
         counts = Counter(verdict.kind for verdict in verdicts.values())
@@ -312,6 +335,9 @@ def main() -> int:
         plain = verdicts["plain"].kind
         rendering += plain != "unrendered"
         plain_ok += plain == "exact"
+        if plain == "refused":
+            plain = f"refused, exact with {_option_for_plain(path.read_text(encoding='utf-8'))}"
+            with_option += not plain.endswith("None")
         row = " ".join(
             f"{counts[kind]:3d} {kind}" for kind in ("exact", "refused", "WRONG", "unrendered")
         )
@@ -319,7 +345,10 @@ def main() -> int:
         for name, verdict in verdicts.items():
             if verdict.kind == "WRONG" or (arguments.verbose and verdict.kind == "refused"):
                 sys.stdout.write(f"    {verdict.kind:8s} {name}: {verdict.why[:300]}\n")
-    sys.stdout.write(f"{dict(totals)}; plain accepted in {plain_ok} of {rendering} templates\n")
+    sys.stdout.write(
+        f"{dict(totals)}; plain exact in {plain_ok} of {rendering} templates, and in {with_option} "
+        "more with an option\n"
+    )
     return 1 if totals["WRONG"] else 0
 
 

@@ -313,8 +313,6 @@ def _report(prepared: "Prepared", *, as_json: bool) -> None:
             f"  {prepared.manifest.backend} failed at times: {counts.rescued:,} rows were encoded "
             "by tokenizers, so they are right all the same"
         )
-    for warning in prepared.warnings:
-        typer.echo(f"  warning: {warning}")
     if counts.blank:
         typer.echo(f"  {counts.blank:,} blank lines skipped")
     for name in columns_without_values(

@@ -13,8 +13,6 @@ class Prepared(NamedTuple):
     manifest: DatasetManifest
     already_made: bool
     """The dataset was there before, made from the same inputs with the same settings."""
-    warnings: tuple[str, ...] = ()
-    """What the user should know although the dataset is made."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -24,6 +22,5 @@ class Prepared(NamedTuple):
             "kind": self.manifest.kind,
             "sha256": self.manifest.sha256,
             "backend": self.manifest.backend,
-            "warnings": list(self.warnings),
             **self.manifest.counts.model_dump(),
         }

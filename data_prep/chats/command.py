@@ -138,8 +138,7 @@ def prepare_chats(
             on_progress=on_progress,
         )
         manifest = writer.publish(recipe, reader.entries, may_be_empty=shard is not None)
-        warnings = tuple(filter(None, (wanted.warning,)))
-        return Prepared(prefix, manifest, already_made=False, warnings=warnings)
+        return Prepared(prefix, manifest, already_made=False)
 
 
 class BlockOfChats:

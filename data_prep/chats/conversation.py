@@ -29,13 +29,13 @@ class EndOfTurn:
     appended: str | None = None
     """Written behind a turn that the template itself does not end."""
     usual: str | None = None
-    """What a plain turn of the template ends with, where that is known."""
+    """What a plain turn of the template ends with: the measure where no stops are known."""
 
     def is_wrong(self, token: str) -> bool:
         """Whether a turn that ends with `token` is one on whose end generation would go on."""
-        if token in self.stops:
-            return False
-        return bool(self.stops) if self.usual is None else token != self.usual
+        if self.stops:
+            return token not in self.stops
+        return self.usual is not None and token != self.usual
 
 
 @dataclass

@@ -75,18 +75,6 @@ class ChatEncoder:
         self._pieces_are_exact = True
         self._probe()
 
-    @property
-    def warning(self) -> str | None:
-        """Say so where plain turns end with a token on which generation is not known to stop."""
-        ends = self._renderer.ends
-        if ends.usual is None or not ends.stops or ends.usual in ends.stops:
-            return None
-        return (
-            f"turns end with {ends.usual!r}, and generation stops on "
-            f"{', '.join(sorted(ends.stops))}: the model would talk on. Set eos_token or "
-            "generation_config.json's eos_token_id of the model to the turns' end"
-        )
-
     def encode(
         self,
         messages: list[dict[str, Any]],

@@ -11,6 +11,7 @@ import pytest
 
 from data_prep.chats.encoders import encoder_for
 from data_prep.reading.records import RejectLineError
+from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.manifest import read_manifest
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from tests.unit.data_prep.chats.chat_cases import TODAY, encode
@@ -220,11 +221,15 @@ def test_changes_are_counted_in_the_manifest(tmp_path: Path, chatml_folder: Path
     assert orjson.loads(Path(f"{tmp_path / 'a'}.manifest.json").read_bytes())["counts"]["changes"]
 
 
-def test_an_end_on_which_generation_goes_on_is_said(tmp_path: Path) -> None:
+def test_an_end_on_which_generation_goes_on_is_refused(tmp_path: Path) -> None:
+    """As a base model's tokenizer, whose eos_token is not what its ChatML turns end with."""
     config = {"eos_token": "<|endoftext|>"}
     folder = write_tokenizer(tmp_path / "t", template=CHATML, config=config)
-    source = write_lines(tmp_path / "c.jsonl", [{"messages": [USER, ANSWER]}])
-    (warning,) = prepare_talks([source], folder, tmp_path / "a").warnings
-    assert "turns end with '<|im_end|>', and generation stops on <|endoftext|>" in warning
+    line = {"messages": [USER, ANSWER]}
+    source = write_lines(tmp_path / "c.jsonl", [line])
+    with pytest.raises(DataFormatError, match=r"does not stop(.|\n)*--end-of-turn TOKEN"):
+        prepare_talks([source], folder, tmp_path / "a")
+    prepare_talks([source], folder, tmp_path / "b", end_of_turn="<|im_end|>")
     (folder / "generation_config.json").write_text('{"eos_token_id": [2]}')
-    assert prepare_talks([source], folder, tmp_path / "b").warnings == ()
+    prepare_talks([source], folder, tmp_path / "c")
+    assert rows_of(tmp_path / "b") == rows_of(tmp_path / "c")
