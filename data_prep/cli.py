@@ -215,20 +215,30 @@ def show(
         Path | None,
         typer.Option(metavar="DIR", help="Tokenizer; default: where the dataset was made with it."),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write what is shown as a page of its own."),
+    ] = None,
 ) -> None:
     """Show a row token by token: what carries loss, and where it comes from."""
     from rich.console import Console
 
+    from data_prep.chats.origin_table import print_origin
     from data_prep.inspecting.show import print_row, print_token, read_row, row_at
     from megatron_msm.formats.manifest import dataset_prefix
 
-    prefix, console = dataset_prefix(prefix), Console(highlight=False)
+    prefix, console = dataset_prefix(prefix), Console(highlight=False, record=html is not None)
     if at is not None:
         row, token = row_at(prefix, at)
     view = read_row(prefix, row, tokenizer=tokenizer)
     if token is not None:
         print_token(view, token, console)
     print_row(view, console)
+    if view.manifest.kind == "chats":
+        print_origin(view, console)
+    if html is not None:
+        html.write_text(console.export_html(), encoding="utf-8")
+        typer.echo(f"written: {html}")
 
 
 @app.command()

@@ -11,6 +11,7 @@ from data_prep.chats.tokens import ChatEncoder, EncodedChat
 from data_prep.reading.chat_forms import REASONING_FIELDS
 from data_prep.reading.records import Chat, RejectLineError
 from data_prep.writing.encoded_block import Dropped, Outcome, Row, RowOverlong, provenance_row
+from megatron_msm.formats.rejects import Reject
 
 _KNOWN_KEYS = frozenset(
     ("role", "content", "tool_calls", "name", "tool_call_id", *REASONING_FIELDS)
@@ -38,29 +39,23 @@ class Encoders(NamedTuple):
     """Says with which argument the template would take a refused conversation."""
 
 
+class PartOfChat(NamedTuple):
+    """A row to be: some messages of a conversation, encoded."""
+
+    messages: Part
+    chat: EncodedChat
+
+
 def chat_outcomes(chat: Chat, encoders: Encoders, shape: Shape) -> Iterator[Outcome]:
     """Yield the rows of one conversation, or the record of why there are none."""
-    try:
-        _refuse_unread_keys(chat.messages, encoders.wanted.template)
-        forms = _forms(chat, encoders, shape)
-        whole = _whole(chat, shape.turns)
-        length = max(form.length(part) for form in forms for part in whole)
-        if length <= shape.max_length:
-            parts = whole
-        elif shape.overlong in ("reject", "drop"):
-            reason = f"{length} tokens, longer than --max-length {shape.max_length}"
-            record = chat.line.reject(reason)
-            yield Dropped(record) if shape.overlong == "drop" else record
-            return
-        else:
-            parts = _cut(chat, forms, shape)
-        encoded = [[form.encode(part) for form in forms][-1] for part in parts]
-    except RejectLineError as error:
-        remedy = encoders.remedies.for_chat(chat, str(error)) if encoders.remedies else ""
-        yield chat.line.reject(f"{error}{remedy}")
+    parts = parts_of_chat(chat, encoders, shape)
+    if isinstance(parts, Reject | Dropped):
+        yield parts
         return
-    is_truncated = shape.overlong == "truncate" and parts != whole
-    for place, row in enumerate(encoded):
+    is_truncated = shape.overlong == "truncate" and [p.messages for p in parts] != _whole(
+        chat, shape.turns
+    )
+    for place, (_, row) in enumerate(parts):
         utf8 = row.text.encode()
         provenance = provenance_row(
             chat.line,
@@ -73,6 +68,27 @@ def chat_outcomes(chat: Chat, encoders: Encoders, shape: Shape) -> Iterator[Outc
         lost = encoders.wanted.files.num_lost_bytes(utf8)
         changes = () if place else chat.changes
         yield Row(row.tokens, provenance, row.mask, overlong, lost_bytes=lost, changes=changes)
+
+
+def parts_of_chat(
+    chat: Chat, encoders: Encoders, shape: Shape
+) -> list[PartOfChat] | Reject | Dropped:
+    """Encode the parts of a conversation that become rows, or say why there are none."""
+    try:
+        _refuse_unread_keys(chat.messages, encoders.wanted.template)
+        forms = _forms(chat, encoders, shape)
+        parts = _whole(chat, shape.turns)
+        length = max(form.length(part) for form in forms for part in parts)
+        if length > shape.max_length and shape.overlong in ("reject", "drop"):
+            reason = f"{length} tokens, longer than --max-length {shape.max_length}"
+            record = chat.line.reject(reason)
+            return Dropped(record) if shape.overlong == "drop" else record
+        if length > shape.max_length:
+            parts = _cut(chat, forms, shape)
+        return [PartOfChat(part, [form.encode(part) for form in forms][-1]) for part in parts]
+    except RejectLineError as error:
+        remedy = encoders.remedies.for_chat(chat, str(error)) if encoders.remedies else ""
+        return chat.line.reject(f"{error}{remedy}")
 
 
 class _Form:

@@ -28,6 +28,15 @@ _PROBE = [{"role": "user", "content": "A0b."}, {"role": "assistant", "content": 
 """A plain conversation: what it ends with is what turns of the template end with."""
 
 
+class EncodedTurn(NamedTuple):
+    """The tokens of one turn that carries loss."""
+
+    message: int
+    first: int
+    stop: int
+    """Behind the last token."""
+
+
 class EncodedChat(NamedTuple):
     """One row of a chat dataset."""
 
@@ -35,6 +44,8 @@ class EncodedChat(NamedTuple):
     """The rendered conversation."""
     tokens: npt.NDArray[np.int32]
     mask: npt.NDArray[np.uint8]
+    turns: tuple[EncodedTurn, ...]
+    """The turns that carry loss, in order."""
 
 
 class _Pieces(NamedTuple):
@@ -98,14 +109,16 @@ class ChatEncoder:
             pieces = self._encode_in_pieces(chat, starts)
         self._check_control(chat, pieces)
         mask = np.zeros(len(pieces.ids), np.uint8)
-        for turn in chat.turns:
-            if trained[turn.message]:
-                self._mark_turn(mask, chat, pieces, turn)
+        turns = tuple(
+            self._mark_turn(mask, chat, pieces, turn)
+            for turn in chat.turns
+            if trained[turn.message]
+        )
         if not mask.any():
             raise RejectLineError("no token carries loss: every assistant turn has loss false")
         if mask.all():
             raise RejectLineError("every token carries loss: there is no prompt")
-        return EncodedChat(chat.text, pieces.ids, mask)
+        return EncodedChat(chat.text, pieces.ids, mask, turns)
 
     def _encode_whole(self, chat: RenderedChat) -> _Pieces:
         encoding = self._tokenizer.encode(chat.text, add_special_tokens=False)
@@ -151,16 +164,17 @@ class ChatEncoder:
 
     def _mark_turn(
         self, mask: npt.NDArray[np.uint8], chat: RenderedChat, pieces: _Pieces, turn: Turn
-    ) -> None:
+    ) -> EncodedTurn:
         eot = np.flatnonzero((pieces.starts <= turn.eot) & (pieces.ends >= turn.eot_end))
         wanted = self._ids[chat.text[turn.eot : turn.eot_end]]
         if len(eot) != 1 or pieces.ids[eot[0]] != wanted:
             raise RejectLineError(
                 f"the end of messages[{turn.message}] is not encoded as its end-of-turn token"
             )
-        inside = (pieces.starts >= turn.start) & (pieces.starts < turn.eot_end)
+        inside = np.flatnonzero((pieces.starts >= turn.start) & (pieces.starts < turn.eot_end))
         mask[inside] = 1
         assert mask[eot[0]] == 1, "the end-of-turn token carries loss"
+        return EncodedTurn(turn.message, int(inside[0]), int(inside[-1]) + 1)
 
     def _probe(self) -> None:
         """Learn from a plain conversation how turns end, and whether pieces may be encoded alone.

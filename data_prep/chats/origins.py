@@ -1,0 +1,113 @@
+"""Where the loss of a finished row comes from: each turn's message, its parts, what was changed.
+
+A dataset keeps tokens, not messages. The row's line is read again from its input and encoded once
+more; only if that gives the very tokens of the row is anything said of it.
+"""
+
+import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_prep.chats.encoders import encoder_for
+from data_prep.chats.rows import Encoders, PartOfChat, Shape, parts_of_chat
+from data_prep.chats.spelling import text_of
+from data_prep.reading.chat_forms import REASONING_FIELDS
+from data_prep.reading.parse_lines import parse_chats
+from data_prep.reading.read_lines import LineReader
+from data_prep.reading.records import Chat
+from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.indexed_dataset import TokenArray
+from megatron_msm.formats.manifest import DatasetManifest
+from megatron_msm.formats.provenance import ProvenanceRow
+from megatron_msm.formats.tokenizer_files import TokenizerFiles
+
+
+class TurnOrigin(NamedTuple):
+    """One run of tokens that carry loss."""
+
+    message: str
+    """Such as `messages[3]`."""
+    parts: tuple[str, ...]
+    """What it says: `content`, `reasoning_content`, `tool_calls[0] get_price`."""
+    first: int
+    stop: int
+    """Behind its last token."""
+
+
+class RowOrigin(NamedTuple):
+    """What a row of chats was made of."""
+
+    turns: tuple[TurnOrigin, ...]
+    changes: tuple[str, ...]
+    """What was changed to read the line."""
+    arguments: dict[str, Any]
+    """Arguments of the template in force."""
+
+
+def origin_of_row(
+    manifest: DatasetManifest, source: ProvenanceRow, tokens: TokenArray, files: TokenizerFiles
+) -> RowOrigin:
+    """Return what a row was made of.
+
+    Raises:
+        DataFormatError: The input is not there or not the same any more, or cannot be encoded.
+    """
+    chat = _chat_of(source, manifest.settings)
+    for part in _parts(chat, manifest, files):
+        if np.array_equal(part.chat.tokens, tokens):
+            turns = tuple(
+                TurnOrigin(
+                    f"messages[{part.messages[turn.message]}]",
+                    _said(chat.messages[part.messages[turn.message]]),
+                    turn.first,
+                    turn.stop,
+                )
+                for turn in part.chat.turns
+            )
+            return RowOrigin(turns, chat.changes, manifest.settings.get("template_arguments", {}))
+    raise DataFormatError(
+        f"{source.source_file}:{source.source_line} does not give this row any more: the file was "
+        "changed since, so what its loss comes from is not known."
+    )
+
+
+def _chat_of(source: ProvenanceRow, settings: dict[str, Any]) -> Chat:
+    where = f"{source.source_file}:{source.source_line}"
+    for line in LineReader([Path(source.source_file)]):
+        if line.number == source.source_line:
+            (item,) = parse_chats([line], messages_field=settings.get("messages_field"))
+            if isinstance(item, Chat):
+                return item
+            break
+    raise DataFormatError(f"{where} is no conversation any more: the file was changed since.")
+
+
+def _parts(chat: Chat, manifest: DatasetManifest, files: TokenizerFiles) -> list[PartOfChat]:
+    settings = manifest.settings
+    template, arguments = str(manifest.chat_template), settings.get("template_arguments", {})
+    today = datetime.date.fromisoformat(settings.get("today", "1970-01-01"))
+    options = {
+        "today": today,
+        "end_of_turn": settings.get("end_of_turn"),
+        "turns": settings.get("turns", "all"),
+    }
+    wanted = encoder_for(files, template, arguments=arguments, **options)
+    other = encoder_for(files, template, **options) if arguments else wanted
+    shape = Shape(
+        settings["max_length"], settings["overlong"], settings.get("think"), options["turns"]
+    )
+    parts = parts_of_chat(chat, Encoders(wanted, other), shape)
+    return parts if isinstance(parts, list) else []
+
+
+def _said(message: dict[str, Any]) -> tuple[str, ...]:
+    said = [name for name in REASONING_FIELDS if name in message]
+    if text_of(message).strip():
+        said.append("content")
+    said += [
+        f"tool_calls[{place}] {call['function']['name']}"
+        for place, call in enumerate(message.get("tool_calls") or ())
+    ]
+    return tuple(said)
