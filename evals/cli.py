@@ -133,13 +133,22 @@ def report(
         typer.Option(
             "--result",
             metavar="[LABEL=]FILE.json",
-            help="A result of `msm eval run` or `msm eval choice`; repeat it. The first of each "
-            "evaluation is what others are compared with.",
+            help="A result of `msm eval run` or `msm eval choice`; repeat it. Labels ARM#SEED are "
+            "seeds of one arm; the first arm is what others are compared with.",
         ),
     ] = None,
     metrics: Annotated[
         list[str] | None,
         typer.Option(metavar="PHASE=metrics.jsonl", help="Loss curve of a phase; repeat it."),
+    ] = None,
+    contrasts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--contrast",
+            metavar="NAME=+ARM,-ARM",
+            help="A further contrast; repeat it. Difference in differences: "
+            "NAME=+BOTH,-ONE,-OTHER,+NEITHER.",
+        ),
     ] = None,
     title: Annotated[str, typer.Option(help="The report's heading.")] = "Model Spec Midtraining",
     facts: Annotated[
@@ -159,7 +168,12 @@ def report(
     _check_results(results, choice_results)
     _prepare_out(out)
     lines = write_report(
-        out, results=results or (), metrics=metrics or (), title=title, facts_path=facts
+        out,
+        results=results or (),
+        metrics=metrics or (),
+        contrasts=contrasts or (),
+        title=title,
+        facts_path=facts,
     )
     verdicts = [visible(line) for line in lines]
     if as_json:
@@ -168,6 +182,45 @@ def report(
     for line in verdicts:
         typer.echo(line)
     typer.echo(f"written    {out}")
+
+
+@app.command()
+def power(
+    results: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--result",
+            metavar="[LABEL=]FILE.json",
+            help="Results of a pilot of two arms: spreads are taken from them.",
+        ),
+    ] = None,
+    sd_items: Annotated[
+        float | None, typer.Option(min=0, help="Spread of the change over items, instead.")
+    ] = None,
+    sd_seeds: Annotated[
+        float | None, typer.Option(min=0, help="Spread of an arm's mean over training seeds.")
+    ] = None,
+    items: Annotated[
+        int | None, typer.Option(min=2, help="Items; else those of the pilot.")
+    ] = None,
+    effect: Annotated[
+        float | None, typer.Option(min=0, help="A wanted effect: how many items and seeds find it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Tell which change a study would find with 80% power, by the number of training seeds."""
+    _check_extra("msm eval power", "scipy")
+    from rich.console import Console
+
+    from evals.report.planning import plan_study, print_plan
+
+    plan = plan_study(
+        results or (), sd_items=sd_items, sd_seeds=sd_seeds, num_items=items, effect=effect
+    )
+    if as_json:
+        typer.echo(plan.model_dump_json(indent=2))
+        return
+    print_plan(plan, Console(file=sys.stdout))
 
 
 def _check_results(results: list[str] | None, choice_results: list[str] | None) -> None:

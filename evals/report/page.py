@@ -57,6 +57,7 @@ def write_report(
     *,
     results: Sequence[str],
     metrics: Sequence[str] = (),
+    contrasts: Sequence[str] = (),
     title: str,
     facts_path: Path | None = None,
 ) -> list[str]:
@@ -67,13 +68,14 @@ def write_report(
         results: `[LABEL=]FILE` of each result; the first of each evaluation is what others are
             compared with.
         metrics: `PHASE=metrics.jsonl` for each loss curve.
+        contrasts: `NAME=+ARM,-ARM,...` of each further contrast.
         title: The heading.
         facts_path: A JSON list of `StageFact`.
 
     Raises:
         MsmError: An input is broken or two results were not measured alike.
     """
-    sections = compare(load_results(results))
+    sections = compare(load_results(results), contrasts)
     curves = [load_curve(argument) for argument in metrics]
     facts = load_facts(facts_path) if facts_path else []
     write_text_atomic(out, _render(sections, curves=curves, facts=facts, title=title))
@@ -92,6 +94,7 @@ def verdict_lines(sections: Sequence[Evaluation]) -> list[str]:
             lines.append(f"{prefix}{compared}: {judged.text}")
             if len(judged.by_group) > 1:
                 lines += [f"  {line}" for line in judged.by_group]
+        lines += [f"{prefix}{asked.name}: {asked.text}" for asked in section.contrasts]
     return lines
 
 
@@ -100,10 +103,11 @@ def render_report(
     *,
     curves: Sequence[LossCurve] = (),
     facts: Sequence[StageFact] = (),
+    contrasts: Sequence[str] = (),
     title: str,
 ) -> str:
     """Return the page; every text from outside is escaped."""
-    return _render(compare(results), curves=curves, facts=facts, title=title)
+    return _render(compare(results, contrasts), curves=curves, facts=facts, title=title)
 
 
 def _render(
@@ -123,9 +127,11 @@ def _render(
         "code_spans": _code_spans,
     }
     source = files("evals.report").joinpath("templates", TEMPLATE).read_text(encoding="utf-8")
-    models = {result.model.label: result.model for one in sections for result in one.results}
+    results = [each for one in sections for arm in one.arms.values() for each in arm]
+    models = {result.model.label: result.model for result in results}
     context: dict[str, Any] = {
         "title": title,
+        "most_seeds": max(len(of) for one in sections for of in one.arms.values()),
         "sections": [
             Section(one, one.first, group_panels(one, prefix=f"e{number}"))
             for number, one in enumerate(sections)

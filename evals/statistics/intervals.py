@@ -32,16 +32,45 @@ def rate_interval(num_chosen: float, num_items: int) -> Interval:
     )
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Return the mean with its t interval: `mean ± t(0.975, n - 1) * s / sqrt(n)`."""
-    num_values = len(values)
-    mean = math.fsum(values) / num_values
-    if num_values < 2:
+def mean_interval(values: Sequence[float], clusters: Sequence[str] | None = None) -> Interval:
+    """Return the mean with its t interval: `mean ± t(0.975, dof) * sqrt(variance)`.
+
+    Args:
+        values: One a row.
+        clusters: The cluster of each row; every row its own without it.
+    """
+    mean = math.fsum(values) / len(values)
+    of_mean = cluster_variance(values, clusters or [str(n) for n in range(len(values))])
+    if of_mean.dof < 1:
         return Interval(estimate=mean, low=None, high=None)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (num_values - 1)
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, num_values - 1))
-    half_width = quantile * math.sqrt(variance / num_values)
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, of_mean.dof))
+    half_width = quantile * math.sqrt(of_mean.value)
     return Interval(estimate=mean, low=mean - half_width, high=mean + half_width)
+
+
+class Variance(NamedTuple):
+    """The variance of an estimate, and how well it is known."""
+
+    value: float
+    dof: float
+
+
+def cluster_variance(values: Sequence[float], clusters: Sequence[str]) -> Variance:
+    """Return the variance of the mean of values that are alike within clusters.
+
+    `G / (G - 1) * sum over clusters of (sum of deviations)^2 / n^2`; with every value its own
+    cluster that is `s^2 / n`. Degrees of freedom: G - 1. Source: Cameron and Miller 2015, part 2.
+    """
+    mean = math.fsum(values) / len(values)
+    sums: dict[str, float] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + value - mean
+    num_clusters = len(sums)
+    if num_clusters < 2:
+        return Variance(math.nan, 0)
+    squares = math.fsum(total**2 for total in sums.values())
+    scale = num_clusters / (num_clusters - 1) / len(values) ** 2
+    return Variance(scale * squares, num_clusters - 1)
 
 
 class _Bounds(NamedTuple):

@@ -3,7 +3,7 @@
 Matched by item, the items' own difficulty cancels, and the interval is that of the change alone.
 """
 
-from evals.statistics.intervals import mean_interval
+from evals.statistics.contrast import contrast
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.eval_result import EvalResult, Interval, Metric
 
@@ -59,21 +59,8 @@ def paired_difference(
         DataFormatError: The two were not measured alike.
     """
     check_comparable(before, after)
-    return mean_interval(paired_changes(before, after, metric=metric, group=group))
-
-
-def paired_changes(
-    before: EvalResult, after: EvalResult, *, metric: str | None = None, group: str | None = None
-) -> list[float]:
-    """Return the change of each item that both results have scored, in the order of `after`."""
-    name = metric or before.headline
-    numbers = {row.id: row.numbers[name] for row in before.rows}
-    changes = []
-    for row in after.rows:
-        old, new = numbers[row.id], row.numbers[name]
-        if old is not None and new is not None and group in (None, row.group):
-            changes.append(new - old)
-    return changes
+    arms = {"before": [before], "after": [after]}
+    return contrast(arms, {"after": 1.0, "before": -1.0}, metric=metric, group=group).interval
 
 
 def verdict(difference: Interval, metric: Metric) -> str:

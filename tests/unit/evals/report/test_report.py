@@ -8,6 +8,8 @@ import pytest
 from evals.report.figures import moving_average, shared_range, shorten
 from evals.report.inputs import LossCurve, StageFact
 from evals.report.page import render_report
+from megatron_msm.errors import ConfigError
+from megatron_msm.formats.eval_result import EvalResult
 from megatron_msm.formats.files import TMP_PREFIX, write_json_atomic
 from tests.unit.evals.choice.results import result
 from tests.unit.evals.conftest import Run
@@ -145,6 +147,54 @@ def test_one_result_is_described_and_not_compared() -> None:
 def test_one_indifferent_result_shows_no_preference() -> None:
     page = Page(render_report([result("base", [-1.0, 1.0])], title="My run"))
     assert "no preference shown, mean log-odds +0.00" in page.text
+
+
+def seeds(arm: str, *levels: float) -> list[EvalResult]:
+    return [
+        result(f"{arm}#{seed}", [level, level + 0.1, level - 0.1])
+        for seed, level in enumerate(levels)
+    ]
+
+
+def test_seeds_of_an_arm_are_one_line_and_their_spread_is_in_its_interval() -> None:
+    arms = [
+        result("base", [0.0, 0.1, -0.1]),
+        *seeds("msm", 0.5, 2.5),
+        result("aft", [1.0, 1.1, 0.9]),
+    ]
+    page = Page(render_report(arms, title="My run"))
+    assert "ONE SEED" not in page.text
+    assert re.search(r"msm ?2 ?\+1\.50 \[-1", page.text)
+    # Means 0.5 and 2.5: the standard error is 1, and t(0.975, 1) = 12.71.
+    assert "msm, compared with base no effect shown: the interval [-11.21, +14.21] includes" in (
+        page.text
+    )
+    assert "is inside the noise floor of this comparison" in page.text
+    assert "aft, compared with base moved toward homemade by 1.00" in page.text
+
+
+def test_a_difference_in_differences_is_a_contrast_by_name() -> None:
+    arms = [result(name, [level, level + 0.1]) for name, level in
+            [("base", 0.0), ("msm(a)", 0.2), ("aft(x)", 0.1), ("msm(a)+aft(x)", 1.3)]]  # fmt: skip
+    asked = "synergy=+msm(a)+aft(x),-msm(a),-aft(x),+base"
+    page = Page(render_report(arms, contrasts=[asked], title="My run"))
+    assert "synergy" in page.text
+    assert "moved toward homemade by 1.00 [1.00, 1.00]" in page.text
+
+
+@pytest.mark.parametrize(
+    ("contrast", "part"),
+    [
+        ("x", "NAME=+ARM,-ARM"),
+        ("x=base,midtrained", "with a sign"),
+        ("x=+midtrained,-bse", "The arms are base, midtrained"),
+        ("x=+midtrained,+base", "as many arms with + as with -"),
+        ("x=+base,-base", "each arm once"),
+    ],
+)
+def test_a_wrong_contrast_is_refused(contrast: str, part: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(part)):
+        render_report([BASE, MOVED], contrasts=[contrast], title="My run")
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 500])

@@ -1,0 +1,125 @@
+"""Contrasts between arms: a weighted sum of their means, with items and training seeds as units.
+
+A plain change is `after - before`; the difference in differences of two treatments is
+`both - one - other + neither`. What makes the estimate vary is added up:
+
+    items   another set of items: variance of the contrast's value by item, which are paired over
+            arms, and summed within clusters
+    seeds   another training run: for each arm with several seeds, the variance of their means
+
+Seeds are taken as independent between arms: the same number does not make two runs alike. Each part
+holds a share of the other's residual, so the interval is a little too wide rather than too narrow.
+An arm of one seed adds nothing: its interval is that over items alone, and the report says so.
+
+Source: Miller, arXiv 2411.00640, sections 2 and 4 (clusters, pairs); Satterthwaite 1946 for the
+degrees of freedom of a sum of variances.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+from scipy import stats
+
+from evals.statistics.intervals import CONFIDENCE, Variance, cluster_variance
+from evals.statistics.power import detectable_effect
+from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.eval_result import EvalResult, Interval
+
+
+class Contrast(BaseModel):
+    """A contrast's estimate and what its interval covers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    interval: Interval
+    num_items: int
+    """Items that every result has scored."""
+    num_left_out: int
+    """Items that some result could not score."""
+    sd_items: float | None
+    """Standard deviation of the contrast over items; None with one item."""
+    num_seeds: dict[str, int]
+    """Results of each arm."""
+    detectable: float | None
+    """Smallest true effect that is found in 4 of 5 studies of this precision."""
+
+
+def contrast(
+    arms: Mapping[str, Sequence[EvalResult]],
+    weights: Mapping[str, float],
+    *,
+    metric: str | None = None,
+    group: str | None = None,
+) -> Contrast:
+    """Return the weighted sum of the arms' means, paired by item.
+
+    Args:
+        arms: Results of each arm, one a training seed; all were measured alike.
+        weights: By arm.
+        metric: Its name; the headline without it.
+        group: Only the items of this group; all without it.
+
+    Raises:
+        DataFormatError: No item was scored by all results.
+    """
+    tables = {arm: [_numbers(each, metric, group) for each in arms[arm]] for arm in weights}
+    all_tables = [table for of_arm in tables.values() for table in of_arm]
+    first = arms[next(iter(weights))][0]
+    clusters = {row.id: row.cluster for row in first.rows}
+    asked = [row.id for row in first.rows if group in (None, row.group)]
+    items = [item for item in asked if all(item in table for table in all_tables)]
+    if not items:
+        where = "" if group is None else f" in {group!r}"
+        raise DataFormatError(
+            f"the evaluation {first.name!r} has no item{where} that every result could score, so "
+            f"nothing can be said of {', '.join(weights)}. See the results' unscored rows."
+        )
+    by_item = [
+        math.fsum(w * _mean([t[item] for t in tables[arm]]) for arm, w in weights.items())
+        for item in items
+    ]
+    parts = [cluster_variance(by_item, [clusters[item] for item in items])]
+    for arm, weight in weights.items():
+        means = [_mean([table[item] for item in items]) for table in tables[arm]]
+        if len(means) > 1:
+            part = cluster_variance(means, [str(n) for n in range(len(means))])
+            parts.append(part._replace(value=part.value * weight**2))
+    total = _total(parts)
+    return Contrast(
+        interval=_interval(_mean(by_item), total),
+        num_items=len(items),
+        num_left_out=len(asked) - len(items),
+        sd_items=statistics.stdev(by_item) if len(by_item) > 1 else None,
+        num_seeds={arm: len(tables[arm]) for arm in weights},
+        detectable=None if total.dof < 1 else detectable_effect(total),
+    )
+
+
+def _numbers(result: EvalResult, metric: str | None, group: str | None) -> dict[str, float]:
+    name = metric or result.headline
+    return {
+        row.id: number
+        for row in result.rows
+        if group in (None, row.group) and (number := row.numbers[name]) is not None
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _total(parts: Sequence[Variance]) -> Variance:
+    """Add variances; their degrees of freedom by Satterthwaite."""
+    if any(part.dof < 1 for part in parts):
+        return Variance(math.nan, 0)
+    value = math.fsum(part.value for part in parts)
+    spread = math.fsum(part.value**2 / part.dof for part in parts)
+    return Variance(value, value**2 / spread if spread else parts[0].dof)
+
+
+def _interval(estimate: float, total: Variance) -> Interval:
+    if total.dof < 1:
+        return Interval(estimate=estimate, low=None, high=None)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, total.dof)) * math.sqrt(total.value)
+    return Interval(estimate=estimate, low=estimate - half, high=estimate + half)
