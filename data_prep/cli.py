@@ -70,6 +70,13 @@ def docs(
     eod_token: Annotated[
         str | None, typer.Option(help="That token; default: the tokenizer's eos token.")
     ] = None,
+    prepend_bos: Annotated[
+        bool,
+        typer.Option("--prepend-bos", help="Begin every document with the tokenizer's bos token."),
+    ] = False,
+    text_field: Annotated[
+        str, typer.Option(metavar="FIELD", help="Field that holds the document.")
+    ] = "text",
     special_tokens: Annotated[
         Literal["text", "ids"],
         typer.Option(help="What text that spells a control token, such as <|im_end|>, becomes."),
@@ -94,6 +101,8 @@ def docs(
         out=dataset_prefix(out),
         append_eod=append_eod,
         eod_token=eod_token,
+        prepend_bos=prepend_bos,
+        text_field=text_field,
         special_tokens=special_tokens,
         carry=tuple(carry or ()),
         max_rejects=max_rejects,

@@ -1,4 +1,4 @@
-"""Texts to compare: the lines of a JSONL file, or the rows of a dataset.
+"""Texts to compare: the lines of a file (whatever `msm prep docs` reads), or a dataset's rows.
 
 Of a line the text is `text`, or the contents of `messages`, or else every text in it, as evaluation
 items name their parts as they like. Of a dataset it is the decoded row, control tokens left out.
@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 import orjson
 
 from data_prep.inspecting.show import tokenizer_of_dataset
-from data_prep.reading.inputs import format_of
+from data_prep.reading.read_lines import LineReader
+from data_prep.reading.records import Line
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.indexed_dataset import IndexedDataset
 from megatron_msm.formats.manifest import dataset_file, dataset_prefix, manifest_path, read_manifest
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, read_provenance
 from megatron_msm.formats.tokenizer_files import load_tokenizer
 
-_TEXTUAL = (".jsonl", ".json", ".ndjson")
+_TEXTUAL = (".jsonl", ".json", ".ndjson", ".gz", ".zst", ".parquet", ".arrow")
 
 
 def corpus_size(path: Path) -> tuple[int, bool]:
@@ -74,37 +75,27 @@ def _rows(prefix: Path, tokenizer: Path | None) -> Iterator[CorpusText]:
 
 
 def _lines(path: Path) -> Iterator[CorpusText]:
-    if format_of(path) != "jsonl":
-        raise DataFormatError(
-            f"{path}: is read here only as plain JSONL. Decompress or convert it, or prepare it "
-            "and give the PREFIX of the dataset."
-        )
-    try:
-        with path.open("rb") as file:
-            for index, raw in enumerate(file):
-                if raw.strip():
-                    yield _line(path, index, raw)
-    except OSError as error:
-        raise DataFormatError(
-            f"{path}: cannot be read ({error.strerror}). Give a JSONL file, or the PREFIX of a "
-            "dataset."
-        ) from None
+    for index, line in enumerate(LineReader([path])):
+        if line.raw.strip():
+            yield _line(line, index)
 
 
-def _line(path: Path, index: int, raw: bytes) -> CorpusText:
+def _line(line: Line, index: int) -> CorpusText:
+    where = f"{line.file}:{line.number}"
+    if line.over_limit is not None or line.unreadable is not None:
+        why = line.unreadable or f"longer than {line.over_limit} bytes"
+        raise DataFormatError(f"{where}: {why}. Repair the line, or leave it out.")
     try:
-        value = orjson.loads(raw)
+        value = orjson.loads(line.raw)
     except orjson.JSONDecodeError as error:
         raise DataFormatError(
-            f"{path}:{index + 1}: not valid JSON ({error.msg}). Give JSONL, or the PREFIX of a "
-            "dataset."
+            f"{where}: not valid JSON ({error.msg}). Give JSONL, or the PREFIX of a dataset."
         ) from None
     if not isinstance(value, dict):
-        raise DataFormatError(f"{path}:{index + 1}: not a JSON object. Give one object a line.")
+        raise DataFormatError(f"{where}: not a JSON object. Give one object a line.")
     if "text" in value and not isinstance(value["text"], str):
-        raise DataFormatError(f"{path}:{index + 1}: field 'text' is not a text. Repair the line.")
-    where = f"{path}:{index + 1}"
-    return CorpusText(index, where, _text_of(value), _about(value), amount=len(raw))
+        raise DataFormatError(f"{where}: field 'text' is not a text. Repair the line.")
+    return CorpusText(index, where, _text_of(value), _about(value), amount=len(line.raw))
 
 
 def _text_of(value: dict[str, Any]) -> str:

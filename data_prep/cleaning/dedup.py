@@ -20,6 +20,7 @@ import orjson
 from data_prep.cleaning.corpus import is_dataset, read_corpus
 from data_prep.cleaning.word_ngrams import Hashes, WordNgrams, words_of
 from data_prep.progress import OnProgress
+from data_prep.reading.inputs import format_of
 from megatron_msm.errors import ConfigError, MissingExtraError
 from megatron_msm.formats.files import tmp_path, write_bytes_atomic
 
@@ -137,6 +138,11 @@ def check_filter(source: Path, out: Path) -> None:
         raise ConfigError(
             f"--out: {source} is a dataset, whose tokens are not rewritten. Filter its input file "
             "and prepare it again, or write the rows to drop with --drops."
+        )
+    if format_of(source) != "jsonl":
+        raise ConfigError(
+            f"--out: {source} is no plain JSONL file, whose lines could be written as they are. "
+            "Write the rows to drop with --drops."
         )
     if out.exists() and out.samefile(source):
         raise ConfigError(f"--out: {out} is the input itself. Choose another file.")

@@ -6,7 +6,7 @@ control token is encoded as plain text, unless `--special-tokens ids` asks for t
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from data_prep.reading.input_sample import sample_texts
 from data_prep.reading.inputs import expand_inputs
 from data_prep.reading.parse_lines import parse_documents
 from data_prep.reading.read_lines import MAX_LINE_BYTES, LineReader
-from data_prep.reading.records import Blank, Document, check_carry
+from data_prep.reading.records import Blank, Document, Item, check_carry
 from data_prep.reading.shards import Shard
 from data_prep.run_preparation import fill
 from data_prep.tokenizing.choose_encoder import choose_encoder
@@ -53,6 +53,10 @@ class DocumentOptions:
     append_eod: bool = True
     eod_token: str | None = None
     """None: the tokenizer's end-of-sequence token."""
+    prepend_bos: bool = False
+    """Whether every document begins with the tokenizer's beginning-of-sequence token."""
+    text_field: str = "text"
+    """The field of an input line that holds the document."""
     special_tokens: SpecialTokens = "text"
     """What becomes of text that spells a control token: plain text, or the token's id."""
     carry: tuple[str, ...] = ()
@@ -108,7 +112,7 @@ def prepare_documents(
     chosen = choose_encoder(
         files,
         content,
-        sample_texts(first, reader.parts),
+        sample_texts(first, reader.parts, text_field=options.text_field),
         control_tokens_as_text=options.special_tokens == "text",
     )
     del content  # workers are forked without it
@@ -153,6 +157,8 @@ class DocumentEncoder:
         self._encoder = encoder
         self._check = check
         self._eod_id = recipe.eod_id
+        self._bos_id = files.bos_id if recipe.settings.get("prepend_bos") else None
+        self._text_field: str = recipe.settings.get("text_field", "text")
         self._carry: Sequence[str] = recipe.settings["carry"]
         self._dtype = token_dtype(files.vocab_size)
 
@@ -161,7 +167,7 @@ class DocumentEncoder:
         documents: list[Document] = []
         rejects: list[Reject] = []
         num_blank = 0
-        for item in parse_documents(task.block.lines(), carry=self._carry):
+        for item in self._items(task):
             if isinstance(item, Document):
                 documents.append(item)
             elif isinstance(item, Reject):
@@ -179,7 +185,7 @@ class DocumentEncoder:
             documents = [d for d, kept in zip(documents, is_kept, strict=True) if kept]
             tokens = batch.tokens[np.repeat(is_kept, batch.lengths)]
             batch = batch._replace(tokens=tokens, lengths=batch.lengths[is_kept])
-        tokens, lengths = self._with_eod(batch)
+        tokens, lengths = self._with_ends(batch)
         rows = [
             provenance_row(item.line, item.carried, text=item.text, utf8=item.utf8, num_tokens=n)
             for item, n in zip(documents, lengths.tolist(), strict=True)
@@ -201,6 +207,10 @@ class DocumentEncoder:
             ),
         )
 
+    def _items(self, task: Task) -> Iterator[Item]:
+        lines = task.block.lines()
+        return parse_documents(lines, carry=self._carry, text_field=self._text_field)
+
     def _unusable(self, batch: EncodedBatch) -> dict[int, str]:
         """Return which texts cannot be rows, and why."""
         if batch.lengths.all() and not self._check.count_in(batch.tokens):
@@ -214,19 +224,22 @@ class DocumentEncoder:
                 reasons[place] = f"plain text is encoded to control token {control}"
         return reasons
 
-    def _with_eod(
+    def _with_ends(
         self, batch: EncodedBatch
     ) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.int32]]:
-        """Return tokens and lengths with the end-of-document token, in the dataset's dtype."""
-        if self._eod_id is None:
+        """Return tokens and lengths with what begins and ends a document."""
+        num_added = sum(index is not None for index in (self._bos_id, self._eod_id))
+        if not num_added:
             return batch.tokens.astype(self._dtype, copy=False), batch.lengths
-        lengths = batch.lengths + np.int32(1)
-        ends = np.cumsum(lengths, dtype=np.int64)
-        tokens = np.empty(int(ends[-1]) if len(ends) else 0, self._dtype)
+        lengths = batch.lengths + np.int32(num_added)
+        stops = np.cumsum(lengths, dtype=np.int64)
+        tokens = np.empty(int(stops[-1]) if len(stops) else 0, self._dtype)
         is_text = np.ones(len(tokens), np.bool_)
-        is_text[ends - 1] = False
+        for places, index in ((stops - lengths, self._bos_id), (stops - 1, self._eod_id)):
+            if index is not None:
+                is_text[places] = False
+                tokens[places] = index
         tokens[is_text] = batch.tokens
-        tokens[ends - 1] = self._eod_id
         return tokens, lengths
 
 
@@ -237,6 +250,10 @@ def _check(files: TokenizerFiles, options: DocumentOptions) -> ControlTokenCheck
 
 def _recipe(files: TokenizerFiles, options: DocumentOptions, inputs: list[Path]) -> Recipe:
     eod_id = _eod_id(files, options.eod_token) if options.append_eod else None
+    if options.prepend_bos and files.bos_id is None:
+        raise CheckpointError(
+            f"{files.path}: --prepend-bos, and the tokenizer names no bos_token. Leave it out."
+        )
     return Recipe(
         kind="docs",
         tokenizer_sha256=files.tokenizer_sha256,
@@ -247,6 +264,9 @@ def _recipe(files: TokenizerFiles, options: DocumentOptions, inputs: list[Path])
             "control_tokens": options.special_tokens,
             "max_line_bytes": options.max_line_bytes,
             "carry": list(options.carry),
+            # Left out where they are as they always were: datasets made before stay finished.
+            **({"prepend_bos": True} if options.prepend_bos else {}),
+            **({} if options.text_field == "text" else {"text_field": options.text_field}),
         },
         eod_id=eod_id,
         shard=None if options.shard is None else options.shard.entry(inputs),

@@ -18,19 +18,21 @@ _MOST_CHARACTERS = 8_000
 """Characters of a text; a sample takes what `tokenizers` encodes in a fraction of a second."""
 
 
-def sample_texts(first: Sequence[Block], parts: Sequence[FilePart]) -> list[bytes]:
+def sample_texts(
+    first: Sequence[Block], parts: Sequence[FilePart], *, text_field: str = "text"
+) -> list[bytes]:
     """Return the beginnings of some documents, as UTF-8.
 
     They come from the first block, and from evenly spaced places of the plain files.
     """
-    texts = [text for block in first for text in islice(_texts(block), _OF_FIRST_BLOCK)]
+    texts = [text for block in first for text in islice(_texts(block, text_field), _OF_FIRST_BLOCK)]
     plain = [part.path for part in parts if part.path != STDIN and format_of(part.path) == "jsonl"]
     sizes = [path.stat().st_size for path in plain]
     step = max(sum(sizes) // _PLACES, _PLACE_BYTES)
     begin, at = 0, step
     for path, size in zip(plain, sizes, strict=True):
         while at < begin + size:
-            texts += islice(_texts(_block_at(path, at - begin)), _OF_EACH_PLACE)
+            texts += islice(_texts(_block_at(path, at - begin), text_field), _OF_EACH_PLACE)
             at += step
         begin += size
     return [text[:_MOST_CHARACTERS].encode() for text in texts]
@@ -45,7 +47,7 @@ def _block_at(path: Path, offset: int) -> Block:
     return Block(str(path), 0, offset, data, num_lines(data), len(data))
 
 
-def _texts(block: Block) -> Iterator[str]:
-    for item in parse_documents(block.lines()):
+def _texts(block: Block, text_field: str) -> Iterator[str]:
+    for item in parse_documents(block.lines(), text_field=text_field):
         if isinstance(item, Document):
             yield item.text

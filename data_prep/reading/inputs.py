@@ -4,6 +4,8 @@ A `datasets` folder (from `save_to_disk`) stands for the Arrow files it names, i
 standard input, as plain JSONL.
 """
 
+import codecs
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +25,8 @@ _UNREADABLE = (".xz", ".bz2", ".zip", ".lz4", ".tar")
 _STATE_FILE = "state.json"
 _SPLITS_FILE = "dataset_dict.json"
 _KNOWN = "JSONL (also .gz and .zst), Parquet, Arrow, or a `datasets` folder"
+_HEAD_BYTES = 4096
+_ARRAY_OF_OBJECTS = re.compile(rb"\s*\[\s*\{")
 STDIN = Path("-")
 """Standard input, as a path."""
 
@@ -117,6 +121,26 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
+def _check_beginning(path: Path) -> None:
+    """Refuse by name what would otherwise be a parse error on every line."""
+    if format_of(path) != "jsonl" or not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise DataFormatError(f"{path}: cannot be read ({error.strerror}).") from None
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataFormatError(
+            f"{path}: is UTF-16, and UTF-8 is needed: iconv -f UTF-16 -t UTF-8 {path} > NEW.jsonl"
+        )
+    if _ARRAY_OF_OBJECTS.match(head.removeprefix(codecs.BOM_UTF8)):
+        raise DataFormatError(
+            f"{path}: is one JSON array, and one object a line is needed: "
+            f"jq -c '.[]' {path} > NEW.jsonl"
+        )
+
+
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise DataFormatError(
@@ -129,3 +153,4 @@ def _check_file(path: Path) -> None:
         raise DataFormatError(
             f"{path}: {path.suffix} files are not read; needed is {_KNOWN}. Convert it first."
         )
+    _check_beginning(path)

@@ -35,9 +35,11 @@ _ID = CARRIED_TEXT_FIELDS.index("id")
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def parse_documents(lines: Iterable[Line], *, carry: Sequence[str] = ()) -> Iterator[Item]:
+def parse_documents(
+    lines: Iterable[Line], *, carry: Sequence[str] = (), text_field: str = "text"
+) -> Iterator[Item]:
     """Yield one item for every line of a corpus of documents: `{"text": ...}`."""
-    return _parse(lines, functools.partial(_document, carry=carry))
+    return _parse(lines, functools.partial(_document, carry=carry, field=text_field))
 
 
 def parse_chats(
@@ -93,19 +95,21 @@ def _json_reason(raw: bytes, error: orjson.JSONDecodeError) -> str:
     return f"invalid JSON at character {error.pos} of the line ({error.msg})"
 
 
-def _document(line: Line, value: dict[str, Any], carry: Sequence[str]) -> Document:
-    if "text" not in value:
+def _document(line: Line, value: dict[str, Any], carry: Sequence[str], field: str) -> Document:
+    if field not in value:
         keys = ", ".join(list(value)[:8])
-        raise RejectLineError(f"no field 'text' (fields here: {keys or 'none'})")
-    text = value["text"]
+        raise RejectLineError(f"no field {field!r} (fields here: {keys or 'none'})")
+    text = value[field]
     if not isinstance(text, str):
-        raise RejectLineError(f"field 'text' is {kind_of(text)}, a text is needed")
-    if not text or text.isspace():
-        raise RejectLineError("field 'text' is empty" if not text else "'text' is only white space")
+        raise RejectLineError(f"field {field!r} is {kind_of(text)}, a text is needed")
+    if not text:
+        raise RejectLineError(f"field {field!r} is empty")
+    if text.isspace():
+        raise RejectLineError(f"{field!r} is only white space")
     if "\0" in text:
-        raise RejectLineError(f"NUL character at character {text.index(chr(0))} of 'text'")
+        raise RejectLineError(f"NUL character at character {text.index(chr(0))} of {field!r}")
     carried = _carried(value, carry)
-    _refuse_doubtful_keys(line.raw, value, carry)
+    _refuse_doubtful_keys(line.raw, value, (field, *carry))
     return Document(line, text, text.encode(), carried)
 
 
@@ -124,7 +128,7 @@ def _refuse_doubtful_keys(raw: bytes, value: dict[str, Any], carry: Sequence[str
 @functools.cache
 def _quoted_keys(carry: tuple[str, ...]) -> list[tuple[str, bytes]]:
     """Return the keys of a document that are used, and how JSON spells them."""
-    keys = ("text", "clause_ids", *CARRIED_TEXT_FIELDS, *carry)
+    keys = ("clause_ids", *CARRIED_TEXT_FIELDS, *carry)
     return [(key, b'"%s"' % key.encode()) for key in keys]
 
 

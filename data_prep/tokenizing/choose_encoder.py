@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_prep.parent_watch import end_with_parent
 from data_prep.tokenizing.encode import EncodedBatch, TextEncoder, TokenizersEncoder
 from data_prep.tokenizing.gigatoken_encoder import GigatokenEncoder, RescuedEncoder, is_failure
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
@@ -84,7 +85,10 @@ def _compared(
         1,
         mp_context=multiprocessing.get_context("fork"),
         initializer=_start_beside,
-        initargs=(TokenizersEncoder(files, control_tokens_as_text=as_text, content=content),),
+        initargs=(
+            TokenizersEncoder(files, control_tokens_as_text=as_text, content=content),
+            os.getpid(),
+        ),
     ) as beside:
         expected = beside.submit(_encode_beside, texts)
         try:
@@ -101,8 +105,9 @@ def _compared(
 _beside: TokenizersEncoder | None = None
 
 
-def _start_beside(encoder: TokenizersEncoder) -> None:
+def _start_beside(encoder: TokenizersEncoder, parent: int) -> None:
     global _beside
+    end_with_parent(parent)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _beside = encoder
 

@@ -31,7 +31,7 @@ from megatron_msm.formats.manifest import (
     write_manifest,
 )
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, ProvenanceWriter
-from megatron_msm.formats.rejects import REJECTS_SUFFIX, Reject, RejectWriter, read_rejects
+from megatron_msm.formats.rejects import REJECTS_SUFFIX, Reject, RejectWriter
 
 FAILED_REJECTS_SUFFIX = ".rejects-failed.jsonl"
 """Where the rejects of a run that had too many of them are left for the user."""
@@ -57,6 +57,7 @@ class DatasetWriter:
         self._provenance = ProvenanceWriter(dataset_file(self._aside, PROVENANCE_SUFFIX), carry)
         self._rejects = RejectWriter(dataset_file(self._aside, REJECTS_SUFFIX))
         self.counts = Counts()
+        self._first_reason = ""
 
     @property
     def num_rejects(self) -> int:
@@ -76,6 +77,9 @@ class DatasetWriter:
             assert block.mask is not None, "this dataset has a mask"
             self._mask.add_documents(block.mask, block.lengths)
         self._provenance.add(block.provenance)
+        if block.rejects and not self._first_reason:
+            first = block.rejects[0]
+            self._first_reason = f"{first.file}:{first.line}: {first.reason}. "
         for reject in block.rejects:
             self._rejects.add(reject)
         self.counts += block.counts + Counts(lines=num_lines)
@@ -91,13 +95,6 @@ class DatasetWriter:
             self._rejects.add(reject)
         rows = {"kept": 0, "tokens": 0, "trained_tokens": 0}
         self.counts += counts.model_copy(update={**rows, "lines": counts.lines - counts.kept})
-
-    def _first_reason(self) -> str:
-        if not self.counts.rejected:
-            return ""
-        kept = self.keep_rejects()
-        first = next(iter(read_rejects(kept)))
-        return f"{first.file}:{first.line}: {first.reason}. All rejects are in {kept}. "
 
     def publish(
         self, recipe: Recipe, inputs: Sequence[InputEntry], *, may_be_empty: bool = False
@@ -120,7 +117,7 @@ class DatasetWriter:
             raise DataFormatError(
                 f"{self.prefix}: none of the {counts.lines} input lines became a row "
                 f"({counts.blank} blank, {self.num_rejects} rejected), so there is no dataset. "
-                f"{self._first_reason()}Give an input with at least one usable line."
+                f"{self._first_reason}Give an input with at least one usable line."
             )
         manifest = recipe.manifest(inputs, counts=counts, files=self._finalize())
         marker = _publishing_marker(self.prefix)

@@ -5,18 +5,16 @@ memory. This process reads, hashes and writes, and does nothing per line. A work
 gone ends itself, whatever the parent died of.
 """
 
-import contextlib
 import multiprocessing
 import os
 import signal
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from data_prep.parent_watch import end_with_parent
 from data_prep.reading.blocks import Block
 from data_prep.reading.inputs import STDIN
 from data_prep.reading.shards import FilePart
@@ -26,7 +24,6 @@ Result = TypeVar("Result")
 _AHEAD = 2
 """Blocks a worker is given beyond the one it works on, so that it never waits."""
 _SMALL_BYTES = 4 << 20
-_PARENT_CHECK_S = 1.0
 
 
 class Task(NamedTuple):
@@ -114,14 +111,7 @@ def _start_worker(work: Callable[[Task], object], parent: int) -> None:
     global _worker_function
     _worker_function = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-
-
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK_S)
-    with contextlib.suppress(OSError):
-        os._exit(1)
+    end_with_parent(parent)
 
 
 def _work(task: Task) -> Any:

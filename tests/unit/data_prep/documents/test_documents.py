@@ -186,3 +186,34 @@ def test_two_processes_cannot_write_one_dataset(tmp_path: Path, chatml_folder: P
         with pytest.raises(DataFormatError, match="another process is writing this dataset"):
             prepare_docs([source], chatml_folder, tmp_path / "a")
     assert prepare_docs([source], chatml_folder, tmp_path / "a")
+
+
+def test_bos_before_and_eod_behind_every_document(tmp_path: Path) -> None:
+    config = {"bos_token": "<|im_start|>", "eos_token": "<|endoftext|>"}
+    folder = write_tokenizer(tmp_path / "t", config=config)
+    source = write_lines(tmp_path / "d.jsonl", [{"body": "a"}, {"body": "the cheese"}])
+    prepare_docs([source], folder, tmp_path / "a", prepend_bos=True, text_field="body")
+    rows = [row.tolist() for row in IndexedDataset(tmp_path / "a")]
+    assert [(row[0], row[-1]) for row in rows] == [(1, 0), (1, 0)]
+    prepare_docs([source], folder, tmp_path / "b", text_field="body")
+    assert [row[1:] for row in rows] == [row.tolist() for row in IndexedDataset(tmp_path / "b")]
+    no_bos = write_tokenizer(tmp_path / "u")
+    with pytest.raises(CheckpointError, match="names no bos_token"):
+        prepare_docs([source], no_bos, tmp_path / "c", prepend_bos=True, text_field="body")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[{"text": "a"},\n {"text": "b"}]\n', "is one JSON array"),
+        ('{"text": "a"}\n'.encode("utf-16"), "is UTF-16"),
+    ],
+    ids=["array", "utf-16"],
+)
+def test_a_file_of_another_form_is_refused_in_one_sentence(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    source = tmp_path / "d.json"
+    source.write_bytes(content)
+    with pytest.raises(DataFormatError, match=message):
+        prepare_docs([source], write_tokenizer(tmp_path / "t"), tmp_path / "a")

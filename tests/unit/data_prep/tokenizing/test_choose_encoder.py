@@ -131,7 +131,7 @@ def test_a_panic_far_into_the_input_costs_only_time(
     prepare_docs([source], chatml_folder, tmp_path / "a", workers=1)
     lines[-1] = {"text": "ZZ" + lines[-1]["text"]}
     changed = write_lines(tmp_path / "changed.jsonl", lines)
-    monkeypatch.setattr("data_prep.documents.command.sample_texts", lambda *_: [b"a sample"])
+    monkeypatch.setattr("data_prep.documents.command.sample_texts", lambda *_, **__: [b"a sample"])
     monkeypatch.setattr(GigatokenEncoder, "encode_batch", panicking)
     made = prepare_docs([changed], chatml_folder, tmp_path / "b", workers=workers)
     assert made.manifest.backend.startswith("gigatoken ")

@@ -96,3 +96,35 @@ def test_killed_at_each_step_of_publishing(tmp_path: Path, chatml_folder: Path) 
     assert int(lines[-2].removeprefix("killed ")) >= 12
     assert dataset_bytes(out) == dataset_bytes(tmp_path / "clean")
     assert len(lines) <= 5, "it is finished only at the last steps, when the manifest is there"
+
+
+COMPARING = """
+import os, sys, time
+from pathlib import Path
+import data_prep.tokenizing.choose_encoder as choosing
+real = choosing._encode_beside
+def slowly(texts):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+    return real(texts)
+choosing._encode_beside = slowly
+from data_prep.documents.command import DocumentOptions, prepare_documents
+source, tokenizer, out = map(Path, sys.argv[1:4])
+prepare_documents([source], DocumentOptions(tokenizer=tokenizer, out=out))
+"""
+
+
+def test_a_kill_while_back_ends_are_compared_leaves_no_process(
+    tmp_path: Path, chatml_folder: Path
+) -> None:
+    source = write_lines(tmp_path / "d.jsonl", texts(20))
+    command = [sys.executable, "-c", COMPARING, *map(str, (source, chatml_folder, tmp_path / "a"))]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    beside = int(started.stdout.readline())
+    started.kill()
+    started.wait()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{beside}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{beside}").exists(), "it would hold the shell's pipe"
