@@ -36,6 +36,10 @@ def test_no_real_template_gives_a_silently_wrong_row() -> None:
         if verdict.kind == "WRONG"
     ]
     assert not wrong
+    otherwise = {
+        path for path, row in verdicts.items() for v in row.values() if v[0] == "as history"
+    }
+    assert {Path(path).name for path in otherwise} <= {"qwen3.jinja"}
     kinds = Counter(verdict.kind for row in verdicts.values() for verdict in row.values())
     assert kinds["exact"] >= 0.45 * len(TEMPLATES) * len(MATRIX), kinds
 
@@ -59,3 +63,38 @@ def test_the_judge_sees_a_wrong_mask(tmp_path: Path) -> None:
     right = encoder_for(read_tokenizer_files(tmp_path / "t"), CHATML, today=TODAY)
     assert judge(right, oracle, "plain").kind == "exact"
     assert judge(_OffByOne(tmp_path / "t"), oracle, "plain").kind == "WRONG"  # type: ignore[arg-type]
+
+
+class _WithHeader:
+    """An encoder whose masks hold the generation prompt too: every word is right, no other is."""
+
+    def __init__(self, folder: Path) -> None:
+        self._right = encoder_for(read_tokenizer_files(folder), CHATML, today=TODAY)
+
+    def encode(self, *arguments: object) -> EncodedChat:
+        chat = self._right.encode(*arguments)  # type: ignore[arg-type]
+        mask = chat.mask.copy()
+        first = int(mask.argmax())
+        mask[first - len("assistant\n") : first] = 1
+        return chat._replace(mask=mask)
+
+
+def test_the_judge_sees_a_header_in_the_loss(tmp_path: Path) -> None:
+    oracle = write_tokenizer(tmp_path / "t", CHATML)
+    verdict = judge(_WithHeader(tmp_path / "t"), oracle, "plain")  # type: ignore[arg-type]
+    assert (verdict.kind, "transformers renders" in verdict.why) == ("WRONG", True)
+
+
+# Every turn but the last loses an empty block of reasoning, as Qwen3's template does it.
+_HISTORY_OTHERWISE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_the_judge_tells_turns_apart_that_history_writes_otherwise() -> None:
+    verdicts = dict(judged(_HISTORY_OTHERWISE))
+    assert verdicts["plain"].kind == "exact"
+    assert verdicts["two turns"].kind == "as history"
