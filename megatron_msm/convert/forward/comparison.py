@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -53,7 +54,13 @@ class MegatronProcess:
     """A process in which Megatron computes; torch stays as it is in this one."""
 
     def __init__(self) -> None:
-        self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        # megatron-core warns on its import of every kernel that is not installed.
+        self._pool = ProcessPoolExecutor(
+            1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=warnings.simplefilter,
+            initargs=("ignore",),
+        )
 
     def __enter__(self) -> "MegatronProcess":
         return self

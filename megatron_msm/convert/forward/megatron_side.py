@@ -6,7 +6,6 @@ Runs in a process of its own, since megatron-core on a CPU changes torch for the
 import logging
 import os
 import re
-import warnings
 
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
@@ -36,7 +35,6 @@ def megatron_logits(
         One float32 tensor (tokens, words of the part) a prompt.
     """
     logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
     os.environ["MASTER_PORT"] = "0"  # one rank needs no port that others know
     runtime = select_runtime(RuntimeConfig(device="cpu", dtype="fp32"), local_rank=0)
     parallel = ParallelConfig()
