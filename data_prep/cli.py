@@ -12,7 +12,7 @@ import typer
 from data_prep import dataset_commands
 
 if TYPE_CHECKING:
-    from data_prep.outcome import Prepared
+    from data_prep.writing.prepared import Prepared
 
 app = typer.Typer(
     help="Turn documents and chats into Megatron indexed datasets, and look at them.",

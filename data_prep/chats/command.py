@@ -15,7 +15,6 @@ from data_prep.chats.overlong import Overlong
 from data_prep.chats.reasoning import Think
 from data_prep.chats.rows import Encoders, Shape, chat_outcomes
 from data_prep.chats.template import ChatTemplate
-from data_prep.outcome import Prepared
 from data_prep.progress import OnProgress
 from data_prep.reading.inputs import expand_inputs
 from data_prep.reading.parse_lines import parse_chats
@@ -25,6 +24,7 @@ from data_prep.reading.shards import Shard
 from data_prep.run_preparation import fill
 from data_prep.writing.dataset_writer import open_writer, refuse_foreign_files
 from data_prep.writing.encoded_block import EncodedBlock, Outcome, gather
+from data_prep.writing.prepared import Prepared
 from data_prep.writing.recipe import Recipe, find_finished
 from data_prep.writing.workers import Task, num_workers_for
 from megatron_msm.errors import ConfigError, DataFormatError

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.outcome import Prepared
 from data_prep.progress import OnProgress
 from data_prep.reading.input_sample import sample_texts
 from data_prep.reading.inputs import expand_inputs
@@ -27,6 +26,7 @@ from data_prep.tokenizing.choose_encoder import choose_encoder
 from data_prep.tokenizing.encode import ControlTokenCheck, EncodedBatch, TextEncoder
 from data_prep.writing.dataset_writer import open_writer, refuse_foreign_files
 from data_prep.writing.encoded_block import EncodedBlock, provenance_row
+from data_prep.writing.prepared import Prepared
 from data_prep.writing.recipe import Recipe, find_finished
 from data_prep.writing.workers import Task, num_workers_for
 from megatron_msm.errors import CheckpointError

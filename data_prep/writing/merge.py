@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.outcome import Prepared
 from data_prep.progress import OnProgress
 from data_prep.writing.dataset_writer import DatasetWriter, open_writer, refuse_foreign_files
 from data_prep.writing.encoded_block import EncodedBlock
 from data_prep.writing.join_inputs import all_inputs
+from data_prep.writing.prepared import Prepared
 from data_prep.writing.recipe import Recipe
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.indexed_dataset import IndexedDataset, mask_prefix, token_dtype

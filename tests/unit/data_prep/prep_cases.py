@@ -8,7 +8,7 @@ import orjson
 
 from data_prep.chats.command import ChatOptions, prepare_chats
 from data_prep.documents.command import DocumentOptions, prepare_documents
-from data_prep.outcome import Prepared
+from data_prep.writing.prepared import Prepared
 
 DATASET_SUFFIXES = (".bin", ".idx", ".meta.parquet", ".rejects.jsonl", ".manifest.json")
 MASK_SUFFIXES = (".mask.bin", ".mask.idx")

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from data_prep.cli import app
-from data_prep.outcome import Prepared
 from data_prep.reading import read_lines
 from data_prep.reading.read_lines import LineReader
 from data_prep.reading.shards import Shard, parse_shard
 from data_prep.writing.merge import merge_datasets, with_shards
+from data_prep.writing.prepared import Prepared
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.manifest import manifest_path, read_manifest
 from tests.unit.data_prep.prep_cases import (
