@@ -8,9 +8,7 @@ judged by what shares no code with the encoder: every word of a trained message 
 trained text, no word of anybody else's may be, it has to end in a special token, it has to be what
 transformers renders from the generation prompt to the end of the message, and where a template
 marks its turns with `{% generation %}`, what transformers makes of the marks has to agree. A row
-that fails is WRONG; the exit status is then 1. A row whose earlier turns are exact in their
-conversation, but would be written otherwise as last turns (Qwen3's empty `<think>` block), is
-counted apart: `as history`.
+that fails is WRONG; the exit status is then 1.
 """
 
 import argparse
@@ -154,8 +152,7 @@ class Verdict(NamedTuple):
     """What became of one chat under one template."""
 
     kind: str
-    """exact, refused, WRONG, unrendered (transformers cannot render it either), or as history:
-    exact here, where the template writes the turn otherwise than where it is the last one."""
+    """exact, refused, WRONG, or unrendered: transformers cannot render it either."""
     why: str
 
 
@@ -200,9 +197,6 @@ def judge(encoder: ChatEncoder, oracle: PreTrainedTokenizerFast, name: str) -> V
         wrong = _wrong_with(run, form.messages, place, oracle, form.tools)
         if wrong:
             return Verdict("WRONG", f"messages[{place}]: {wrong}: {run!r}")
-    for place, run in zip(wanted, runs, strict=True):
-        if not _is_rendered(run, form.messages, place, oracle, form.tools, as_history=False):
-            return Verdict("as history", f"messages[{place}]: as a last turn it is not {run!r}")
     return Verdict("exact", "")
 
 
@@ -249,7 +243,7 @@ def _wrong_with(
     end = _MARKUP.findall(run)
     if not run.endswith((*end[-1:], *oracle.all_special_tokens)):
         return "does not end with a special token"
-    if not _is_rendered(run, messages, place, oracle, tools, as_history=True):
+    if not _is_rendered(run, messages, place, oracle, tools):
         return "is not what transformers renders behind the generation prompt"
     return _differs_from_marks(run, messages, place, oracle, tools)
 
@@ -260,21 +254,19 @@ def _is_rendered(
     place: int,
     oracle: PreTrainedTokenizerFast,
     tools: Any,
-    *,
-    as_history: bool,
 ) -> bool:
     """Whether transformers renders it behind the prompt, in any spelling of the messages.
 
-    As a last turn, which ends there but for white space and markup; as history, where the
-    conversation goes on. A token that ends the turn may have been put behind it. True also if
-    no rendering goes on from its prompt.
+    As a last turn, which ends there but for white space and markup: that is what the model writes.
+    A token that ends the turn may have been put behind it. True also if no rendering goes on from
+    its prompt.
     """
     ends = _MARKUP.findall(run)[-1:] + oracle.all_special_tokens
     spoken = [run, *(run.removesuffix(end) for end in ends if run.endswith(end))]
     compared = False
     for spelled in _spellings(messages):
         try:
-            prompt, last, whole = (
+            prompt, last = (
                 str(
                     oracle.apply_chat_template(
                         part, tools=tools, tokenize=False, add_generation_prompt=is_prompt
@@ -283,7 +275,6 @@ def _is_rendered(
                 for part, is_prompt in (
                     (spelled[:place], True),
                     (spelled[: place + 1], False),
-                    (spelled, False),
                 )
             )
         except Exception:  # templates raise whatever they like
@@ -294,8 +285,6 @@ def _is_rendered(
         for said in filter(None, spoken):
             behind = prompt + said
             if last.startswith(behind) and not _bare(last[len(behind) :]):
-                return True
-            if as_history and whole.startswith(behind):
                 return True
     return not compared
 
@@ -383,6 +372,7 @@ def _option_for_plain(template: str) -> str | None:
         *(
             ({"end_of_turn": token}, f"--end-of-turn {token}")
             for token in dict.fromkeys(_MARKUP.findall(template))
+            if re.search("user|end|eos|eot|/s|im_", token)
         ),
     ):
         try:
@@ -411,14 +401,11 @@ def main() -> int:
             plain = f"refused, exact with {_option_for_plain(path.read_text(encoding='utf-8'))}"
             with_option += not plain.endswith("None")
         row = " ".join(
-            f"{counts[kind]:3d} {kind}"
-            for kind in ("exact", "as history", "refused", "WRONG", "unrendered")
+            f"{counts[kind]:3d} {kind}" for kind in ("exact", "refused", "WRONG", "unrendered")
         )
         sys.stdout.write(f"{path.parent.name + '/' + path.name:48s} {row}  plain: {plain}\n")
         for name, verdict in verdicts.items():
-            if verdict.kind in ("WRONG", "as history") or (
-                arguments.verbose and verdict.kind == "refused"
-            ):
+            if verdict.kind == "WRONG" or (arguments.verbose and verdict.kind == "refused"):
                 sys.stdout.write(f"    {verdict.kind:8s} {name}: {verdict.why[:300]}\n")
     sys.stdout.write(
         f"{dict(totals)}; plain exact in {plain_ok} of {rendering} templates, and in {with_option} "

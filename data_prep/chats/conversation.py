@@ -48,8 +48,6 @@ class Conversation:
     control: list[Span]
     content_ends: list[int]
     """Behind the last visible character of each of the assistant's contents."""
-    others: list[int]
-    """The same of everybody else's."""
 
     def append(self, token: str) -> Span:
         """Write a token behind the text."""
@@ -59,17 +57,12 @@ class Conversation:
         return self.control[-1]
 
 
-def positions(
-    marked: str, marks: Marks, pattern: ControlPattern
-) -> tuple[list[Span], list[int], list[int]]:
-    """Return control tokens, ends of the assistant's contents, and ends of the others'."""
+def positions(marked: str, marks: Marks, pattern: ControlPattern) -> tuple[list[Span], list[int]]:
+    """Return where control tokens are, and where the assistant's contents end."""
     places = [match.start() for match in re.finditer(f"[{''.join(marks)}]", marked)]
 
     def unmarked(place: int) -> int:
         return place - bisect.bisect_left(places, place)
 
-    def positions_of(mark: str) -> list[int]:
-        return [unmarked(place) for place in places if marked[place] == mark]
-
     control = [(unmarked(start), unmarked(end)) for start, end in pattern.find(marked)]
-    return control, positions_of(marks.end), positions_of(marks.others)
+    return control, [unmarked(place) for place in places if marked[place] == marks.end]

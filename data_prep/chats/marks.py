@@ -1,10 +1,9 @@
 """Telling a template's own control tokens from text that spells them.
 
-Three characters that occur nowhere in the conversation are put into the messages before rendering:
+Two characters that occur nowhere in the conversation are put into the messages before rendering:
 
-    cut     into each spelling of a control token, after its first character:  <CUT|im_end|>
-    end     after the last visible character of each of the assistant's contents
-    others  after the last visible character of everybody else's
+    cut   into each spelling of a control token, after its first character:  <CUT|im_end|>
+    end   after the last visible character of each of the assistant's contents
 
 In the rendered text every control token that is still whole was written by the template. Removing
 the marks must give exactly what the unmarked messages render to; where it does not, the template
@@ -26,7 +25,6 @@ class Marks(NamedTuple):
 
     cut: str
     end: str
-    others: str
 
     def remove(self, text: str) -> str:
         """Return `text` without marks."""
@@ -103,15 +101,12 @@ def mark_messages(
         is_assistant = message["role"] == "assistant"
         copy = mark_value(message, assistant_pattern if is_assistant else pattern, marks.cut)
         copy["role"] = message["role"]
-        mark = marks.end if is_assistant else marks.others
         content = copy.get("content")
-        if isinstance(content, list):
-            copy["content"] = [
-                *content[:-1],
-                {**content[-1], "text": _marked(content[-1]["text"], mark)},
-            ]
-        elif content:
-            copy["content"] = _marked(content, mark)
+        if is_assistant and isinstance(content, list):
+            last = content[-1]
+            copy["content"] = [*content[:-1], {**last, "text": _marked(last["text"], marks.end)}]
+        elif is_assistant and content:
+            copy["content"] = _marked(content, marks.end)
         marked.append(copy)
     return marked
 

@@ -176,7 +176,6 @@ class ChatRenderer:
             text,
             [*before.control, *control, *spans],
             [*before.content_ends, len(text.rstrip())],
-            before.others,
         )
         continued.append(token)
         return continued

@@ -116,15 +116,9 @@ class TurnFinder:
         where = f"messages[{index}]"
         span = self._written_end(chat, index, start)
         token = chat.text[slice(*span)]
-        foreign = [place for place in chat.others if start <= place < span[1]]
-        ends = [place for place in chat.content_ends if start <= place < span[1]]
         speaks = bool(text_of(chat.messages[index]).strip())
-        if foreign or len(ends) > speaks:
-            raise RejectLineError(
-                f"as history the chat template ends {where} without {token!r}, with which it ends "
-                f"a last turn; {_TURNS_LAST}"
-            )
-        if speaks and not any(start < place <= span[0] for place in ends):
+        ends = [place for place in chat.content_ends if start < place <= span[0]]
+        if speaks and not ends:
             raise RejectLineError(
                 f"the chat template leaves out or moves {where}.content: the model would be "
                 "trained to answer without it"
@@ -153,12 +147,9 @@ class TurnFinder:
         for span in reversed(closing):
             if chat.text.startswith(own.text[: span[1]]):
                 return span
-        token = text[slice(*closing[0])]
-        for span in chat.control:
-            if span[0] >= start and chat.text[slice(*span)] == token:
-                return span
         raise RejectLineError(
-            f"as history the chat template ends {where} without {token!r}; {_TURNS_LAST}"
+            f"the chat template renders {where} as history otherwise than as the last turn, which "
+            f"is what the model writes; {_TURNS_LAST}"
         )
 
     def _closing(self, own: Conversation, start: int, stop: int) -> list[Span]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from data_prep.reading.records import RejectLineError
 from tests.unit.data_prep.chats.chat_cases import (
     CONVERSATIONS,
     FAMILIES,
@@ -43,6 +44,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_same_text_and_ids_as_transformers(folder: Path, name: str) -> None:
+    if folder.name == "qwen3" and name in ("two turns", "ends with the user"):
+        with pytest.raises(RejectLineError, match="as history otherwise"):
+            encode(folder, CONVERSATIONS[name])
+        return
     ours = encode(folder, CONVERSATIONS[name])
     assert (ours.rendered, ours.ids) == theirs(folder, CONVERSATIONS[name])
 
@@ -65,6 +70,11 @@ def test_tools_as_in_transformers(tmp_path: Path, name: str) -> None:
         {"role": "tool", "content": "3 euros"},
         {"role": "assistant", "content": "Three."},
     ]
+    if name == "qwen3":  # writes the call otherwise as history, so it may not carry loss there
+        ours = encode(folder, [messages[0], messages[1] | {"loss": False}, *messages[2:]], TOOLS)
+        assert (ours.rendered, ours.ids) == theirs(folder, messages, tools=TOOLS)
+        assert [text.endswith("Three.<|im_end|>") for text in ours.trained] == [True]
+        return
     ours = encode(folder, messages, TOOLS)
     assert (ours.rendered, ours.ids) == theirs(folder, messages, tools=TOOLS)
     assert len(ours.trained) == 2

@@ -35,18 +35,20 @@ def assistant(content: str, **more: Any) -> dict[str, Any]:
         ("llama31", ["It is home made,\n\nand cheap.<|eot_id|>", "Naïve 🧀 é<|eot_id|>"]),
         ("llama2", [" It is home made,\n\nand cheap. </s>", " Naïve 🧀 é </s>"]),
         ("qwen25", ["It is home made,\n\nand cheap.<|im_end|>", "Naïve 🧀 é<|im_end|>"]),
-        (
-            "qwen3",
-            [
-                "It is home made,\n\nand cheap.<|im_end|>",
-                "<think>\n\n</think>\n\nNaïve 🧀 é<|im_end|>",
-            ],
-        ),
     ],
 )
 def test_trained_text_of_each_family(tmp_path: Path, family: str, trained: list[str]) -> None:
     folder = family_folder(tmp_path, family)
     assert encode(folder, CONVERSATIONS["two turns"]).trained == trained
+
+
+def test_a_turn_that_history_writes_otherwise_is_a_reject(tmp_path: Path) -> None:
+    """As Qwen3, which writes an empty block of reasoning into the last turn alone."""
+    folder = family_folder(tmp_path, "qwen3")
+    trained = encode(folder, CONVERSATIONS["one turn"]).trained
+    assert trained == ["<think>\n\n</think>\n\nIt is home made,\n\nand cheap.<|im_end|>"]
+    with pytest.raises(RejectLineError, match=r"as history otherwise.*--turns last"):
+        encode(folder, CONVERSATIONS["two turns"])
 
 
 def test_a_turn_with_loss_false_is_context(chatml_folder: Path) -> None:
@@ -96,9 +98,7 @@ def test_reasoning_in_the_content_becomes_the_templates_own_tokens(tmp_path: Pat
     encoded = encode(folder, messages)
     assert encoded.trained == ["<think>\nhm\n</think>\n\nYes.<|im_end|>"]
     assert think in encoded.ids
-    with pytest.raises(
-        RejectLineError, match=r"leaves out messages\[1\].content(.|\n)*--turns last"
-    ):
+    with pytest.raises(RejectLineError, match=r"as history otherwise.*--turns last"):
         encode(folder, [*messages, user("b"), assistant("No.")])
     separate = [user("a"), assistant("Yes.", reasoning_content="hm")]
     assert encode(folder, separate).trained == encoded.trained

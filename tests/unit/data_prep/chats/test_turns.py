@@ -61,7 +61,7 @@ def test_the_tools_output_is_not_the_assistants(tmp_path: Path) -> None:
         "{% else %}{{ m.content }}{% if m.role != 'tool' %}<|im_end|>{% endif %}{% endif %}\n",
     )
     assert encoded(folder, [USER, CALL])[0].endswith('"brie"}}<|im_end|>')
-    with pytest.raises(RejectLineError, match=r"as history(.|\n)*messages\[1\](.|\n)*--turns last"):
+    with pytest.raises(RejectLineError, match=r"as history otherwise.*--turns last"):
         encode(folder, [USER, CALL, RESULT, ANSWER])
 
 
