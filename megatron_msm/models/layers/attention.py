@@ -17,9 +17,14 @@ import numpy.typing as npt
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from megatron_msm.models.layers.context import ContextShare
+
+# In bf16 torch's backward keeps a compiled matrix product for each shape that it has met, and a
+# document's length sets the shapes. With documents of any length a process grows by megabytes a
+# step; in whole blocks of this many positions the shapes are few.
+_BLOCK = 64
 
 
 class PackedDocumentAttention(torch.nn.Module):
@@ -89,18 +94,28 @@ class PackedDocumentAttention(torch.nn.Module):
         self, query_TND: torch.Tensor, key_SGD: torch.Tensor, value_SGD: torch.Tensor
     ) -> torch.Tensor:
         """Attend in one document of S positions, of which this rank asks for T; [T, N, D]."""
+        is_causal, num_asked = self.context.size == 1, len(query_TND)
+        seen = None if is_causal else self._seen(len(key_SGD))
+        if query_TND.dtype is torch.bfloat16:
+            more_T, more_S = -num_asked % _BLOCK, -len(key_SGD) % _BLOCK
+            # Added positions come last, so no causal query sees them; a row of a mask that admits
+            # none would be NaN, so added queries see all.
+            query_TND = _extended(query_TND, more_T)
+            key_SGD, value_SGD = _extended(key_SGD, more_S), _extended(value_SGD, more_S)
+            if seen is not None:
+                seen = pad(pad(seen, (0, more_S), value=False), (0, 0, 0, more_T), value=True)
         return (
             scaled_dot_product_attention(
                 query_TND.transpose(0, 1).unsqueeze(0),
                 key_SGD.transpose(0, 1).unsqueeze(0),
                 value_SGD.transpose(0, 1).unsqueeze(0),
-                attn_mask=self._seen(len(key_SGD)) if self.context.size > 1 else None,
-                is_causal=self.context.size == 1,
+                attn_mask=seen,
+                is_causal=is_causal,
                 scale=self.softmax_scale,
                 enable_gqa=True,
             )
             .squeeze(0)
-            .transpose(0, 1)
+            .transpose(0, 1)[:num_asked]
         )
 
     def _seen(self, length: int) -> torch.Tensor:
@@ -119,3 +134,8 @@ class PackedDocumentAttention(torch.nn.Module):
         shares = [ContextShare(rank, self.context.size) for rank in range(self.context.size)]
         order = np.concatenate([share.positions(lengths) for share in shares])
         return gathered[torch.from_numpy(np.argsort(order))]
+
+
+def _extended(part_THD: torch.Tensor, num_positions: int) -> torch.Tensor:
+    """Add positions of zeros at the end."""
+    return pad(part_THD, (0, 0, 0, 0, 0, num_positions)) if num_positions else part_THD
