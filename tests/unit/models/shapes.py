@@ -24,6 +24,11 @@ def _shape(*sizes: int, **changes: Any) -> ModelShape:
     return ModelShape.model_validate(content | changes)
 
 
+def tiny_shape() -> ModelShape:
+    """Return the shape of a model that is built in milliseconds."""
+    return _shape(2, 48, 96, 3, 1, 512, head_dim=16)
+
+
 LLAMA_8B = _shape(32, 4096, 14336, 32, 8, 128256)
 LLAMA_70B = _shape(80, 8192, 28672, 64, 8, 128256)
 QWEN3_8B = _shape(36, 4096, 12288, 32, 8, 151936)
