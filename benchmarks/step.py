@@ -59,11 +59,11 @@ def full_sequences(seq_length: int, rounds: int) -> list[Documents]:
 
 def packed_documents(seq_length: int, rounds: int) -> list[Documents]:
     """Return a batch for each round: the documents of one pack."""
-    from megatron_msm.data.packing import plan_packs
+    from megatron_msm.data.packing import pack_documents
 
     mean, sigma = seq_length / 4, 1.0
     drawn = np.random.default_rng(0).lognormal(np.log(mean) - sigma**2 / 2, sigma, 64 * rounds)
-    plan = plan_packs(drawn.astype(np.int64).clip(1, seq_length) + 1, seq_length)
+    plan = pack_documents(drawn.astype(np.int64).clip(1, seq_length) + 1, seq_length)
     chosen = np.random.default_rng(1).permutation(len(plan))[:rounds].tolist()
     return [
         _random_documents(plan.segments.length[plan.segments_of(index)].tolist(), index)

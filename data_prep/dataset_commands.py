@@ -41,9 +41,9 @@ def pack(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Plan the packed sequences of a dataset and store the plan beside it.
+    """Pack a dataset and store the packing beside it.
 
-    Training finds the plan by the dataset's content and the same settings under data.packing.
+    Training finds it by the dataset's content and the same settings under data.packing.
     """
     from data_prep.inspecting.pack import describe_packed, pack_dataset, rows_of_sequence
     from megatron_msm.config.data import PackingConfig
@@ -52,7 +52,7 @@ def pack(
     packing = PackingConfig(strategy=strategy, max_documents=max_documents, align=align, seed=seed)
     prefix = dataset_prefix(prefix)
     packed = pack_dataset(prefix, seq_length, packing)
-    shown = [] if show is None else rows_of_sequence(prefix, packed.plan, show)
+    shown = [] if show is None else rows_of_sequence(prefix, packed.packing_index, show)
     _print([*describe_packed(packed), *shown], packed.as_json(), as_json=as_json)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from megatron_msm.data.packing import plan_packs
+from megatron_msm.data.packing import pack_documents
 from megatron_msm.errors import ConfigError, MissingExtraError
 from megatron_msm.formats.indexed_dataset import IndexedDataset
 from megatron_msm.formats.manifest import DatasetManifest, dataset_file, read_manifest
@@ -91,7 +91,7 @@ def read_stats(prefix: Path, *, by: list[str], seq_lengths: list[int]) -> Stats:
         edges=edges,
         counts=counts.astype(np.int64),
         totals={field: _totals(prefix, field) for field in by},
-        fill={length: plan_packs(lengths, length).fill for length in seq_lengths},
+        fill={length: pack_documents(lengths, length).fill for length in seq_lengths},
     )
 
 

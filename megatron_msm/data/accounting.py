@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from megatron_msm.data.blend import Blend
-from megatron_msm.data.pack_plan import Int64Array, PackPlan
+from megatron_msm.data.packing_index import Int64Array, PackingIndex
 from megatron_msm.data.source import Source
 
 
@@ -44,11 +44,13 @@ def _account(blend: Blend, index: int, count: int) -> SourceAccount:
     total = passes * _whole_pass(source)
     if unfinished:
         chosen = order.first_visits(index, passes, unfinished)
-        total = total + _count(source, source.plan, None, np.array(chosen))
+        total = total + _count(source, source.packing_index, None, np.array(chosen))
     if part:
         assert source.part is not None, "visits to a part that does not exist"
         chosen = order.first_visits(index, None, part)
-        total = total + _count(source, source.part.plan, source.part.rows, np.array(chosen))
+        total = total + _count(
+            source, source.part.packing_index, source.part.rows, np.array(chosen)
+        )
     rows, rendered, loss = total.tolist()
     return SourceAccount(
         prefix=source.prefix,
@@ -56,7 +58,7 @@ def _account(blend: Blend, index: int, count: int) -> SourceAccount:
         rows=rows,
         rendered_tokens=rendered,
         loss_tokens=loss,
-        processed_tokens=count * source.plan.capacity,
+        processed_tokens=count * source.packing_index.capacity,
         epochs=rendered / int(source.lengths.sum(dtype=np.int64)),
     )
 
@@ -65,21 +67,21 @@ def _whole_pass(source: Source) -> Int64Array:
     """Return rows, rendered tokens and loss tokens of one pass."""
     counts = source.manifest.counts
     is_chats = source.masks is not None
-    loss = counts.trained_tokens if is_chats else int(source.plan.segments.length.sum())
+    loss = counts.trained_tokens if is_chats else int(source.packing_index.segments.length.sum())
     return np.array([len(source.lengths), counts.tokens, loss])
 
 
 def _count(
-    source: Source, plan: PackPlan, rows: Int64Array | None, packs: Int64Array
+    source: Source, packed: PackingIndex, rows: Int64Array | None, packs: Int64Array
 ) -> Int64Array:
     """Return rows, rendered tokens and loss tokens of some packed sequences."""
-    is_chosen = np.zeros(len(plan), np.bool_)
+    is_chosen = np.zeros(len(packed), np.bool_)
     is_chosen[packs] = True
-    here = np.repeat(is_chosen, np.diff(plan.offsets))
-    documents, lengths = plan.segments.document[here], plan.segments.length[here]
+    here = np.repeat(is_chosen, np.diff(packed.offsets))
+    documents, lengths = packed.segments.document[here], packed.segments.length[here]
     num_rows = len(np.unique(documents))
     # The first token of a row is read, not predicted.
-    rendered = int(lengths.sum()) + int((plan.segments.start[here] == 0).sum())
+    rendered = int(lengths.sum()) + int((packed.segments.start[here] == 0).sum())
     if source.masks is None:
         return np.array([num_rows, rendered, int(lengths.sum())])
     in_dataset = documents if rows is None else rows[documents]

@@ -9,7 +9,7 @@ algorithms".
 
 import numpy as np
 
-from megatron_msm.data.pack_plan import Int64Array
+from megatron_msm.data.packing_index import Int64Array
 
 
 def best_fit_decreasing(

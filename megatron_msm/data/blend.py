@@ -23,6 +23,7 @@ from megatron_msm.config.data import DataConfig, SourceConfig
 from megatron_msm.config.optimization import DurationConfig
 from megatron_msm.data.order import PackOrder, Visits, row_order
 from megatron_msm.data.packed_dataset import PackedDataset
+from megatron_msm.data.packings import Packings
 from megatron_msm.data.source import Source, draw_part, open_source
 from megatron_msm.errors import ConfigError
 
@@ -43,15 +44,25 @@ def build_blend(
     seq_length: int,
     global_batch_size: int,
     seed: int,
+    packings: Packings | None = None,
 ) -> Blend:
     """Open a phase's sources and decide how often each packed sequence is visited.
+
+    Args:
+        data: The sources and how they are packed.
+        duration: How long the phase is.
+        seq_length: Positions of a packed sequence.
+        global_batch_size: Packed sequences of a step.
+        seed: Seed of the order.
+        packings: Knows packings that were made already.
 
     Raises:
         ConfigError: The sources do not give enough for the steps that were asked for.
         DataFormatError: A dataset cannot be used.
     """
+    packings = packings or Packings()
     sources = [
-        open_source(config.prefix, seq_length=seq_length, packing=data.packing)
+        open_source(config.prefix, seq_length=seq_length, packing=data.packing, packings=packings)
         for config in data.all_sources
     ]
     steps = duration.num_steps(global_batch_size * seq_length)
@@ -59,7 +70,7 @@ def build_blend(
     epochs = duration.epochs or 1.0
     if any(config.rows or config.tokens for config in data.all_sources):
         drawn = [
-            _draw(source, config, data, epochs, seed=seed, index=index)
+            _draw(source, config, data, epochs, seed=seed, index=index, packings=packings)
             for index, (source, config) in enumerate(zip(sources, data.all_sources, strict=True))
         ]
         sources = [source for source, _ in drawn]
@@ -72,7 +83,8 @@ def build_blend(
         else:
             counts = _apportion(wanted, share)
         visits = [
-            Visits(len(source.plan), count) for source, count in zip(sources, counts, strict=True)
+            Visits(len(source.packing_index), count)
+            for source, count in zip(sources, counts, strict=True)
         ]
     if not any(visit.total for visit in visits):
         raise ConfigError(
@@ -84,29 +96,41 @@ def build_blend(
 
 
 def _draw(
-    source: Source, config: SourceConfig, data: DataConfig, epochs: float, *, seed: int, index: int
+    source: Source,
+    config: SourceConfig,
+    data: DataConfig,
+    epochs: float,
+    *,
+    seed: int,
+    index: int,
+    packings: Packings,
 ) -> tuple[Source, Visits]:
     """Return whole passes and a part that together are the amount asked for."""
-    packs, order = len(source.plan), row_order(len(source.lengths), seed=seed, source=index)
+    packs, order = (
+        len(source.packing_index),
+        row_order(len(source.lengths), seed=seed, source=index),
+    )
     if config.epochs is not None:
         return source, Visits(packs, _round_up(config.epochs * epochs * packs))
     if config.rows is not None:
         passes, rest = divmod(round(config.rows * epochs), len(source.lengths))
-        part = draw_part(source, order[:rest], tokens=None, packing=data.packing)
+        part = draw_part(source, order[:rest], tokens=None, packing=data.packing, packings=packings)
     else:
         assert config.tokens is not None, "counted sources have epochs, rows or tokens"
         in_all = int(source.lengths.sum(dtype=np.int64))
         passes, rest = divmod(round(config.tokens * epochs), in_all)
         order = order if rest else order[:0]
-        part = draw_part(source, order, tokens=rest or None, packing=data.packing)
-    num_part = len(part.plan)
+        part = draw_part(
+            source, order, tokens=rest or None, packing=data.packing, packings=packings
+        )
+    num_part = len(part.packing_index)
     visits = Visits(packs, passes * packs + num_part, part_packs=num_part, num_passes=passes)
     return dataclasses.replace(source, part=part if num_part else None), visits
 
 
 def _packs_per_epoch(sources: Sequence[Source], configs: Sequence[SourceConfig]) -> list[float]:
     """Return how many packed sequences of each source one epoch of the phase has."""
-    sizes = [len(source.plan) for source in sources]
+    sizes = [len(source.packing_index) for source in sources]
     weights = [config.weight for config in configs if config.weight is not None]
     if not weights:
         passes = [config.epochs or 1.0 for config in configs]

@@ -7,7 +7,7 @@ positions restart at each document. Best-fit is as full and cuts only what is to
 
 import numpy as np
 
-from megatron_msm.data.pack_plan import Int64Array, Segments, aligned
+from megatron_msm.data.packing_index import Int64Array, Segments, aligned
 
 
 def concatenate(

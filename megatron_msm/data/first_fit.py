@@ -7,7 +7,7 @@ room in the tree's depth.
 
 import numpy as np
 
-from megatron_msm.data.pack_plan import Int64Array
+from megatron_msm.data.packing_index import Int64Array
 
 
 def first_fit(sizes: Int64Array, capacity: int, *, max_documents: int | None) -> Int64Array:

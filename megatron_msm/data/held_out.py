@@ -7,6 +7,7 @@ from megatron_msm.config.data import DataConfig
 from megatron_msm.config.optimization import DurationConfig
 from megatron_msm.config.run import PhaseConfig
 from megatron_msm.data.blend import Blend, build_blend
+from megatron_msm.data.packings import Packings
 
 
 class HeldOut(NamedTuple):
@@ -20,8 +21,8 @@ class HeldOut(NamedTuple):
     """Global batches of a validation."""
 
 
-def held_out_data(phase: PhaseConfig) -> tuple[HeldOut, ...]:
-    """Open the phase's validation datasets.
+def held_out_data(phase: PhaseConfig, packings: Packings) -> tuple[HeldOut, ...]:
+    """Open the phase's validation datasets, packed as their like among `packings`.
 
     Raises:
         DataFormatError: A dataset cannot be used.
@@ -38,6 +39,7 @@ def held_out_data(phase: PhaseConfig) -> tuple[HeldOut, ...]:
             seq_length=phase.seq_length,
             global_batch_size=phase.global_batch_size,
             seed=0,
+            packings=packings,
         )
         shown = name if names.count(name) == 1 else str(prefix).replace("/", ".")
         num_batches = min(blend.num_steps, config.max_batches or blend.num_steps)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from megatron_msm.data.pack_plan import Int64Array, PackPlan, aligned
+from megatron_msm.data.packing_index import Int64Array, PackingIndex, aligned
 from megatron_msm.data.source import Source
 from megatron_msm.formats.manifest import DatasetManifest
 
@@ -48,9 +48,9 @@ class _Packs(NamedTuple):
     """Packed sequences that are numbered together."""
 
     source: int
-    plan: PackPlan
+    packing_index: PackingIndex
     rows: Int64Array | None
-    """The row of each of the plan's documents; None: all rows in order."""
+    """The row of each of the index's documents; None: all rows in order."""
 
 
 class PackedDataset:
@@ -59,18 +59,18 @@ class PackedDataset:
     They are numbered source after source: first those of a whole pass, then those of the part.
 
     Args:
-        sources: Datasets with their plans, all for the same sequence length.
+        sources: Datasets with their packing, all for the same sequence length.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = tuple(sources)
-        self.seq_length = sources[0].plan.capacity
+        self.seq_length = sources[0].packing_index.capacity
         self._packs: list[_Packs] = []
         for index, source in enumerate(sources):
-            self._packs.append(_Packs(index, source.plan, None))
+            self._packs.append(_Packs(index, source.packing_index, None))
             if source.part is not None:
-                self._packs.append(_Packs(index, source.part.plan, source.part.rows))
-        self._first = np.cumsum([0, *(len(packs.plan) for packs in self._packs)])
+                self._packs.append(_Packs(index, source.part.packing_index, source.part.rows))
+        self._first = np.cumsum([0, *(len(packs.packing_index) for packs in self._packs)])
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -90,7 +90,7 @@ class PackedDataset:
         pack = empty_pack(self.seq_length)
         pieces = self.rows(index)
         lengths = np.array([piece.length for piece in pieces], np.int64)
-        sizes = aligned(lengths, self.sources[pieces[0].source].plan.align)
+        sizes = aligned(lengths, self.sources[pieces[0].source].packing_index.align)
         starts = np.cumsum(sizes) - sizes
         for piece, start in zip(pieces, starts, strict=True):
             tokens, mask = self._read(piece)
@@ -105,15 +105,15 @@ class PackedDataset:
     def rows(self, index: int) -> list[RowPiece]:
         """Return what packed sequence `index` holds, in order."""
         group = int(np.searchsorted(self._first, index, side="right")) - 1
-        source, plan, rows = self._packs[group]
-        here = plan.segments_of(index - int(self._first[group]))
-        documents = plan.segments.document[here]
+        source, packed, rows = self._packs[group]
+        here = packed.segments_of(index - int(self._first[group]))
+        documents = packed.segments.document[here]
         return [
             RowPiece(source, int(row), int(start), int(length))
             for row, start, length in zip(
                 documents if rows is None else rows[documents],
-                plan.segments.start[here],
-                plan.segments.length[here],
+                packed.segments.start[here],
+                packed.segments.length[here],
                 strict=True,
             )
         ]

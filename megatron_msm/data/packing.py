@@ -6,11 +6,11 @@
 | first-fit-shuffle | only those longer than a sequence | about 99.9% | random mixtures of lengths |
 | concatenate | wherever a sequence ends | 100% | what Megatron's pretraining does |
 
-A plan is a function of the lengths, the sequence length and the packing settings alone.
+A packing is a function of the lengths, the sequence length and the packing settings alone.
 
 With a cap on documents, best-fit decreasing ends with sequences of too many short ones (94% full at
 a cap of twice the mean, measured on a million lognormal lengths), where first-fit over a random
-order stays at 99.9%; so both are planned and the shorter plan is kept.
+order stays at 99.9%; so both are tried and the shorter packing is kept.
 """
 
 import numpy as np
@@ -20,9 +20,9 @@ from megatron_msm.config.data import PackingConfig
 from megatron_msm.data.best_fit import best_fit_decreasing
 from megatron_msm.data.concatenate import concatenate
 from megatron_msm.data.first_fit import first_fit
-from megatron_msm.data.pack_plan import (
+from megatron_msm.data.packing_index import (
     Int64Array,
-    PackPlan,
+    PackingIndex,
     aligned,
     group_by_bin,
     positions_of,
@@ -31,10 +31,10 @@ from megatron_msm.data.pack_plan import (
 from megatron_msm.errors import ConfigError
 
 
-def plan_packs(
+def pack_documents(
     lengths: npt.NDArray[np.integer], capacity: int, packing: PackingConfig | None = None
-) -> PackPlan:
-    """Plan packed sequences of `capacity` positions for documents of `lengths` tokens.
+) -> PackingIndex:
+    """Pack into sequences of `capacity` positions for documents of `lengths` tokens.
 
     Raises:
         ConfigError: The sequence length is not a multiple of the alignment.
@@ -55,13 +55,13 @@ def plan_packs(
             max_documents=packing.max_documents,
             order=random.permutation(len(lengths)),
         )
-        return PackPlan(segments, offsets, capacity, packing.align)
+        return PackingIndex(segments, offsets, capacity, packing.align)
     segments = split_documents(lengths, capacity)
     sizes = aligned(segments.length, packing.align) // packing.align
     order, bins = _place(
         sizes, capacity // packing.align, packing, random.permutation(len(segments))
     )
-    return PackPlan(*group_by_bin(segments, order, bins), capacity, packing.align)
+    return PackingIndex(*group_by_bin(segments, order, bins), capacity, packing.align)
 
 
 def _place(

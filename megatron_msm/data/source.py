@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from megatron_msm.config.data import PackingConfig
-from megatron_msm.data.pack_plan import Int64Array, PackPlan
-from megatron_msm.data.packing import plan_packs
-from megatron_msm.data.plan_file import stored_or_new_plan
+from megatron_msm.data.packing_index import Int64Array, PackingIndex
+from megatron_msm.data.packing_index_file import stored_index
+from megatron_msm.data.packings import Packings
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.indexed_dataset import IndexedDataset, mask_prefix
 from megatron_msm.formats.manifest import DatasetManifest, read_manifest
@@ -20,8 +20,8 @@ class Part:
     """Packed sequences of some of a source's rows: the unfinished pass at the end."""
 
     rows: Int64Array
-    """The rows, as the plan's documents number them."""
-    plan: PackPlan
+    """The rows, as the index's documents number them."""
+    packing_index: PackingIndex
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Source:
     tokens: IndexedDataset
     masks: IndexedDataset | None
     """Where the loss counts; None for documents, where it counts everywhere."""
-    plan: PackPlan
+    packing_index: PackingIndex
     """A pass over all rows."""
     part: Part | None = None
 
@@ -49,8 +49,16 @@ class Source:
         return int(np.count_nonzero(self.masks[row][1:]))
 
 
-def open_source(prefix: Path, *, seq_length: int, packing: PackingConfig) -> Source:
-    """Open a dataset and pack it, or take the plan stored beside it.
+def open_source(
+    prefix: Path, *, seq_length: int, packing: PackingConfig, packings: Packings | None = None
+) -> Source:
+    """Open a dataset and pack it, or take the index stored beside it.
+
+    Args:
+        prefix: The dataset.
+        seq_length: Positions of a packed sequence.
+        packing: How.
+        packings: Knows packings that were made already.
 
     Raises:
         ConfigError: A chat is longer than a sequence, or would be cut by the packing strategy.
@@ -61,18 +69,25 @@ def open_source(prefix: Path, *, seq_length: int, packing: PackingConfig) -> Sou
     is_chats = manifest.kind == "chats"
     if is_chats:
         _refuse_cut_chats(prefix, tokens, seq_length, packing)
-    plan = stored_or_new_plan(prefix, manifest.sha256, tokens.lengths, seq_length, packing)
-    if len(plan) == 0:
+    index = stored_index(prefix, manifest.sha256, tokens.lengths, seq_length, packing)
+    if index is None:
+        index = (packings or Packings()).pack(tokens.lengths, seq_length, packing)
+    if len(index) == 0:
         raise DataFormatError(
             f"{prefix}: no document has two tokens or more, so there is nothing to train on. "
             "Prepare it from another input."
         )
     masks = IndexedDataset(mask_prefix(prefix)) if is_chats else None
-    return Source(prefix, manifest, tokens, masks, plan)
+    return Source(prefix, manifest, tokens, masks, index)
 
 
 def draw_part(
-    source: Source, order: Int64Array, *, tokens: int | None, packing: PackingConfig
+    source: Source,
+    order: Int64Array,
+    *,
+    tokens: int | None,
+    packing: PackingConfig,
+    packings: Packings,
 ) -> Part:
     """Pack some of a source's rows.
 
@@ -82,6 +97,7 @@ def draw_part(
         tokens: Draw only as many rows as hold so many tokens. Of documents the last row is cut to
             meet the number; chats are never cut, so their last row may exceed it.
         packing: How.
+        packings: Knows packings that were made already.
     """
     lengths = source.lengths[order].astype(np.int64)
     if tokens is not None:
@@ -90,7 +106,7 @@ def draw_part(
         order, lengths = order[:num_rows], lengths[:num_rows]
         if source.masks is None:
             lengths[-1] -= int(ends[num_rows - 1]) - tokens
-    return Part(order, plan_packs(lengths, source.plan.capacity, packing))
+    return Part(order, packings.pack(lengths, source.packing_index.capacity, packing))
 
 
 def _refuse_cut_chats(

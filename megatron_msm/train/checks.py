@@ -4,6 +4,7 @@ from pathlib import Path
 
 from megatron_msm.config.data import DataConfig
 from megatron_msm.config.run import RunConfig
+from megatron_msm.data.packings import Packings
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.checkpoint_folder import CheckpointState
 from megatron_msm.formats.indexed_dataset import IndexedDataset
@@ -19,8 +20,12 @@ from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun, resolve_
 from megatron_msm.train.steps.schedule import check_schedule
 
 
-def checked_run(config: RunConfig) -> ResolvedRun:
+def checked_run(config: RunConfig, packings: Packings | None = None) -> ResolvedRun:
     """Resolve a run file and check it against its base and its datasets; writes nothing.
+
+    Args:
+        config: The run file.
+        packings: Remembers the packings, for other processes.
 
     Raises:
         ConfigError: The layout does not fit the model, or a length its positions.
@@ -30,7 +35,7 @@ def checked_run(config: RunConfig) -> ResolvedRun:
     base = find_base(config)
     shape = read_model_shape(base.hf_folder)
     _check_model(config, base, shape)
-    run = resolve_run(config, base)
+    run = resolve_run(config, base, packings)
     for phase in run.phases:
         _check_phase(phase, base.state, shape)
     return run

@@ -3,13 +3,9 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from megatron_msm.config.run import RunConfig
-    from megatron_msm.train.checkpoints.resume import PhaseStart
 
 
 def train(
@@ -34,6 +30,7 @@ def train(
     stop = None if plan_only else StopSignal()
     from megatron_msm.config.load import dump_config, load_config
     from megatron_msm.config.run import RunConfig
+    from megatron_msm.data.packings import Packings
     from megatron_msm.formats.checkpoint_folder import RUN_FILE
     from megatron_msm.formats.files import write_text_atomic
     from megatron_msm.train.base import make_base
@@ -41,41 +38,38 @@ def train(
     from megatron_msm.train.checks import checked_run
     from megatron_msm.train.ranks.launch import launch
     from megatron_msm.train.ranks.rank import run_rank
-    from megatron_msm.train.summary import describe
+    from megatron_msm.train.ranks.resolve_on_node import shared_packings
+    from megatron_msm.train.summary import tell
 
     config = load_config(run_file, RunConfig, overrides or ())
-    run = checked_run(config)
-    if os.environ.get("RANK", "0") == "0":
-        for line in describe(run):
-            typer.echo(line)
-    if stop is not None:
-        run = dataclasses.replace(run, base=make_base(config))
-    start = next_phase(run)
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(_whereabouts(config, start))
-    if start is None or stop is None:
+    if stop is None:
+        if os.environ.get("RANK", "0") == "0":
+            run = checked_run(config)
+            tell(run, next_phase(run))
         return
     if "RANK" in os.environ:  # torchrun or SLURM started the ranks, and this is one
         run_rank(config, stop)
         return
+    packings = Packings()
+    run = checked_run(config, packings)
+    run = dataclasses.replace(run, base=make_base(config))
+    start = next_phase(run)
+    tell(run, start)
+    if start is None:
+        return
     config.out.mkdir(parents=True, exist_ok=True)
     resolved = config.out / RUN_FILE
     write_text_atomic(resolved, dump_config(config))
-    status = launch(
-        resolved,
-        num_ranks=config.parallel.world_size,
-        threads=config.runtime.threads_per_rank,
-        logs=config.out / "logs",
-        stop=stop,
-    )
+    with shared_packings(config.out, packings) as folder:
+        del run, start, packings  # the ranks read theirs, and this process waits for days
+        status = launch(
+            resolved,
+            num_ranks=config.parallel.world_size,
+            threads=config.runtime.threads_per_rank,
+            logs=config.out / "logs",
+            packings=folder,
+            stop=stop,
+        )
     if status:
         raise typer.Exit(status)
     typer.echo(f"done       {config.out / config.phases[-1].name}")
-
-
-def _whereabouts(config: "RunConfig", start: "PhaseStart | None") -> str:
-    if start is None:
-        return f"finished   {config.out / config.phases[-1].name}: nothing left to train"
-    if not start.is_resumed:
-        return f"starting   {start.phase.config.name}"
-    return f"resuming   {start.phase.config.name} after step {start.first_step}"

@@ -11,6 +11,7 @@ from megatron_msm.data.blend import Blend, build_blend
 from megatron_msm.data.held_out import HeldOut, held_out_data
 from megatron_msm.data.order import PackOrder
 from megatron_msm.data.packed_dataset import PackedDataset
+from megatron_msm.data.packings import Packings
 from megatron_msm.errors import MsmError
 from megatron_msm.formats.files import sha256_of_json
 from megatron_msm.models.hf_config import ModelShape, read_model_shape
@@ -65,32 +66,40 @@ class ResolvedRun:
     phases: tuple[ResolvedPhase, ...]
 
 
-def resolve_run(config: RunConfig, base: Base) -> ResolvedRun:
+def resolve_run(config: RunConfig, base: Base, packings: Packings | None = None) -> ResolvedRun:
     """Work out the steps of a run's phases.
+
+    Args:
+        config: The run file.
+        base: What it starts from.
+        packings: Knows packings that were made already.
 
     Raises:
         ConfigError: The data are not enough, or cannot be packed as asked for.
         DataFormatError: A dataset is unfinished or damaged.
     """
+    packings = packings or Packings()
     phases = tuple(
-        _resolve_phase(config, phase, seed=config.seed + index)
+        _resolve_phase(config, phase, packings, seed=config.seed + index)
         for index, phase in enumerate(config.phases)
     )
     return ResolvedRun(config, base, read_model_shape(base.hf_folder), phases)
 
 
-def _resolve_phase(config: RunConfig, phase: PhaseConfig, *, seed: int) -> ResolvedPhase:
-    blend = _blend(phase, seed)
+def _resolve_phase(
+    config: RunConfig, phase: PhaseConfig, packings: Packings, *, seed: int
+) -> ResolvedPhase:
+    blend = _blend(phase, packings, seed)
     return ResolvedPhase(
         config=phase,
         blend=blend,
         seed=seed,
         config_sha256=_phase_identity(config, phase, blend.dataset, seed),
-        held_out=held_out_data(phase),
+        held_out=held_out_data(phase, packings),
     )
 
 
-def _blend(phase: PhaseConfig, seed: int) -> Blend:
+def _blend(phase: PhaseConfig, packings: Packings, seed: int) -> Blend:
     try:
         return build_blend(
             phase.data,
@@ -98,6 +107,7 @@ def _blend(phase: PhaseConfig, seed: int) -> Blend:
             seq_length=phase.seq_length,
             global_batch_size=phase.global_batch_size,
             seed=seed,
+            packings=packings,
         )
     except MsmError as error:
         raise type(error)(f"phases.{phase.name}: {error}") from None

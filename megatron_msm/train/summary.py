@@ -1,12 +1,35 @@
 """The start-up summary: what a resolved run will do, in lines. No torch."""
 
+import sys
+
 from megatron_msm.data.accounting import account
 from megatron_msm.models.sizes.adapter_sizes import num_adapter_parameters
 from megatron_msm.plan.weights import weights_of_rank
+from megatron_msm.train.checkpoints.resume import PhaseStart
 from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun
 
 # Stages of a few dozen steps looked trained and were not (method.md section 7, rows 3 and 30).
 FEW_STEPS = 100
+
+
+def tell(run: ResolvedRun, start: PhaseStart | None) -> None:
+    """Write what the run will do, and where it goes on, to stdout.
+
+    Args:
+        run: The run.
+        start: The phase that is next; None when all are finished.
+    """
+    for line in (*describe(run), _whereabouts(run, start)):
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _whereabouts(run: ResolvedRun, start: PhaseStart | None) -> str:
+    if start is None:
+        return f"finished   {run.config.out / run.config.phases[-1].name}: nothing left to train"
+    if not start.is_resumed:
+        return f"starting   {start.phase.config.name}"
+    return f"resuming   {start.phase.config.name} after step {start.first_step}"
 
 
 def describe(run: ResolvedRun) -> list[str]:
@@ -48,7 +71,7 @@ def _describe_phase(phase: ResolvedPhase, num_microbatches: int) -> list[str]:
     ]
     for source, drawn in zip(phase.dataset.sources, accounts, strict=True):
         loss = "loss" if source.masks is None else "assistant (loss)"
-        plan = source.plan
+        plan = source.packing_index
         padding = f", {plan.align_cost:.1%} spent on alignment" if plan.align > 1 else ""
         lines.append(
             f"  {drawn.prefix}: {drawn.rows:,} rows ({drawn.epochs:.2f} epochs), "

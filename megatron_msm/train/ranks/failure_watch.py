@@ -35,11 +35,11 @@ class FailureWatch:
 
     def __init__(self, out: Path, rank: int) -> None:
         self._out, self._rank = out, rank
-        self._store = _connect()
+        self._store = connect_to_store()
         self._is_over = threading.Event()
         # A connection of its own: one is busy while it waits for an answer.
         self._thread = threading.Thread(
-            target=self._watch, args=(_connect(),), name="failure-watch", daemon=True
+            target=self._watch, args=(connect_to_store(),), name="failure-watch", daemon=True
         )
         self._thread.start()
 
@@ -83,7 +83,8 @@ class FailureWatch:
                 os._exit(1)
 
 
-def _connect() -> TCPStore:
+def connect_to_store() -> TCPStore:
+    """Return a new connection to the key-value store that the ranks met at."""
     return TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),

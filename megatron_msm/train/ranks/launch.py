@@ -17,6 +17,7 @@ from pathlib import Path
 from megatron_msm.errors import PreemptedError
 from megatron_msm.train.ranks.failure_file import failure_file
 from megatron_msm.train.ranks.rank import LAUNCHER_PID
+from megatron_msm.train.ranks.resolve_on_node import PACKINGS_FOLDER
 from megatron_msm.train.stop import StopSignal
 
 _POLL_S = 0.1
@@ -28,12 +29,26 @@ _TAIL_LINES = 15
 
 
 def launch(
-    config_file: Path, *, num_ranks: int, threads: int | None, logs: Path, stop: StopSignal
+    config_file: Path,
+    *,
+    num_ranks: int,
+    threads: int | None,
+    logs: Path,
+    packings: Path,
+    stop: StopSignal,
 ) -> int:
     """Run `num_ranks` ranks of `config_file` to their end.
 
     Rank 0 writes to this process's terminal, the others to `logs/rank_N.log`. Stop signals are
     passed on to the ranks.
+
+    Args:
+        config_file: The resolved run file.
+        num_ranks: How many.
+        threads: CPU threads of a rank; None divides the cores.
+        logs: Folder of the ranks' output.
+        packings: Folder with the run's packings.
+        stop: This process's stop signals.
 
     Returns:
         0 when every rank ended well, 75 when they were preempted, else the status of the rank that
@@ -41,7 +56,7 @@ def launch(
     """
     logs.mkdir(parents=True, exist_ok=True)
     ranks: list[subprocess.Popen[bytes]] = []
-    environment = _shared_environment(num_ranks, threads)
+    environment = _shared_environment(num_ranks, threads, packings)
     try:
         for rank in range(num_ranks):
             ranks.append(_start(config_file, rank, num_ranks, environment, logs))
@@ -54,7 +69,7 @@ def launch(
         _kill(ranks)
 
 
-def _shared_environment(num_ranks: int, threads: int | None) -> dict[str, str]:
+def _shared_environment(num_ranks: int, threads: int | None, packings: Path) -> dict[str, str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -67,6 +82,7 @@ def _shared_environment(num_ranks: int, threads: int | None) -> dict[str, str]:
         "WORLD_SIZE": str(num_ranks),
         "OMP_NUM_THREADS": str(per_rank),
         LAUNCHER_PID: str(os.getpid()),
+        PACKINGS_FOLDER: str(packings),
     }
 
 

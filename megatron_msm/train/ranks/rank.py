@@ -66,14 +66,12 @@ def _train(config: RunConfig, stop: StopSignal) -> None:
     # Imported after the warnings are silenced.
     from megatron_msm.runtime import process_groups
     from megatron_msm.runtime.device import select_runtime, set_cuda_environment
-    from megatron_msm.train.base import make_base
     from megatron_msm.train.ranks.failure_watch import FailureWatch
-    from megatron_msm.train.resolved_run import resolve_run
+    from megatron_msm.train.ranks.resolve_on_node import resolve_on_node
     from megatron_msm.train.trainer import Trainer
 
     info = process_groups.rank_info_from_environment()
     try:
-        run = resolve_run(config, make_base(config))
         set_cuda_environment(config.parallel)
         runtime = select_runtime(config.runtime, local_rank=info.local_rank)
         ranks = process_groups.initialize(
@@ -86,8 +84,9 @@ def _train(config: RunConfig, stop: StopSignal) -> None:
     except BaseException as error:
         write_failure(config.out, info.rank, error)
         raise
-    stop.hold()
     with FailureWatch(config.out, ranks.rank):
+        run = resolve_on_node(config, info)
+        stop.hold()
         Trainer(run, runtime, ranks, stop).fit()
     process_groups.shut_down()
 

@@ -90,8 +90,8 @@ def mean_context(blend: Blend) -> float:
     visits = blend.order.visits_before(blend.order.total)
     squares = positions = 0.0
     for source, count in zip(blend.dataset.sources, visits, strict=True):
-        lengths = source.plan.segments.length.astype(np.float64)
-        share = count / len(source.plan)
+        lengths = source.packing_index.segments.length.astype(np.float64)
+        share = count / len(source.packing_index)
         squares += share * float((lengths**2).sum())
         positions += share * float(lengths.sum())
     return squares / positions

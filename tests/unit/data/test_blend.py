@@ -11,7 +11,7 @@ from megatron_msm.config.data import DataConfig
 from megatron_msm.config.optimization import DurationConfig
 from megatron_msm.data.accounting import account
 from megatron_msm.data.blend import Blend, build_blend
-from megatron_msm.data.plan_file import plan_path, save_plan
+from megatron_msm.data.packing_index_file import index_path, save_index
 from megatron_msm.data.step_rows import rows_of_step
 from megatron_msm.errors import ConfigError, DataFormatError
 from tests.unit.data_prep.prep_cases import (
@@ -160,8 +160,8 @@ def test_a_stored_plan_is_used_and_a_damaged_one_refused(folder: Path) -> None:
     first = blend(folder, prefixes=["docs"], duration={"epochs": 1}, packing=packing)
     source = first.dataset.sources[0]
     settings = DataConfig.model_validate({"prefixes": ["x"], "packing": packing}).packing
-    path = plan_path(source.prefix, source.manifest.sha256, SEQ_LENGTH, settings)
-    save_plan(path, source.plan, source.manifest.sha256, settings)
+    path = index_path(source.prefix, source.manifest.sha256, SEQ_LENGTH, settings)
+    save_index(path, source.packing_index, source.manifest.sha256, settings)
     again = blend(folder, prefixes=["docs"], duration={"epochs": 1}, packing=packing)
     assert seen_rows(again) == seen_rows(first)
     path.write_bytes(path.read_bytes()[:-200])
@@ -173,9 +173,9 @@ def test_a_stored_plan_is_used_and_a_damaged_one_refused(folder: Path) -> None:
 def test_a_plan_that_loses_documents_is_refused(folder: Path) -> None:
     packing = DataConfig.model_validate({"prefixes": ["x"], "packing": {"seed": 78}}).packing
     source = blend(folder, prefixes=["docs"], duration={"epochs": 1}).dataset.sources[0]
-    path = plan_path(source.prefix, source.manifest.sha256, SEQ_LENGTH, packing)
-    source.plan.segments.length[0] -= 1
-    save_plan(path, source.plan, source.manifest.sha256, packing)
+    path = index_path(source.prefix, source.manifest.sha256, SEQ_LENGTH, packing)
+    source.packing_index.segments.length[0] -= 1
+    save_index(path, source.packing_index, source.manifest.sha256, packing)
     with pytest.raises(DataFormatError, match="every position of the dataset once"):
         blend(folder, prefixes=["docs"], duration={"epochs": 1}, packing=packing.model_dump())
     path.unlink()

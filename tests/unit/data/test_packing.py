@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_msm.config.data import PackingConfig
-from megatron_msm.data.pack_plan import PackPlan, aligned, positions_of
-from megatron_msm.data.packing import plan_packs
+from megatron_msm.data.packing import pack_documents
+from megatron_msm.data.packing_index import PackingIndex, aligned, positions_of
 from megatron_msm.errors import ConfigError
 
 STRATEGIES = ("best-fit", "first-fit-shuffle", "concatenate")
@@ -34,7 +34,7 @@ def cases(draw: st.DrawFn) -> tuple[Lengths, int, PackingConfig]:
     return np.array(lengths, np.int64), capacity, packing
 
 
-def covered(plan: PackPlan) -> list[tuple[int, int]]:
+def covered(plan: PackingIndex) -> list[tuple[int, int]]:
     """Return every (document, position) of a plan."""
     segments = plan.segments
     return [
@@ -52,7 +52,7 @@ def test_every_position_once_and_no_sequence_over_capacity(
     case: tuple[Lengths, int, PackingConfig],
 ) -> None:
     lengths, capacity, packing = case
-    plan = plan_packs(lengths, capacity, packing)
+    plan = pack_documents(lengths, capacity, packing)
     wanted = [
         (document, position)
         for document, count in enumerate(positions_of(lengths))
@@ -64,7 +64,7 @@ def test_every_position_once_and_no_sequence_over_capacity(
         here = plan.segments_of(index)
         assert 0 < sizes[here].sum() <= capacity
         assert len(sizes[here]) <= (packing.max_documents or capacity)
-    again = plan_packs(lengths, capacity, packing)
+    again = pack_documents(lengths, capacity, packing)
     assert np.array_equal(plan.offsets, again.offsets)
     assert covered(plan) == covered(again)
 
@@ -75,7 +75,7 @@ def test_a_document_that_fits_is_never_split(case: tuple[Lengths, int, PackingCo
     lengths, capacity, packing = case
     if packing.strategy == "concatenate":
         return
-    plan = plan_packs(lengths, capacity, packing)
+    plan = pack_documents(lengths, capacity, packing)
     pieces = np.bincount(plan.segments.document, minlength=len(lengths))
     positions = positions_of(lengths)
     assert np.array_equal(pieces, -(-positions // capacity))
@@ -85,7 +85,9 @@ def test_a_document_that_fits_is_never_split(case: tuple[Lengths, int, PackingCo
 def test_another_seed_is_another_plan_as_full(strategy: str) -> None:
     lengths = lognormal(5_000, 2048)
     plans = [
-        plan_packs(lengths, 2048, PackingConfig.model_validate({"strategy": strategy, "seed": n}))
+        pack_documents(
+            lengths, 2048, PackingConfig.model_validate({"strategy": strategy, "seed": n})
+        )
         for n in (0, 1)
     ]
     assert not np.array_equal(plans[0].segments.document, plans[1].segments.document)
@@ -94,27 +96,27 @@ def test_another_seed_is_another_plan_as_full(strategy: str) -> None:
 
 def test_fill_of_a_million_documents() -> None:
     lengths = lognormal(1_000_000, 8192)
-    plan = plan_packs(lengths, 8192)
+    plan = pack_documents(lengths, 8192)
     assert plan.fill > 0.9999
     assert len(plan) <= -(-int(positions_of(lengths).sum()) // 8192) * 1.0001
 
 
 def test_a_cap_on_documents_costs_little_when_it_is_above_the_mean() -> None:
     lengths = lognormal(20_000, 8192)
-    plan = plan_packs(lengths, 8192, PackingConfig(max_documents=32))
+    plan = pack_documents(lengths, 8192, PackingConfig(max_documents=32))
     assert plan.most_documents <= 32
     assert plan.fill > 0.995
 
 
 def test_best_fit_is_optimal_where_it_is_known_to_be() -> None:
     lengths = np.array([7, 5, 3, 6, 4, 2]) + 1  # 9 + ... in three sequences of 9
-    plan = plan_packs(lengths, 9)
+    plan = pack_documents(lengths, 9)
     assert len(plan) == 3
     assert plan.fill == 1.0
 
 
 def test_alignment_has_a_price_that_is_told() -> None:
-    plan = plan_packs(np.array([6, 10, 2]), 16, PackingConfig(align=8))
+    plan = pack_documents(np.array([6, 10, 2]), 16, PackingConfig(align=8))
     # 5, 9 and 1 positions take 8, 16 and 8.
     assert len(plan) == 2
     assert plan.align_cost == (3 + 7 + 7) / 32
@@ -123,4 +125,4 @@ def test_alignment_has_a_price_that_is_told() -> None:
 
 def test_an_alignment_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"align: 12 .* length 64.* length of 72"):
-        plan_packs(np.array([5]), 64, PackingConfig(align=12))
+        pack_documents(np.array([5]), 64, PackingConfig(align=12))

@@ -37,7 +37,7 @@ class Segments:
 
 
 @dataclass(frozen=True)
-class PackPlan:
+class PackingIndex:
     """Which segments each packed sequence holds.
 
     Sequence i holds segments `offsets[i]` to `offsets[i + 1]`, side by side.

@@ -1,4 +1,4 @@
-"""PREFIX.pack-<sequence length>-<hash>.npz: a packing plan stored beside its dataset.
+"""PREFIX.pack-<sequence length>-<hash>.npz: a packing index stored beside its dataset.
 
     header     JSON: format version, dataset, sequence length, packing settings
     document   int32 [segments]  row of the dataset
@@ -6,9 +6,9 @@
     length     int32 [segments]  number of positions
     offsets    int64 [sequences + 1]  where each sequence begins among the segments
 
-The hash in the name is that of the header, and the header names the dataset's content, so a plan of
-another dataset or other settings is never found under the name that is looked for. The arrays are
-plain: nothing is unpickled.
+The hash in the name is that of the header, and the header names the dataset's content, so an index
+of another dataset or other settings is never found under the name that is looked for. The arrays
+are plain: nothing is unpickled.
 """
 
 import io
@@ -21,60 +21,63 @@ import numpy.typing as npt
 import orjson
 
 from megatron_msm.config.data import PackingConfig
-from megatron_msm.data.pack_plan import PackPlan, Segments, positions_of
-from megatron_msm.data.packing import plan_packs
+from megatron_msm.data.packing_index import PackingIndex, Segments, positions_of
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.files import sha256_of_json, write_bytes_atomic
 
 _FORMAT_VERSION = 1
 
 
-def plan_path(prefix: Path, dataset_sha256: str, capacity: int, packing: PackingConfig) -> Path:
-    """Return where the plan of a dataset for these settings is stored."""
+def index_path(prefix: Path, dataset_sha256: str, capacity: int, packing: PackingConfig) -> Path:
+    """Return where the index of a dataset for these settings is stored."""
     digest = sha256_of_json(_header(dataset_sha256, capacity, packing))
     return Path(f"{prefix}.pack-{capacity}-{digest[:12]}.npz")
 
 
-def save_plan(path: Path, plan: PackPlan, dataset_sha256: str, packing: PackingConfig) -> None:
-    """Write a plan; the file appears whole or not at all."""
-    header = orjson.dumps(_header(dataset_sha256, plan.capacity, packing))
+def save_index(
+    path: Path, index: PackingIndex, dataset_sha256: str, packing: PackingConfig
+) -> None:
+    """Write an index; the file appears whole or not at all."""
+    header = orjson.dumps(_header(dataset_sha256, index.capacity, packing))
     content = io.BytesIO()
     np.savez_compressed(
         content,
         header=np.frombuffer(header, np.uint8),
-        document=plan.segments.document.astype(np.int32),
-        start=plan.segments.start.astype(np.int32),
-        length=plan.segments.length.astype(np.int32),
-        offsets=plan.offsets,
+        document=index.segments.document.astype(np.int32),
+        start=index.segments.start.astype(np.int32),
+        length=index.segments.length.astype(np.int32),
+        offsets=index.offsets,
     )
     write_bytes_atomic(path, content.getvalue())
 
 
-def stored_or_new_plan(
+def stored_index(
     prefix: Path,
     dataset_sha256: str,
     lengths: npt.NDArray[np.integer],
     capacity: int,
     packing: PackingConfig,
-) -> PackPlan:
-    """Return the plan stored beside the dataset if there is one, else plan now.
+) -> PackingIndex | None:
+    """Return the index stored beside the dataset, None when there is none.
 
     Raises:
-        DataFormatError: The stored plan is damaged.
+        DataFormatError: The stored index is damaged.
     """
-    path = plan_path(prefix, dataset_sha256, capacity, packing)
+    path = index_path(prefix, dataset_sha256, capacity, packing)
     if not path.is_file():
-        return plan_packs(lengths, capacity, packing)
-    plan = load_plan(path, dataset_sha256, capacity, packing)
-    _check_covers(path, plan, lengths)
-    return plan
+        return None
+    index = load_index(path, dataset_sha256, capacity, packing)
+    _check_covers(path, index, lengths)
+    return index
 
 
-def load_plan(path: Path, dataset_sha256: str, capacity: int, packing: PackingConfig) -> PackPlan:
-    """Read a stored plan.
+def load_index(
+    path: Path, dataset_sha256: str, capacity: int, packing: PackingConfig
+) -> PackingIndex:
+    """Read a stored index.
 
     Raises:
-        DataFormatError: It is damaged, or is another plan under this name.
+        DataFormatError: It is damaged, or is another index under this name.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -88,7 +91,7 @@ def load_plan(path: Path, dataset_sha256: str, capacity: int, packing: PackingCo
     if header != _header(dataset_sha256, capacity, packing):
         raise _damaged(path, "it was made for another dataset or other settings")
     offsets = arrays.pop("offsets")
-    return PackPlan(Segments(**arrays), offsets, capacity, packing.align)
+    return PackingIndex(Segments(**arrays), offsets, capacity, packing.align)
 
 
 def _header(dataset_sha256: str, capacity: int, packing: PackingConfig) -> dict[str, Any]:
@@ -100,16 +103,16 @@ def _header(dataset_sha256: str, capacity: int, packing: PackingConfig) -> dict[
     }
 
 
-def _check_covers(path: Path, plan: PackPlan, lengths: npt.NDArray[np.integer]) -> None:
-    """Check that every document's positions are in the plan, and every sequence holds its own."""
-    segments, offsets = plan.segments, plan.offsets
+def _check_covers(path: Path, index: PackingIndex, lengths: npt.NDArray[np.integer]) -> None:
+    """Check that every document's positions are in the index, and every sequence holds its own."""
+    segments, offsets = index.segments, index.offsets
     is_ordered = len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == len(segments)
     in_range = ((segments.document >= 0) & (segments.document < len(lengths))).all()
     if not is_ordered or not in_range or (np.diff(offsets) < 1).any():
         raise _damaged(path, "its segments are not those of the dataset")
     found = np.bincount(segments.document, segments.length, minlength=len(lengths))
-    used = np.add.reduceat(segments.length, offsets[:-1]) if len(plan) else np.zeros(0)
-    if not np.array_equal(found, positions_of(lengths)) or (used > plan.capacity).any():
+    used = np.add.reduceat(segments.length, offsets[:-1]) if len(index) else np.zeros(0)
+    if not np.array_equal(found, positions_of(lengths)) or (used > index.capacity).any():
         raise _damaged(path, "it does not hold every position of the dataset once")
 
 
