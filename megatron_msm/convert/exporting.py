@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import orjson
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from megatron_msm.convert.adapters.merging import open_checkpoint
 from megatron_msm.convert.comparing import same_bits
@@ -29,6 +29,11 @@ from megatron_msm.convert.jobs import run_jobs
 from megatron_msm.convert.matching import check_megatron_tensors, tied_copies
 from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.convert.progress import NoProgress, Progress
+from megatron_msm.convert.targets import (
+    folder_to_replace,
+    only_writer,
+    refuse_to_delete_foreign_files,
+)
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.checkpoint_folder import (
     EXPORT_FILE,
@@ -138,6 +143,7 @@ def export_hf(
     progress = progress or NoProgress()
     shard_bytes = parse_size(max_shard_size)
     dtype = None if dtype is None else _dtype_name(dtype)
+    out = folder_to_replace(out)
     _check_target(out, force=force)
     folder = resolve_checkpoint(checkpoint)
     state = read_checkpoint_state(folder)
@@ -151,6 +157,7 @@ def export_hf(
     shards = split_into_shards(layouts.values(), shard_bytes)
     with (
         write_errors_explained(out),
+        only_writer(out),
         folder_written_aside(out) as tmp,
         ThreadPoolExecutor(1) as thread,
     ):
@@ -274,6 +281,14 @@ def _check_target(out: Path, *, force: bool) -> None:
         )
     if not force:
         raise CheckpointError(f"{out}: already holds an export. Use --force to replace it.")
+    refuse_to_delete_foreign_files(out, _written_files(out / EXPORT_FILE), itself=EXPORT_FILE)
+
+
+def _written_files(path: Path) -> Mapping[str, FileRecord]:
+    try:
+        return ExportManifest.model_validate_json(path.read_bytes()).files
+    except (OSError, ValidationError):
+        return {}  # it does not say what was written, so nothing was
 
 
 def _verify_files(folder: Path, state: CheckpointState, *, weights: bool) -> None:

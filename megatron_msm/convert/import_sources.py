@@ -11,6 +11,7 @@ import torch
 from megatron_msm.convert.adapters.peft import PeftAdapter
 from megatron_msm.convert.huggingface.weights import HfWeights, open_hf_weights
 from megatron_msm.convert.matching import check_hf_weights
+from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import AdapterRecord, CheckpointState, LineageEntry
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
@@ -122,6 +123,12 @@ def open_hf_source(folder: Path, shape: ModelShape, mapped: Sequence[MappedTenso
     Raises:
         CheckpointError: They are not, or the folder is incomplete or damaged.
     """
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointError(
+            f"{folder / 'adapter_config.json'}: with it transformers takes the folder for an "
+            "adapter, and loads the base that it names instead of these weights. Remove it, or "
+            "give an adapter with --adapter."
+        )
     weights = open_hf_weights(folder)
     left_out = check_hf_weights(folder, weights, shape, mapped)
     if left_out:

@@ -4,12 +4,13 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from megatron_msm.convert.adapters.peft import open_peft
 from megatron_msm.convert.comparing import not_finite_parts
@@ -28,15 +29,18 @@ from megatron_msm.convert.megatron.writer import (
     write_metadata,
 )
 from megatron_msm.convert.progress import NoProgress, Progress
+from megatron_msm.convert.targets import only_writer, refuse_to_delete_foreign_files
 from megatron_msm.errors import CheckpointError, CheckpointWriteError
 from megatron_msm.formats.checkpoint_folder import (
     HF_FOLDER,
     LATEST_FILE,
+    STATE_FILE,
     CheckpointState,
     checkpoint_written_aside,
+    iteration_folder,
     publish_checkpoint,
 )
-from megatron_msm.formats.files import write_json_atomic
+from megatron_msm.formats.files import FileRecord, write_json_atomic
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from megatron_msm.formats.vocabulary import check_tokenizer_fits
 from megatron_msm.models.families.registry import table_for
@@ -88,6 +92,7 @@ def import_hf(
         CheckpointError: The folder is incomplete, damaged, of an unsupported model, or `out` is
             taken or has no space.
     """
+    _refuse_checkpoint(hf_folder)
     config = read_hf_config(hf_folder)
     mapped = table_for(config.shape).expand(config.shape)
     source = open_hf_source(hf_folder, config.shape, mapped)
@@ -129,6 +134,16 @@ def import_megatron(
     return _import(source, hf_folder, config, mapped, out, force, workers, check, progress)
 
 
+def _refuse_checkpoint(folder: Path) -> None:
+    if (folder / "config.json").exists():
+        return
+    if (folder / LATEST_FILE).exists() or any(folder.glob("**/.metadata")):
+        raise CheckpointError(
+            f"{folder}: is a checkpoint, not a Hugging Face folder. If another tool wrote it, name "
+            "the model's folder too: --hf HF_DIR."
+        )
+
+
 def _import(
     source: ImportSource,
     hf_folder: Path,
@@ -152,6 +167,7 @@ def _import(
     check_disk_space(out, total_bytes)
     with (
         write_errors_explained(out),
+        only_writer(out.resolve()),
         checkpoint_written_aside(out, 0) as tmp,
         ThreadPoolExecutor(1) as thread,
     ):
@@ -218,6 +234,17 @@ def _check_target(out: Path, *, force: bool) -> None:
         )
     if any(path.name != "iter_0000000" for path in out.glob("iter_*")):
         raise CheckpointError(f"{out}: holds checkpoints of a training run. Choose another folder.")
+    earlier = iteration_folder(out, 0)
+    if earlier.is_dir():
+        files = _written_files(earlier / STATE_FILE)
+        refuse_to_delete_foreign_files(earlier, files, itself=STATE_FILE)
+
+
+def _written_files(path: Path) -> Mapping[str, FileRecord]:
+    try:
+        return CheckpointState.model_validate_json(path.read_bytes()).files
+    except (OSError, ValidationError):
+        return {}  # it does not say what was written, so nothing was
 
 
 def _tensors_to_write(mapped: Sequence[MappedTensor], source: ImportSource) -> list[TensorToWrite]:

@@ -42,13 +42,27 @@ def check_hf_weights(
             f"{shape.num_layers} layers)."
             + listed("Missing", missing)
             + listed("Not in the mapping", unexpected)
-            + " Check that config.json and the weights belong together."
+            + _cause(unexpected)
         )
     for name, size in expected.items():
         _check_size(weights.tensors[name].file, name, weights.tensors[name].size, size)
     for copy, original in allowed_copies.items():
         _check_tied_copy(weights, copy, original)
     return tuple(name for name in weights.tensors if name in buffers)
+
+
+def _cause(unexpected: Sequence[str]) -> str:
+    """Say what is known to lead to such names."""
+    if any(name.endswith((".experts.gate_up_proj", ".experts.down_proj")) for name in unexpected):
+        return (
+            " The experts are fused, as transformers 5 has them in memory: load the model with it "
+            "and write it with save_pretrained, which takes them apart."
+        )
+    if any(".lora_A." in name or ".lora_B." in name for name in unexpected):
+        return " The weights hold adapters: merge them (peft's merge_and_unload) and save again."
+    if any(name.startswith(("_fsdp", "module.", "_orig_mod.")) for name in unexpected):
+        return " The names are those of a wrapped model: save the model inside of the wrapper."
+    return " Check that config.json and the weights belong together."
 
 
 def tied_copies(shape: ModelShape) -> Mapping[str, str]:

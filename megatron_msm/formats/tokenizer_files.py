@@ -219,6 +219,8 @@ def _tokenizer_path(folder: Path) -> Path:
 def _read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
     if not required and not path.is_file():
         return {}
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: is no file that could be read. Remove or replace it.")
     try:
         content = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:

@@ -33,6 +33,8 @@ def read_hf_config(folder: Path) -> HfConfig:
         CheckpointError: The file is missing, broken, or describes a model that is not supported.
     """
     path = folder / "config.json"
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: is no file that could be read. Remove or replace it.")
     try:
         config = orjson.loads(path.read_bytes())
     except OSError as error:

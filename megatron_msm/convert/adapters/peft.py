@@ -19,6 +19,7 @@ from megatron_msm.convert.huggingface.files import resolve_inside
 from megatron_msm.convert.huggingface.weights import HfTensorInfo, SafetensorsWeights
 from megatron_msm.convert.matching import check_adapter_tensors
 from megatron_msm.convert.megatron.reader import MegatronCheckpoint
+from megatron_msm.convert.targets import folder_to_replace, only_writer
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import (
     HF_FOLDER,
@@ -84,6 +85,7 @@ def export_adapter(checkpoint: Path, out: Path, *, force: bool = False) -> Adapt
             f"{folder}: has no LoRA adapters; all its weights were trained. Export it without "
             "--adapter."
         )
+    out = folder_to_replace(out)
     _check_target(out, force=force)
     verify_checkpoint_hashes(folder, state)
     shape = read_model_shape(folder / HF_FOLDER)
@@ -98,7 +100,7 @@ def export_adapter(checkpoint: Path, out: Path, *, force: bool = False) -> Adapt
                 name: part.clone() for name, part in zip(tensor.hf_names, parts, strict=True)
             }
     base = next(entry.details.get("source") for entry in state.lineage)
-    with folder_written_aside(out) as tmp:
+    with only_writer(out), folder_written_aside(out) as tmp:
         save_file(tensors, tmp / WEIGHTS_FILE, metadata={"format": "pt"})
         write_json_atomic(tmp / CONFIG_FILE, _peft_config(state.adapter, adapters, base))
     return state.adapter

@@ -34,16 +34,20 @@ _CODE_SUFFIXES = {
 def resolve_inside(folder: Path, name: str) -> Path:
     """Return the path of `name` in `folder` after checking that it does not lead outside.
 
-    Links into `../../blobs` are allowed: so Hugging Face's cache stores a snapshot.
+    Links into `../../blobs` are allowed: so Hugging Face's cache stores a snapshot. `blobs` itself
+    may be a link to a larger disk.
 
     Raises:
-        CheckpointError: The name or the link's target is outside the folder.
+        CheckpointError: The name or the link's target is outside the folder, or it is a pipe, a
+            device or a folder, and not a file.
     """
     parts = PurePosixPath(name).parts
     path = folder / name
-    roots = [folder.resolve(), (folder.resolve().parent.parent / "blobs")]
+    roots = [folder.resolve(), (folder.resolve().parent.parent / "blobs").resolve()]
     is_plain = bool(parts) and not PurePosixPath(name).is_absolute() and ".." not in parts
     if is_plain and any(path.resolve().is_relative_to(root) for root in roots):
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path}: is no file that could be read. Remove or replace it.")
         return path
     raise CheckpointError(
         f"{folder}: {name!r} leads outside the folder"

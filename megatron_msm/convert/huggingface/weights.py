@@ -5,6 +5,7 @@ as resident memory until it is closed, and would make that grow with the file. `
 pickles; they are opened only with `weights_only`, one file at a time, when there is no safetensors.
 """
 
+import logging
 import pickle
 import struct
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from megatron_msm.convert.file_access import read_into
 from megatron_msm.convert.huggingface.files import resolve_inside
 from megatron_msm.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 _DTYPES = {
     "F64": torch.float64,
@@ -87,7 +90,8 @@ def open_hf_weights(folder: Path) -> HfWeights:
     }
     for single, opener in openers.items():
         index = folder / f"{single}.index.json"
-        if index.exists():
+        has_index = index.exists() and not _is_left_over(folder, single, index)
+        if has_index:
             weight_map = _read_index(index)
             # Shards are numbered in the order of the model; their names sort that way.
             names = sorted(set(weight_map.values()))
@@ -100,6 +104,28 @@ def open_hf_weights(folder: Path) -> HfWeights:
         f"{folder}: no weights found (model.safetensors, model.safetensors.index.json, or "
         "pytorch_model.bin). Give a complete Hugging Face model folder."
     )
+
+
+def _is_left_over(folder: Path, single: str, index: Path) -> bool:
+    """Return whether an index speaks of files that are gone, beside a single file that is there.
+
+    transformers reads the single file first, other programs the index.
+
+    Raises:
+        CheckpointError: Both sets are there.
+    """
+    if not (folder / single).exists():
+        return False
+    others = sorted({*_read_index(index).values()} - {single})
+    present = [name for name in others if (folder / name).exists()]
+    if present:
+        raise CheckpointError(
+            f"{folder}: holds two sets of weights, {single} (which transformers reads) and the "
+            f"{len(others)} files of {index.name} ({present[0]}, ...). Remove one of them."
+        )
+    if others:
+        logger.warning("%s: ignored, its files are gone; %s is read", index, single)
+    return bool(others)
 
 
 class SafetensorsWeights:
@@ -234,6 +260,7 @@ def _load_bin(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_index(path: Path) -> dict[str, str]:
+    resolve_inside(path.parent, path.name)
     try:
         weight_map = orjson.loads(path.read_bytes())["weight_map"]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
