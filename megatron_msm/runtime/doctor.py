@@ -26,7 +26,6 @@ def doctor() -> None:
         ("transformers", "msm eval, msm convert verify", "pip install 'megatron-msm[evals]'"),
         ("gguf", "the quickstart's model", "pip install 'megatron-msm[quickstart]'"),
         ("submitit", "msm submit, msm experiment", "pip install 'megatron-msm[slurm]'"),
-        ("openai", "msm generate", "pip install 'megatron-msm[generate]'"),
     ):
         found = importlib.util.find_spec(module) is not None
         state = "installed" if found else f"missing, for {what}: {remedy}"
