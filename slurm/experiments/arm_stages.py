@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from megatron_msm.config.load import dump_config
 from slurm.experiments.grid import PACKAGED_MODEL, GridConfig, run_config
 from slurm.experiments.inputs import Inputs
@@ -192,17 +194,16 @@ class ArmStages:
             model = self._model(lineage.model)
             reads.append(self.inputs.read(model))
         folder = str(model) if exported is None else exported.output("hf")
-        options = []
-        for key, value in located.items():
-            if key != "task":
-                options += [f"--{key.replace('_', '-')}", str(value)]
-        out = ("--label", name, "--out", f"{OUT}/{task}.json")
+        suite = {"evaluations": {task: located}}
         return self.keep(
             Stage(
                 kind="eval",
                 label=f"eval {task} {name}",
-                arguments=("eval", "choice", folder, *options, *out),
+                arguments=("eval", "run", f"{OUT}/suite.yaml", folder, "--out", OUT),
                 makes=(f"{task}.json",),
+                # JSON is YAML, and quotes every path as it has to be.
+                files={"suite.yaml": orjson.dumps(suite, option=orjson.OPT_INDENT_2).decode()},
+                settings=suite,
                 needs=(exported,) if exported else (),
                 reads=tuple(reads),
             )
@@ -216,12 +217,12 @@ def report_stage(title: str, results: Sequence[tuple[str, Stage, str]]) -> Stage
         title: Its heading.
         results: (arm, the stage that evaluates it, which of its files).
     """
-    choices = [part for _, e, made in results for part in ("--result", e.output(made))]
+    named = [part for arm, e, made in results for part in ("--result", f"{arm}={e.output(made)}")]
     return Stage(
         kind="report",
         label="report",
         arguments=(
-            *("eval", "report", f"{OUT}/report.html", *choices),
+            *("eval", "report", f"{OUT}/report.html", *named),
             *("--title", title, "--facts", f"{OUT}/facts.json"),
         ),
         makes=("report.html",),

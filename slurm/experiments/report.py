@@ -14,21 +14,25 @@ from slurm.stages.facts import FACTS_FILE, stage_facts
 from slurm.stages.record import read_done
 
 
-def finished_results(root: Path, started: StartedExperiment) -> list[Path]:
-    """Return the result files of the evaluations that are finished.
+def finished_results(root: Path, started: StartedExperiment) -> list[tuple[str, Path]]:
+    """Return (arm, result file) of the evaluations that are finished.
 
     Raises:
         ConfigError: None is.
     """
-    results = [result for arm in started.arms for result in arm.evaluations.values()]
-    finished = [root / result for result in results if read_done(root / result.parent) is not None]
+    finished = [
+        (arm.name, root / result)
+        for arm in started.arms
+        for result in arm.evaluations.values()
+        if read_done(root / result.parent) is not None
+    ]
     if not finished:
         raise ConfigError(f"{root}: no arm is evaluated yet. See `msm experiment status`.")
     return finished
 
 
 def write_report(
-    root: Path, started: StartedExperiment, results: Sequence[Path], out: Path
+    root: Path, started: StartedExperiment, results: Sequence[tuple[str, Path]], out: Path
 ) -> list[str]:
     """Write the report and return its verdicts, a line each.
 
@@ -39,7 +43,7 @@ def write_report(
     found = stage_facts(root, started.labels)
     write_json_atomic(facts, [fact.model_dump(mode="json") for fact in found])
     arguments = ["eval", "report", str(out), "--title", started.title, "--facts", str(facts)]
-    arguments += [part for result in results for part in ("--result", str(result))]
+    arguments += [part for arm, result in results for part in ("--result", f"{arm}={result}")]
     command = [sys.executable, "-m", "megatron_msm.cli", *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:

@@ -9,15 +9,19 @@ from rich.text import Text
 from megatron_msm.formats.eval_result import Summary, load_eval_result
 
 
-def result_table(paths: Sequence[Path]) -> Table:
-    """Return a table of an evaluation's metrics with 95% intervals, a row per model and group."""
-    results = [load_eval_result(path) for path in paths]
+def result_table(paths: Sequence[tuple[str, Path]]) -> Table:
+    """Return a table of an evaluation's metrics with 95% intervals, a row per model and group.
+
+    Args:
+        paths: (the model's name, its result).
+    """
+    results = [load_eval_result(path) for _, path in paths]
     table = Table(box=None, pad_edge=False)
     table.add_column("model", overflow="fold")
     table.add_column("items")
     for metric in results[0].metrics:
         table.add_column(Text(metric.title), justify="right")
-    for result in results:
+    for (name, _), result in zip(paths, results, strict=True):
         for group in (*result.headline_metric.groups, None):
             of_group = [
                 metric.overall if group is None else metric.groups[group]
@@ -27,7 +31,7 @@ def result_table(paths: Sequence[Path]) -> Table:
                 Text(_with_bounds(summary, metric.unit))
                 for metric, summary in zip(result.metrics, of_group, strict=True)
             ]
-            table.add_row(Text(result.model.label), f"{group or 'all'} ({of_group[0].n})", *cells)
+            table.add_row(Text(name), f"{group or 'all'} ({of_group[0].n})", *cells)
     return table
 
 

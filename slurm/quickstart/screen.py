@@ -82,7 +82,7 @@ def _show_end(experiment: Experiment, grid: GridConfig, grid_file: Path, console
     tuned = experiment.arms[-1].evaluations["choice"].needs[0]
     for command in (
         f"msm prep show {grid.out}/{chats.output('data')} --row 0   # what the loss saw",
-        f"msm eval choice {grid.out}/{tuned.output('hf')} --items YOURS.jsonl --out yours.json",
+        f"msm eval run SUITE.yaml {grid.out}/{tuned.output('hf')} --out yours   # your own items",
     ):
         console.print(f"  {command}", soft_wrap=True, markup=False)
 
