@@ -1,0 +1,28 @@
+"""Clients, one for each kind of endpoint.
+
+A call in, the reply of one attempt or a `CallError` out.
+"""
+
+from megatron_msm.llm.call import Client
+from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint
+
+
+def new_client(endpoint: OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint) -> Client:
+    """Return the client of an endpoint.
+
+    Raises:
+        ConfigError: Its key is missing, or its recording cannot be read.
+        MissingExtraError: The provider's SDK is not installed.
+    """
+    # Each SDK takes a second to import, and most runs use one.
+    if isinstance(endpoint, OpenAIEndpoint):
+        from megatron_msm.llm.clients.openai_client import OpenAIClient
+
+        return OpenAIClient(endpoint)
+    if isinstance(endpoint, AnthropicEndpoint):
+        from megatron_msm.llm.clients.anthropic_client import AnthropicClient
+
+        return AnthropicClient(endpoint)
+    from megatron_msm.llm.clients.recorded import RecordedClient
+
+    return RecordedClient(endpoint.path)

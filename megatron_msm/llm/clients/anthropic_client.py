@@ -1,0 +1,102 @@
+"""Anthropic's messages through the official SDK; retries are the pool's."""
+
+import json
+from typing import Any
+
+from megatron_msm.errors import MissingExtraError
+from megatron_msm.llm.call import Call, CallError, Finish, Reply, Usage
+from megatron_msm.llm.clients.http_errors import status_error
+from megatron_msm.llm.clients.keys import api_key
+from megatron_msm.llm.endpoints import AnthropicEndpoint
+
+try:
+    import anthropic
+    from anthropic.types import Message
+except ImportError:
+    raise MissingExtraError(feature="an endpoint of kind anthropic", extra="generate") from None
+
+_FINISH: dict[str | None, Finish] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "refusal",
+}
+
+
+class AnthropicClient:
+    """Asks one server.
+
+    Args:
+        endpoint: Which, and for which model.
+
+    Raises:
+        ConfigError: Its key is missing.
+    """
+
+    def __init__(self, endpoint: AnthropicEndpoint) -> None:
+        self._endpoint = endpoint
+        self._sdk = anthropic.AsyncAnthropic(
+            api_key=api_key(endpoint.api_key_env, base_url=endpoint.base_url),
+            base_url=endpoint.base_url,
+            timeout=endpoint.timeout_s,
+            max_retries=0,
+        )
+
+    async def complete(self, call: Call) -> Reply:
+        """Answer one call, by one attempt.
+
+        Raises:
+            CallError: There is no reply.
+        """
+        try:
+            message = await self._sdk.messages.create(**self._request(call))
+        except anthropic.APIStatusError as error:
+            raise status_error(error.status_code, error.message, error.response.headers) from None
+        except anthropic.APIConnectionError as error:
+            what = "no answer in time" if isinstance(error, anthropic.APITimeoutError) else error
+            raise CallError(f"{what}", outcome="retry") from None
+        except (anthropic.APIError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise CallError(f"the server's answer is broken: {error}", outcome="retry") from None
+        return _reply(message)
+
+    async def close(self) -> None:
+        """Give connections back."""
+        await self._sdk.close()
+
+    def _request(self, call: Call) -> dict[str, Any]:
+        # The SDK has no argument for the temperature any more; the service still takes one.
+        extra_body = dict(self._endpoint.extra_body)
+        if call.temperature is not None:
+            extra_body["temperature"] = call.temperature
+        request: dict[str, Any] = {
+            "model": call.model,
+            "max_tokens": call.max_tokens,
+            "messages": [{"role": "user", "content": call.prompt}],
+            "extra_body": extra_body or None,
+        }
+        if call.system:
+            cached = {"type": "ephemeral"}
+            request["system"] = [{"type": "text", "text": call.system, "cache_control": cached}]
+        if call.schema is not None and self._endpoint.structured == "json_schema":
+            output = {"type": "json_schema", "schema": call.schema}
+            request["output_config"] = {"format": output}
+        return request
+
+
+def _reply(message: Message) -> Reply:
+    blocks: Any = getattr(message, "content", None)
+    if not isinstance(blocks, list):
+        raise CallError("the server's answer has no content", outcome="retry")
+    text = "".join(block.text for block in blocks if block.type == "text")
+    finish = _FINISH.get(message.stop_reason, "other")
+    used = message.usage
+    written, read = used.cache_creation_input_tokens or 0, used.cache_read_input_tokens or 0
+    usage = Usage(
+        # The service counts what is read from and written to its cache beside the other input.
+        input_tokens=used.input_tokens + written + read,
+        output_tokens=used.output_tokens,
+        cached_tokens=read,
+        cache_write_tokens=written,
+    )
+    return Reply(text, finish, usage, message.model)

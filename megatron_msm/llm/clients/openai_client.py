@@ -1,0 +1,111 @@
+"""OpenAI's chat completions through the official SDK; retries are the pool's."""
+
+import json
+from typing import Any
+
+from megatron_msm.errors import MissingExtraError
+from megatron_msm.llm.call import Call, CallError, Finish, Reply, Usage
+from megatron_msm.llm.clients.http_errors import status_error
+from megatron_msm.llm.clients.keys import api_key
+from megatron_msm.llm.endpoints import OpenAIEndpoint
+
+try:
+    import openai
+    from openai.types.chat import ChatCompletion
+    from openai.types.completion_usage import CompletionUsage
+except ImportError:
+    raise MissingExtraError(feature="an endpoint of kind openai", extra="generate") from None
+
+_FINISH: dict[str | None, Finish] = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "refusal",
+}
+
+
+class OpenAIClient:
+    """Asks one server.
+
+    Args:
+        endpoint: Which, and for which model.
+
+    Raises:
+        ConfigError: Its key is missing.
+    """
+
+    def __init__(self, endpoint: OpenAIEndpoint) -> None:
+        self._endpoint = endpoint
+        self._sdk = openai.AsyncOpenAI(
+            api_key=api_key(endpoint.api_key_env, base_url=endpoint.base_url),
+            base_url=endpoint.base_url,
+            timeout=endpoint.timeout_s,
+            max_retries=0,
+        )
+
+    async def complete(self, call: Call) -> Reply:
+        """Answer one call, by one attempt.
+
+        Raises:
+            CallError: There is no reply.
+        """
+        try:
+            completion = await self._sdk.chat.completions.create(**self._request(call))
+        except openai.APIStatusError as error:
+            raise status_error(error.status_code, error.message, error.response.headers) from None
+        except openai.APIConnectionError as error:
+            what = "no answer in time" if isinstance(error, openai.APITimeoutError) else error
+            raise CallError(f"{what}", outcome="retry") from None
+        except (openai.APIError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise CallError(f"the server's answer is broken: {error}", outcome="retry") from None
+        return _reply(completion)
+
+    async def close(self) -> None:
+        """Give connections back."""
+        await self._sdk.close()
+
+    def _request(self, call: Call) -> dict[str, Any]:
+        messages = [{"role": "system", "content": call.system}] if call.system else []
+        request: dict[str, Any] = {
+            "model": call.model,
+            "messages": [*messages, {"role": "user", "content": call.prompt}],
+            self._endpoint.max_tokens_field: call.max_tokens,
+            "extra_body": self._endpoint.extra_body or None,
+        }
+        if call.temperature is not None:
+            request["temperature"] = call.temperature
+        if call.schema is not None and self._endpoint.structured != "none":
+            request["response_format"] = _response_format(call.schema, self._endpoint.structured)
+        return request
+
+
+def _response_format(schema: dict[str, Any], structured: str) -> dict[str, Any]:
+    if structured == "json_object":
+        return {"type": "json_object"}
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "reply", "schema": schema, "strict": True},
+    }
+
+
+def _reply(completion: ChatCompletion) -> Reply:
+    # A server that is not OpenAI's may leave out what the SDK's types promise.
+    choices: Any = getattr(completion, "choices", None)
+    if not choices or getattr(choices[0], "message", None) is None:
+        raise CallError("the server's answer has no choices", outcome="retry")
+    choice = choices[0]
+    refusal = getattr(choice.message, "refusal", None)
+    finish: Finish = "refusal" if refusal else _FINISH.get(choice.finish_reason, "other")
+    text = choice.message.content or refusal or ""
+    return Reply(str(text), finish, _usage(completion.usage), str(completion.model or ""))
+
+
+def _usage(usage: CompletionUsage | None) -> Usage:
+    if usage is None:
+        return Usage()
+    prompt, output = usage.prompt_tokens_details, usage.completion_tokens_details
+    return Usage(
+        input_tokens=usage.prompt_tokens or 0,
+        output_tokens=usage.completion_tokens or 0,
+        cached_tokens=(prompt.cached_tokens or 0) if prompt else 0,
+        reasoning_tokens=(output.reasoning_tokens or 0) if output else 0,
+    )

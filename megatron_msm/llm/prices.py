@@ -1,0 +1,52 @@
+"""What a call costs: the user's price, or the published one. An unknown price is never zero."""
+
+from megatron_msm.errors import MissingExtraError
+from megatron_msm.llm.call import Usage
+from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint, Price
+
+_PER_MILLION = 1e-6
+
+
+def cost_usd(
+    usage: Usage, endpoint: OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint
+) -> float | None:
+    """Return what a call cost in US dollars; None if the price is not known.
+
+    Raises:
+        MissingExtraError: The package `genai-prices` is not installed.
+    """
+    if isinstance(endpoint, JournalEndpoint):
+        return 0.0
+    if endpoint.price is not None:
+        return _by_price(usage, endpoint.price)
+    return _published(usage, endpoint)
+
+
+def _by_price(usage: Usage, price: Price) -> float:
+    cached = price.input if price.cached_input is None else price.cached_input
+    fresh = usage.input_tokens - usage.cached_tokens
+    total = fresh * price.input + usage.cached_tokens * cached + usage.output_tokens * price.output
+    return total * _PER_MILLION
+
+
+def _published(usage: Usage, endpoint: OpenAIEndpoint | AnthropicEndpoint) -> float | None:
+    try:
+        import genai_prices
+    except ImportError:
+        raise MissingExtraError(feature="the price of calls", extra="generate") from None
+    counted = genai_prices.Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+    )
+    try:
+        if endpoint.base_url is not None:
+            found = genai_prices.calc_price(
+                counted, endpoint.model, provider_api_url=endpoint.base_url
+            )
+        else:
+            found = genai_prices.calc_price(counted, endpoint.model, provider_id=endpoint.kind)
+    except LookupError:
+        return None
+    return float(found.total_price)
