@@ -180,7 +180,7 @@ def test_usage_is_what_the_server_counted(
     monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
     url = fault_server().url
     price = Price(input=1_000_000, output=100_000_000, cached_input=0)
-    endpoints = {
+    endpoints: dict[str, OpenAIEndpoint | AnthropicEndpoint] = {
         "o": OpenAIEndpoint(model="m", base_url=url, price=price),
         "a": AnthropicEndpoint(model="m", base_url=url.removesuffix("/v1"), price=price),
     }
