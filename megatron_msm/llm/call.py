@@ -49,15 +49,15 @@ class Usage:
     """Tokens of one call, as the server counted them."""
 
     input_tokens: int = 0
-    """Of the prompt, cached ones included."""
+    """Tokens of the prompt, cached ones included."""
     output_tokens: int = 0
-    """Of the reply, hidden reasoning included."""
+    """Tokens of the reply, hidden reasoning included."""
     cached_tokens: int = 0
-    """Of the prompt, read from the server's cache."""
+    """Tokens of the prompt that the server read from its cache."""
     cache_write_tokens: int = 0
-    """Of the prompt, written to the server's cache."""
+    """Tokens of the prompt that the server wrote to its cache."""
     reasoning_tokens: int = 0
-    """Of the reply, not shown."""
+    """Tokens of the reply that are not shown."""
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ class Price(Section):
     """What a million tokens cost in US dollars. Zero is a price: that of a server of one's own."""
 
     input: float = Field(ge=0)
-    """Of the prompt."""
+    """For the prompt."""
     output: float = Field(ge=0)
-    """Of the reply, hidden reasoning included."""
+    """For the reply, hidden reasoning included."""
     cached_input: float | None = Field(default=None, ge=0)
-    """Of a prompt read from the server's cache; left out: the price of `input`."""
+    """For a prompt read from the server's cache; left out: the price of `input`."""
 
 
 class _Server(Section):
