@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from megatron_msm.config.section import PositiveInt, Section
+from megatron_msm.formats.checkpoint_folder import AdapterRecord
 
 LoraTarget = Literal["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
 
@@ -16,6 +17,8 @@ class LoraConfig(Section):
     """Inner size of each adapter."""
     alpha: Annotated[float, Field(gt=0)] = 128.0
     """The adapter's output is multiplied by alpha / rank."""
+    rank_stabilized: bool = False
+    """Multiply it by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732; PEFT's `use_rslora`)."""
     targets: Annotated[tuple[LoraTarget, ...], Field(min_length=1)] = (
         "linear_qkv",
         "linear_proj",
@@ -33,6 +36,6 @@ class LoraConfig(Section):
         return self
 
     @property
-    def scale(self) -> float:
-        """What the adapter's output is multiplied by."""
-        return self.alpha / self.rank
+    def record(self) -> AdapterRecord:
+        """What a checkpoint of the run records about its adapters."""
+        return AdapterRecord.model_validate(self.model_dump())

@@ -120,6 +120,13 @@ def export_command(
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Write the LoRA adapters alone, in PEFT's format.")
     ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="With --adapter: folder or hub's name of the model that they belong to. Default: "
+            "where it was imported from, if that was a hub's cache."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write CHECKPOINT as a complete Hugging Face folder: weights, tokenizer, template, config.
@@ -130,8 +137,10 @@ def export_command(
     from megatron_msm.convert.progress import progress_bar
 
     if adapter:
-        _export_adapter(checkpoint, out, force=force, as_json=as_json)
+        _export_adapter(checkpoint, out, base=base, force=force, as_json=as_json)
         return
+    if base is not None:
+        raise ConfigError("--base: goes with --adapter; merged weights need no base.")
     started = time.monotonic()
     with progress_bar() as progress:
         manifest = export_hf(
@@ -156,10 +165,12 @@ def export_command(
     _show(result, as_json, f"exported {what} into {out}: {_in_words(result)}")
 
 
-def _export_adapter(checkpoint: Path, out: Path, *, force: bool, as_json: bool) -> None:
-    from megatron_msm.convert.adapters.peft import export_adapter
+def _export_adapter(
+    checkpoint: Path, out: Path, *, base: str | None, force: bool, as_json: bool
+) -> None:
+    from megatron_msm.convert.adapters.peft_export import export_adapter
 
-    record = export_adapter(checkpoint, out, force=force)
+    record = export_adapter(checkpoint, out, base=base, force=force)
     result = {"folder": str(out), **record.model_dump(mode="json")}
     text = f"exported the adapters into {out}: rank {record.rank}, alpha {record.alpha:g}"
     _show(result, as_json, text)

@@ -23,6 +23,8 @@ from megatron_msm.runtime.versions import installed_versions
 
 logger = logging.getLogger(__name__)
 
+HUB_REVISION = "hub_revision"
+"""Detail of a lineage entry whose `source` is a name on a hub."""
 TensorList = Mapping[str, Mapping[str, object]]
 """Content of hf/tensors.json: names, dtypes and sizes in the order in which export writes them."""
 
@@ -108,13 +110,25 @@ class HfSource:
             stage="import",
             identity=sha256_of_json([hashes, config, *adapter.values()]),
             details={
-                "source": self.folder.resolve().name,
+                **_whereabouts(self.folder.resolve()),
                 "weights_sha256": hashes,
                 "config_sha256": config,
                 "left_out_buffers": list(self.left_out),
                 **adapter,
             },
         )
+
+
+def _whereabouts(folder: Path) -> Mapping[str, str]:
+    """Name a folder: as the hub does where it is in its cache, else without its path.
+
+    Source: huggingface_hub, constants and `repo_folder_name`: models--OWNER--NAME/snapshots/COMMIT.
+    """
+    is_cached = folder.parent.name == "snapshots"
+    kind, *name = folder.parent.parent.name.split("--")
+    if is_cached and kind == "models" and name:
+        return {"source": "/".join(name), HUB_REVISION: folder.name}
+    return {"source": folder.name}
 
 
 def open_hf_source(folder: Path, shape: ModelShape, mapped: Sequence[MappedTensor]) -> HfSource:

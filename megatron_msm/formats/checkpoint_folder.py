@@ -12,6 +12,7 @@ This module knows files, not tensors: it imports no torch.
 """
 
 import contextlib
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -63,6 +64,15 @@ class AdapterRecord(BaseModel):
     alpha: float
     targets: tuple[str, ...]
     """Megatron's names of the projections with adapters."""
+    rank_stabilized: bool = False
+
+    @property
+    def scale(self) -> float:
+        """What an adapter's output is multiplied by.
+
+        Source: arXiv 2106.09685 (LoRA): alpha / r; arXiv 2312.03732 (rsLoRA): alpha / sqrt(r).
+        """
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
 
 
 class CheckpointState(BaseModel):

@@ -13,6 +13,7 @@ from megatron_msm.data.order import PackOrder
 from megatron_msm.data.packed_dataset import PackedDataset
 from megatron_msm.data.packings import Packings
 from megatron_msm.errors import MsmError
+from megatron_msm.formats.checkpoint_folder import AdapterRecord
 from megatron_msm.formats.files import sha256_of_json
 from megatron_msm.models.hf_config import ModelShape, read_model_shape
 from megatron_msm.train.base import Base
@@ -29,6 +30,8 @@ class ResolvedPhase:
     """Hash of everything that decides the phase's result but the weights it starts from."""
     held_out: tuple[HeldOut, ...] = ()
     """Data of the validation."""
+    adapter: AdapterRecord | None = None
+    """The LoRA adapters that are trained; None when all weights are."""
 
     @property
     def dataset(self) -> PackedDataset:
@@ -96,6 +99,7 @@ def _resolve_phase(
         seed=seed,
         config_sha256=_phase_identity(config, phase, blend.dataset, seed),
         held_out=held_out_data(phase, packings),
+        adapter=config.lora.record if config.lora else None,
     )
 
 

@@ -43,7 +43,7 @@ def describe(run: ResolvedRun) -> list[str]:
     if run.config.lora is not None:
         lora, trainable = run.config.lora, num_adapter_parameters(run.shape, run.config.lora)
         lines.append(
-            f"lora       rank {lora.rank}, alpha {lora.alpha:g}, {', '.join(lora.targets)}: "
+            f"lora       rank {lora.rank}, scale {lora.record.scale:g}, {', '.join(lora.targets)}: "
             f"{trainable:,} trainable parameters beside {run.shape.num_parameters:,} frozen ones"
         )
     for phase in run.phases:

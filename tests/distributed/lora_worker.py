@@ -22,6 +22,7 @@ from tests.distributed.layout_worker import (
 )
 
 LORA = LoraConfig(rank=4, alpha=6.0)
+RANK_STABILIZED = LoraConfig(rank=4, alpha=6.0, rank_stabilized=True)
 OPTIMIZER = OptimizerConfig(lr=1e-2, weight_decay=0.1, clip_grad_norm=0.05)
 SEED = 5
 
@@ -36,6 +37,7 @@ class LoraCase:
     out: Path
     corpus: npt.NDArray[np.int64]
     has_adapters: bool = False
+    lora: LoraConfig = LORA
 
 
 def train_adapters(cases: list[LoraCase]) -> None:
@@ -51,7 +53,7 @@ def _train_adapters(case: LoraCase, runtime: Any, ranks: Any) -> None:
 
     chunks, shape = _build(case, runtime, ranks)
     load_checkpoint(case.checkpoint, chunks, None, with_adapters=case.has_adapters)
-    check_trainable(chunks, shape, LORA, ranks)
+    check_trainable(chunks, shape, case.lora, ranks)
     _save(case, chunks, "start")
     steps = _train(case, Rank(chunks, runtime, ranks, case.layout, case.checkpoint))
     _save(case, chunks, "end")
@@ -66,7 +68,7 @@ def _build(case: LoraCase, runtime: Any, ranks: Any) -> tuple[Any, Any]:
     from megatron_msm.models.layers.lora import initialize_adapters
 
     shape = read_model_shape(case.checkpoint / HF_FOLDER)
-    chunks = build_model(shape, case.layout, runtime, ranks, LORA)
+    chunks = build_model(shape, case.layout, runtime, ranks, case.lora)
     for chunk in chunks:
         initialize_adapters(chunk, SEED)
     return chunks, shape
@@ -118,6 +120,6 @@ def _save(case: LoraCase, chunks: list[Any], name: str) -> None:
     from megatron_msm.train.checkpoints.saving import save_checkpoint
 
     state = read_checkpoint_state(case.checkpoint)
-    state = state.model_copy(update={"files": {}, "adapter": adapter_record(LORA)})
+    state = state.model_copy(update={"files": {}, "adapter": adapter_record(case.lora)})
     hf_folder = case.checkpoint / HF_FOLDER
     save_checkpoint(case.out / name, chunks, None, state, hf_folder=hf_folder, run_yaml="x: y\n")

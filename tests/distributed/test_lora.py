@@ -10,13 +10,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.convert.adapters.peft import WEIGHTS_FILE, export_adapter
+from megatron_msm.convert.adapters.peft_config import WEIGHTS_FILE
+from megatron_msm.convert.adapters.peft_export import export_adapter
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.formats.checkpoint_folder import iteration_folder
 from tests.distributed import reference
 from tests.distributed.layout_worker import NUM_STEPS, layout_name, packs_of_step
-from tests.distributed.lora_worker import LORA, OPTIMIZER, LoraCase, train_adapters
+from tests.distributed.lora_worker import (
+    LORA,
+    OPTIMIZER,
+    RANK_STABILIZED,
+    LoraCase,
+    train_adapters,
+)
 from tests.distributed.ranks import run_on_ranks
 from tests.tiny import write_tiny_llama
 
@@ -31,6 +39,8 @@ LAYOUTS = {
         ParallelConfig(tensor=2, pipeline=2),
     )
 }
+LAYOUT_OF_STABILIZED = layout_name(ParallelConfig(tensor=2, sequence=True))
+RUNS = {**dict.fromkeys(LAYOUTS, LORA), "rank-stabilized": RANK_STABILIZED}
 CORPUS: npt.NDArray[np.int64] = np.random.default_rng(3).integers(0, 300, 4096)
 RELATIVE = 1e-4
 
@@ -51,9 +61,12 @@ def base(hf_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What the ranks of each layout wrote."""
-    outs = {name: tmp_path_factory.mktemp(name) for name in LAYOUTS}
-    cases = [LoraCase(LAYOUTS[name], base, out, CORPUS) for name, out in outs.items()]
+    """What the ranks of each run wrote."""
+    outs = {name: tmp_path_factory.mktemp(name) for name in RUNS}
+    cases = [
+        LoraCase(LAYOUTS.get(name, LAYOUTS[LAYOUT_OF_STABILIZED]), base, out, CORPUS, lora=lora)
+        for (name, lora), out in zip(RUNS.items(), outs.values(), strict=True)
+    ]
     for size in (1, 2, 4):
         run_on_ranks(
             train_adapters, size, [case for case in cases if case.layout.world_size == size]
@@ -63,18 +76,22 @@ def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
 
 def peft_weights(checkpoint: Path, out: Path) -> dict[str, torch.Tensor]:
     """Export the adapters of a checkpoint and read the file."""
-    export_adapter(checkpoint, out, force=True)
+    export_adapter(checkpoint, out, base="acme/tiny", force=True)
     weights: dict[str, torch.Tensor] = load_file(out / WEIGHTS_FILE)
     return weights
 
 
-def peft_model(hf_folder: Path, weights: dict[str, torch.Tensor]) -> Any:
+def peft_model(hf_folder: Path, weights: dict[str, torch.Tensor], lora: LoraConfig) -> Any:
     """Return PEFT's model with these adapters."""
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model, set_peft_model_state_dict
 
     targets = sorted({name.split(".")[-3] for name in weights})
-    settings: dict[str, Any] = {"r": LORA.rank, "lora_alpha": LORA.alpha}
+    settings: dict[str, Any] = {
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "use_rslora": lora.rank_stabilized,
+    }
     config = PeftLoraConfig(**settings, target_modules=targets, task_type="CAUSAL_LM")
     model: Any = get_peft_model(reference.load_model(hf_folder), config)
     result: Any = set_peft_model_state_dict(model, weights)
@@ -82,13 +99,13 @@ def peft_model(hf_folder: Path, weights: dict[str, torch.Tensor]) -> Any:
     return model
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", RUNS)
 def test_losses_norms_and_adapters_after_steps_are_pefts(
-    layout: str, runs: dict[str, Path], hf_folder: Path, tmp_path: Path
+    name: str, runs: dict[str, Path], hf_folder: Path, tmp_path: Path
 ) -> None:
-    run = runs[layout]
-    start, end = (peft_weights(run / name, tmp_path / name) for name in ("start", "end"))
-    model = peft_model(hf_folder, start)
+    run = runs[name]
+    start, end = (peft_weights(run / when, tmp_path / when) for when in ("start", "end"))
+    model = peft_model(hf_folder, start, RUNS[name])
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert len(trainable) == len(start)
 
@@ -111,10 +128,10 @@ def test_losses_norms_and_adapters_after_steps_are_pefts(
         assert steps[step][0] == pytest.approx(loss.item(), rel=RELATIVE)
         assert steps[step][1] == pytest.approx(float(norm), rel=RELATIVE)
 
-    for name, parameter in trainable.items():
-        found = end[name.replace(".default", "")]
+    for key, parameter in trainable.items():
+        found = end[key.replace(".default", "")]
         difference = (found - parameter.detach()).norm() / parameter.detach().norm()
-        assert float(difference) < 10 * RELATIVE, name
+        assert float(difference) < 10 * RELATIVE, key
 
 
 def test_initial_adapters_do_not_depend_on_the_layout(

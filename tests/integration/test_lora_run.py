@@ -78,17 +78,22 @@ def test_a_start_from_the_hugging_face_folder_is_the_same_run(
 
 
 def test_both_exports_are_the_trained_model(finished: Path) -> None:
-    from peft import PeftModel
+    from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM
 
-    for options in (("merged",), ("adapter", "--adapter")):
+    refused = msm("convert", "export", "train/sft", "adapter", "--adapter", cwd=finished)
+    assert refused.returncode == 2
+    assert "came from a folder, 'hf'" in refused.stderr
+    for options in (("merged",), ("adapter", "--adapter", "--base", "hf")):
         done = msm("convert", "export", "train/sft", *options, cwd=finished)
         assert done.returncode == 0, done.stderr
     base: Any = AutoModelForCausalLM.from_pretrained(finished / "hf", dtype=torch.float32)
     merged: Any = AutoModelForCausalLM.from_pretrained(finished / "merged", dtype=torch.float32)
     tokens = torch.arange(3, 19)[None]
     plain = base(tokens).logits
-    adapted: Any = PeftModel.from_pretrained(base, str(finished / "adapter"))
+    adapted: Any = AutoPeftModelForCausalLM.from_pretrained(
+        str(finished / "adapter"), dtype=torch.float32
+    )
     torch.testing.assert_close(merged(tokens).logits, adapted(tokens).logits, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(merged(tokens).logits, plain, rtol=1e-3)
     assert len(load_file(finished / "adapter" / "adapter_model.safetensors")) == 2 * 4 * 7

@@ -12,9 +12,10 @@ from megatron_msm.models.tensor_table import MappedTensor
 
 
 class MergedCheckpoint(MegatronCheckpoint):
-    """Adds alpha / rank times B A to each weight that has an adapter.
+    """Adds the scaled product B A to each weight that has an adapter.
 
-    Computed in float32 and rounded once, to the weight's dtype.
+    Computed in float32 and rounded once, to the weight's dtype, in the order of PEFT's
+    `merge_and_unload`, whose weights these are bit for bit.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class MergedCheckpoint(MegatronCheckpoint):
             CheckpointError: Its metadata is missing, damaged, or not to be trusted.
         """
         super().__init__(folder)
-        self._scale = adapter.alpha / adapter.rank
+        self._scale = adapter.scale
         self._adapters = {one.weight.key: one for one in adapters}
 
     def read_mapped(self, tensor: MappedTensor, target: torch.Tensor) -> None:
@@ -36,8 +37,9 @@ class MergedCheckpoint(MegatronCheckpoint):
         if adapter is None:
             return
         parts_a, parts_b = (self.read_parts(matrix) for matrix in (adapter.a, adapter.b))
-        change = tensor.fuse([b.float() @ a.float() for a, b in zip(parts_a, parts_b, strict=True)])
-        target.copy_(target.float().add_(change, alpha=self._scale))
+        changes = [b.float() @ a.float() for a, b in zip(parts_a, parts_b, strict=True)]
+        change = tensor.fuse([part.mul_(self._scale) for part in changes])
+        target.copy_(target + change)
 
 
 def open_checkpoint(

@@ -53,6 +53,7 @@ class LoraLinear(torch.nn.Module):
     ) -> None:
         super().__init__(input_size, output_size, config=config, tp_group=tp_group, **settings)
         self._tp = tp_group
+        self._scale = self.lora.record.scale
         self._is_row = self.target in _ROW_PARALLEL
         self._splits_tokens = config.sequence_parallel and tp_group.size() > 1
         inputs = input_size // tp_group.size() if self._is_row else input_size
@@ -80,7 +81,7 @@ class LoraLinear(torch.nn.Module):
         return output + self._adapter(x if normed is None else normed), bias
 
     def _adapter(self, x_si: torch.Tensor) -> torch.Tensor:
-        inner = linear(x_si, self.lora_a) * self.lora.scale
+        inner = linear(x_si, self.lora_a) * self._scale
         if self._is_row and self._splits_tokens:
             inner = reduce_scatter_to_sequence_parallel_region(inner, group=self._tp)
         elif self._is_row:

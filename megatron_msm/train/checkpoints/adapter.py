@@ -11,7 +11,7 @@ from megatron_msm.models.sizes.adapter_sizes import projections
 
 def adapter_record(lora: LoraConfig | None) -> AdapterRecord | None:
     """Return what a checkpoint of the run records about its adapters."""
-    return None if lora is None else AdapterRecord.model_validate(lora.model_dump())
+    return None if lora is None else lora.record
 
 
 def check_targets(shape: ModelShape, lora: LoraConfig | None) -> None:
@@ -42,10 +42,15 @@ def check_adapter(
     wanted = adapter_record(lora)
     if base.adapter is None or base.adapter == wanted:
         return
-    found = f"rank {base.adapter.rank}, alpha {base.adapter.alpha:g}, {list(base.adapter.targets)}"
-    asked = "none" if lora is None else f"rank {lora.rank}, alpha {lora.alpha:g}, {lora.targets}"
+    asked = "none" if wanted is None else _in_words(wanted)
     raise ConfigError(
-        f"lora: {folder} holds LoRA adapters ({found}), the run asks for {asked}. Write the same "
-        "`lora:` section to train them on, or merge them first: `msm convert export` and "
+        f"lora: {folder} holds LoRA adapters ({_in_words(base.adapter)}), the run asks for "
+        f"{asked}. Write the same `lora:` section to train them on, or merge them first: "
+        "`msm convert export` and "
         "`msm convert import`."
     )
+
+
+def _in_words(adapter: AdapterRecord) -> str:
+    scale = ", rank-stabilized" if adapter.rank_stabilized else ""
+    return f"rank {adapter.rank}, alpha {adapter.alpha:g}{scale}, {list(adapter.targets)}"

@@ -121,6 +121,7 @@ def lineage_entry(phase: ResolvedPhase, parent: str) -> LineageEntry:
             "processed_tokens": phase.processed_tokens,
             "lr": phase.config.optimizer.lr,
             "seed": phase.seed,
+            "adapter": phase.adapter and phase.adapter.model_dump(mode="json"),
         },
     )
 
