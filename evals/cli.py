@@ -41,8 +41,8 @@ def choice(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Sequences in one forward pass; an item makes four.")
-    ] = 8,
+        int, typer.Option(min=1, help="Answers in one forward pass, four an item.")
+    ] = 32,
     dtype: Annotated[Dtype, typer.Option(help="Precision of the forward pass.")] = Dtype.BF16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     label: Annotated[

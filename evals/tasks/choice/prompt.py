@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from evals.models.log_probabilities import Continuation
+from evals.models.continuations import Continuation
 from evals.tasks.choice.items import ChoiceItem, ItemSet
 from megatron_msm.errors import CheckpointError, DataFormatError
 from megatron_msm.formats.eval_result import Protocol

@@ -15,9 +15,10 @@ from typing import Literal
 import torch
 import transformers
 
+from evals.models.continuations import ContinuationScore
 from evals.models.hf import OpenModel
 from evals.models.local import LocalModel
-from evals.models.log_probabilities import Continuation, ContinuationScore, score_continuations
+from evals.models.log_probabilities import score_continuations
 from evals.statistics.summaries import SEED_NOTE
 from evals.tasks.choice.items import ItemSet, load_items
 from evals.tasks.choice.prompt import (
@@ -39,9 +40,6 @@ from megatron_msm.config.section import PositiveInt, Section
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.eval_result import EvalResult, Row
 
-SEQUENCES_PER_ITEM = 4
-"""Two orders, two answers."""
-
 
 class ChoiceSettings(Section):
     """A forced choice in a suite."""
@@ -52,8 +50,8 @@ class ChoiceSettings(Section):
     """Which items of the file."""
     target: str | None = None
     """Label that log-odds above 0 speak for; the file's first without it."""
-    batch_size: PositiveInt = 8
-    """Sequences in one forward pass; it changes results by rounding only."""
+    batch_size: PositiveInt = 32
+    """Answers in one forward pass, four an item; it changes results by rounding only."""
     dtype: Literal["bf16", "fp32"] = "bf16"
     """Precision of the forward pass."""
 
@@ -122,25 +120,29 @@ def score_items(
         build_prompts(item, opened.tokenizer, target=items.target, other=items.other)
         for item in items.items
     ]
-    requests = [request for item in prompts for pair in item for request in pair]
     _check_lengths(items, prompts, opened.max_length)
     num_done = 0
 
-    def count(num_rows: int) -> None:
+    def count(num_items: int) -> None:
         nonlocal num_done
-        num_done += num_rows
-        on_progress(num_done, len(requests))
+        num_done += num_items
+        on_progress(num_done, len(prompts))
 
-    scores = score_continuations(opened.model, requests, batch_size=batch_size, on_scored=count)
-    rows = []
-    for position, item in enumerate(items.items):
-        start = position * SEQUENCES_PER_ITEM
-        orders = (
-            _order(items.target, *scores[start : start + 2]),
-            _order(items.other, *scores[start + 2 : start + 4]),
+    scores = score_continuations(
+        opened.model,
+        [[*pairs.target_first, *pairs.other_first] for pairs in prompts],
+        batch_size=batch_size,
+        on_scored=count,
+    )
+    return [
+        build_row(
+            (_order(items.target, *of_item[:2]), _order(items.other, *of_item[2:])),
+            item_id=item.id,
+            tier=item.tier,
+            domain=item.domain,
         )
-        rows.append(build_row(orders, item_id=item.id, tier=item.tier, domain=item.domain))
-    return rows
+        for item, of_item in zip(items.items, scores, strict=True)
+    ]
 
 
 def _order(listed_first: str, target: ContinuationScore, other: ContinuationScore) -> OrderScore:
@@ -160,13 +162,13 @@ def _answer(score: ContinuationScore) -> AnswerScore:
 
 def _check_lengths(items: ItemSet, prompts: list[ItemPrompts], max_length: int | None) -> None:
     for item, item_prompts in zip(items.items, prompts, strict=True):
-        requests: list[Continuation] = [request for pair in item_prompts for request in pair]
+        requests = [*item_prompts.target_first, *item_prompts.other_first]
         if not all(request.answer_ids for request in requests):
             raise DataFormatError(
                 f"{items.path}: item {item.id!r}: the tokenizer makes no token of an option's "
                 "text. Write the option in characters that the model knows."
             )
-        longest = max(len(request.prompt_ids) + len(request.answer_ids) for request in requests)
+        longest = max(request.num_tokens for request in requests)
         if max_length is not None and longest > max_length:
             raise DataFormatError(
                 f"{items.path}: item {item.id!r} is {longest} tokens long, and the model's context "
