@@ -1,12 +1,30 @@
-"""The commands of `msm prep` that plan and look at finished datasets.
-
-Like `data_prep/cli.py`, which registers them, this module imports only typer.
-"""
+"""The commands of `msm prep` that plan and look at finished datasets."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import orjson
 import typer
+from rich.console import Console
+
+from data_prep.chats.origin_table import print_origin
+from data_prep.cleaning.contamination import describe_contamination, find_contamination
+from data_prep.cleaning.corpus import corpus_size
+from data_prep.cleaning.dedup import (
+    check_filter,
+    describe_duplicates,
+    find_duplicates,
+    write_drops,
+    write_filtered,
+)
+from data_prep.inspecting.check import check_dataset, require_ok
+from data_prep.inspecting.pack import describe_packed, pack_dataset, rows_of_sequence
+from data_prep.inspecting.show import print_row, print_token, read_row, row_at
+from data_prep.inspecting.stats import describe_stats, read_stats, write_histogram
+from data_prep.inspecting.step_rows import describe_step, read_step
+from data_prep.progress import show_progress
+from megatron_msm.config.data import PackingConfig
+from megatron_msm.formats.manifest import dataset_prefix, read_manifest
 
 Prefix = Annotated[Path, typer.Argument(metavar="PREFIX")]
 Corpus = Annotated[
@@ -19,6 +37,58 @@ DatasetTokenizer = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+
+
+def show(
+    prefix: Annotated[Path, typer.Argument(metavar="PREFIX")],
+    *,
+    row: Annotated[int, typer.Option(help="Row to show; negative ones count from the end.")] = 0,
+    token: Annotated[
+        int | None, typer.Option(help="Show this token of the row, and the clause behind it.")
+    ] = None,
+    at: Annotated[
+        int | None, typer.Option(help="Show the token at this place of PREFIX.bin, and its row.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Tokenizer; default: where the dataset was made with it."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write what is shown as a page of its own."),
+    ] = None,
+) -> None:
+    """Show a row token by token: what carries loss, and where it comes from."""
+    prefix, console = dataset_prefix(prefix), Console(highlight=False, record=html is not None)
+    if at is not None:
+        row, token = row_at(prefix, at)
+    view = read_row(prefix, row, tokenizer=tokenizer)
+    if token is not None:
+        print_token(view, token, console)
+    print_row(view, console)
+    if view.manifest.kind == "chats":
+        print_origin(view, console)
+    if html is not None:
+        html.write_text(console.export_html(), encoding="utf-8")
+        typer.echo(f"written: {html}")
+
+
+def check(
+    prefix: Annotated[Path, typer.Argument(metavar="PREFIX")], *, as_json: AsJson = False
+) -> None:
+    """Verify a dataset: hashes, counts, and that rows, masks and provenance are aligned."""
+    prefix = dataset_prefix(prefix)
+    findings = check_dataset(prefix)
+    if as_json:
+        is_ok = all(finding.is_ok for finding in findings)
+        checks = [finding._asdict() for finding in findings]
+        sha256 = read_manifest(prefix).sha256
+        _print_json({"prefix": str(prefix), "is_ok": is_ok, "sha256": sha256, "checks": checks})
+    else:
+        for finding in findings:
+            mark = "ok    " if finding.is_ok else "FAILED"
+            typer.echo(f"{mark} {finding.name}: {finding.detail}")
+    require_ok(prefix, findings)
 
 
 def pack(
@@ -45,10 +115,6 @@ def pack(
 
     Training finds it by the dataset's content and the same settings under data.packing.
     """
-    from data_prep.inspecting.pack import describe_packed, pack_dataset, rows_of_sequence
-    from megatron_msm.config.data import PackingConfig
-    from megatron_msm.formats.manifest import dataset_prefix
-
     packing = PackingConfig(strategy=strategy, max_documents=max_documents, align=align, seed=seed)
     prefix = dataset_prefix(prefix)
     packed = pack_dataset(prefix, seq_length, packing)
@@ -67,8 +133,6 @@ def rows(
     as_json: AsJson = False,
 ) -> None:
     """Show which rows an optimizer step of a run saw, and where they come from."""
-    from data_prep.inspecting.step_rows import describe_step, read_step
-
     found = read_step(run_file, overrides or [], phase=phase, step=step)
     content = {"phase": phase, "step": step, "rows": [row.as_json() for row in found]}
     _print(list(describe_step(found)), content, as_json=as_json)
@@ -90,9 +154,6 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Show how long the rows of a dataset are, and totals by what they are about."""
-    from data_prep.inspecting.stats import describe_stats, read_stats, write_histogram
-    from megatron_msm.formats.manifest import dataset_prefix
-
     found = read_stats(dataset_prefix(prefix), by=by or [], seq_lengths=seq_length or [])
     if png is not None:
         write_histogram(found, png)
@@ -117,10 +178,6 @@ def contamination(
     as_json: AsJson = False,
 ) -> None:
     """Find rows of a corpus that repeat evaluation items."""
-    from data_prep.cleaning.contamination import describe_contamination, find_contamination
-    from data_prep.cleaning.corpus import corpus_size
-    from data_prep.progress import show_progress
-
     total, is_bytes = corpus_size(corpus)
     with show_progress("contamination", total=total, is_bytes=is_bytes) as on_progress:
         found = find_contamination(
@@ -162,16 +219,6 @@ def dedup(
     as_json: AsJson = False,
 ) -> None:
     """Find near duplicates, and write what is left."""
-    from data_prep.cleaning.corpus import corpus_size
-    from data_prep.cleaning.dedup import (
-        check_filter,
-        describe_duplicates,
-        find_duplicates,
-        write_drops,
-        write_filtered,
-    )
-    from data_prep.progress import show_progress
-
     if out is not None:
         check_filter(corpus, out)
     total, is_bytes = corpus_size(corpus)
@@ -193,10 +240,12 @@ def dedup(
 
 
 def _print(lines: list[str], content: dict[str, Any], *, as_json: bool) -> None:
-    import orjson
-
     if as_json:
-        typer.echo(orjson.dumps(content).decode())
+        _print_json(content)
         return
     for line in lines:
         typer.echo(line)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    typer.echo(orjson.dumps(content).decode())

@@ -1,6 +1,6 @@
 """`msm eval`: judge Hugging Face checkpoints, and write the report.
 
-Imports nothing heavy at the top: `msm --help` loads this module.
+What brings transformers, scipy or matplotlib is imported when a command runs.
 """
 
 import json
@@ -10,8 +10,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+from evals.progress import progress_on
+from evals.tasks.table import print_result
+from evals.visible_text import visible
+from megatron_msm.errors import ConfigError
+from megatron_msm.formats.files import write_json_atomic
+
+app = typer.Typer(
+    help="Evaluate Hugging Face checkpoints.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
 class Dtype(StrEnum):
@@ -19,11 +31,6 @@ class Dtype(StrEnum):
 
     BF16 = "bf16"
     FP32 = "fp32"
-
-
-@app.callback()
-def evaluate() -> None:
-    """Evaluate Hugging Face checkpoints."""
 
 
 @app.command()
@@ -57,14 +64,8 @@ def choice(
     Each item is asked as a chat turn, and both answers are scored by mean log-probability per
     token. Results go to RESULT.json, with one row per item.
     """
-    _check_extra("msm eval choice", "scipy", "transformers")
-    from rich.console import Console
-
     from evals.models.local import LocalModel
-    from evals.progress import progress_on
     from evals.tasks.choice.task import ChoiceSettings, prepare_choice
-    from evals.tasks.table import print_result
-    from megatron_msm.formats.files import write_json_atomic
 
     _prepare_out(out)
     settings = ChoiceSettings(
@@ -104,13 +105,8 @@ def run(
     ] = False,
 ) -> None:
     """Run the evaluations of a suite on a model; each writes DIR/NAME.json as it ends."""
-    _check_extra("msm eval run", "scipy", "transformers")
-    from rich.console import Console
-
     from evals.models.local import LocalModel
-    from evals.progress import progress_on
     from evals.suite import prepare_suite, run_suite
-    from evals.tasks.table import print_result
 
     model = LocalModel(model_dir, device=device, label=label)
     works = prepare_suite(suite, model, only=only or ())
@@ -161,9 +157,7 @@ def report(
     ] = False,
 ) -> None:
     """Write one self-contained HTML file: loss curves, results, differences, lineage."""
-    _check_extra("msm eval report", "scipy", "matplotlib")
     from evals.report.page import write_report
-    from evals.visible_text import visible
 
     _check_results(results, choice_results)
     _prepare_out(out)
@@ -209,9 +203,6 @@ def power(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Tell which change a study would find with 80% power, by the number of training seeds."""
-    _check_extra("msm eval power", "scipy")
-    from rich.console import Console
-
     from evals.report.planning import plan_study, print_plan
 
     plan = plan_study(
@@ -224,8 +215,6 @@ def power(
 
 
 def _check_results(results: list[str] | None, choice_results: list[str] | None) -> None:
-    from megatron_msm.errors import ConfigError
-
     if choice_results:
         instead = " ".join(f"--result {name}" for name in choice_results)
         raise ConfigError(f"--choice: any evaluation is read now. Write instead: {instead}")
@@ -233,19 +222,8 @@ def _check_results(results: list[str] | None, choice_results: list[str] | None) 
         raise ConfigError("--result is missing: a report needs at least one [LABEL=]FILE.json.")
 
 
-def _check_extra(feature: str, *packages: str) -> None:
-    from importlib.util import find_spec
-
-    from megatron_msm.errors import MissingExtraError
-
-    if any(find_spec(package) is None for package in packages):
-        raise MissingExtraError(feature=feature, extra="evals")
-
-
 def _prepare_out(out: Path) -> None:
     """Find out before the work, not after it, that the result cannot be written."""
-    from megatron_msm.errors import ConfigError
-
     if out.is_dir():
         raise ConfigError(f"{out}: is a folder. Give the name of a file to write.")
     try:

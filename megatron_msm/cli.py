@@ -1,8 +1,7 @@
 """The `msm` command.
 
 Subcommands are found through the entry-point group `msm.commands`, so the other packages add theirs
-without being imported from here. Each registered module imports nothing heavy until its command
-runs: `msm --help` must start at once.
+without being imported from here.
 """
 
 import sys
@@ -10,38 +9,43 @@ from importlib.metadata import entry_points
 
 import typer
 
-from megatron_msm.errors import MsmError
+from megatron_msm.errors import MissingExtraError, MsmError
+from megatron_msm.lazy_commands import lazy_app
+
+_EXTRA_OF_PACKAGE = {
+    "filelock": "slurm",
+    "matplotlib": "evals",
+    "scipy": "evals",
+    "submitit": "slurm",
+    "transformers": "evals",
+}
 
 
 def build_app() -> typer.Typer:
-    """Return the command with everything registered under `msm.commands`.
-
-    An entry point is either a Typer app (a group of commands) or a function (one command).
-    """
-    app = typer.Typer(
-        name="msm",
+    """Return the command with everything registered under `msm.commands`."""
+    entries = sorted(entry_points(group="msm.commands"), key=lambda entry: entry.name)
+    return lazy_app(
+        {entry.name: entry.value for entry in entries},
         help="Model Spec Midtraining at Megatron scale.",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
     )
-    for entry in sorted(entry_points(group="msm.commands"), key=lambda entry: entry.name):
-        command = entry.load()
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=entry.name)
-        else:
-            app.command(entry.name)(command)
-    return app
 
 
 def main() -> None:
     """Run the command line; a user's mistake ends with one message and the error's status."""
-    app = build_app()
     try:
-        app()
+        build_app()()
     except MsmError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_status)
+        _end_with(error)
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF_PACKAGE.get(error.name or "")
+        if extra is None:
+            raise
+        _end_with(MissingExtraError(feature=f"msm {sys.argv[1]}", extra=extra))
+
+
+def _end_with(error: MsmError) -> None:
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(error.exit_status)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""`msm convert`: Hugging Face folder <-> Megatron checkpoint. Imports torch only when it runs."""
+"""`msm convert`: Hugging Face folder <-> Megatron checkpoint. Torch comes when a command runs."""
 
 import json
 import resource
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from megatron_msm.convert.progress import progress_bar
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.checkpoint_folder import WEIGHTS_SUFFIX
 
@@ -67,7 +69,6 @@ def import_command(
 ) -> None:
     """Write SOURCE's model as a Megatron checkpoint that loads under any parallel layout."""
     from megatron_msm.convert.importing import import_hf, import_megatron
-    from megatron_msm.convert.progress import progress_bar
 
     started = time.monotonic()
     with progress_bar() as progress:
@@ -134,7 +135,6 @@ def export_command(
     LoRA adapters are merged into the weights, or with --adapter written alone.
     """
     from megatron_msm.convert.exporting import export_hf
-    from megatron_msm.convert.progress import progress_bar
 
     if adapter:
         _export_adapter(checkpoint, out, base=base, force=force, as_json=as_json)
@@ -193,9 +193,6 @@ def verify_command(
 
     Exit status 1 if they differ.
     """
-    from dataclasses import asdict
-
-    from megatron_msm.convert.progress import progress_bar
     from megatron_msm.convert.verifying import verify
 
     with progress_bar() as progress:

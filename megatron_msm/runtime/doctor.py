@@ -8,11 +8,13 @@ from pathlib import Path
 
 import typer
 
+from megatron_msm.config.precision import Fp8Config
+from megatron_msm.runtime.fp8 import RECIPES, obstacles
+from megatron_msm.runtime.versions import installed_versions
+
 
 def doctor() -> None:
     """Show what this machine can run, and what is missing for the rest."""
-    from megatron_msm.runtime.versions import installed_versions
-
     for name, version in installed_versions().items():
         typer.echo(f"{name:<20} {version}")
     typer.echo(f"{'machine':<20} {platform.machine()}, {os.cpu_count()} cores")
@@ -43,9 +45,7 @@ def _runtime() -> str:
 
 def _fp8_recipes() -> dict[str, str]:
     """Return for each FP8 recipe that it runs here, or what is missing."""
-    from megatron_msm.config.precision import Fp8Config
     from megatron_msm.runtime.device import this_machine
-    from megatron_msm.runtime.fp8 import RECIPES, obstacles
 
     machine = this_machine()
     found = {recipe: obstacles(Fp8Config(recipe=recipe), machine) for recipe in RECIPES}

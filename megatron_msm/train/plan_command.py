@@ -1,9 +1,15 @@
 """`msm plan`: what a run will need, without a GPU."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from megatron_msm.config.load import load_config
+from megatron_msm.config.run import RunConfig
+from megatron_msm.plan.show import as_data, as_text
+from megatron_msm.train.estimating import estimate
 
 
 def plan(
@@ -29,13 +35,6 @@ def plan(
     ] = False,
 ) -> None:
     """Estimate memory per rank, legal layouts by speed, time and GPU hours of RUN.yaml."""
-    import json
-
-    from megatron_msm.config.load import load_config
-    from megatron_msm.config.run import RunConfig
-    from megatron_msm.plan.show import as_data, as_text
-    from megatron_msm.train.estimating import estimate
-
     config = load_config(run_file, RunConfig, overrides or ())
     found = estimate(config, gpu=gpu, num_gpus=gpus, model=model)
     if as_json:

@@ -2,16 +2,36 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import orjson
 import typer
+from rich.console import Console
 
-if TYPE_CHECKING:
-    from slurm.experiments.arms import Experiment
-    from slurm.experiments.grid import GridConfig
-    from slurm.stages.stage import Stage
+from megatron_msm.errors import ConfigError
+from slurm.experiments.arms import Experiment
+from slurm.experiments.estimates import estimate_training, misfits
+from slurm.experiments.experiment_file import read_started, stages_of_others, write_started
+from slurm.experiments.grid import GridConfig
+from slurm.experiments.plan_table import print_plan
+from slurm.experiments.planning import load_grid, plan_experiment
+from slurm.experiments.report import finished_results, write_report
+from slurm.experiments.status_table import StatusTable
+from slurm.jobs.backends import InProcessBackend, LocalBackend
+from slurm.jobs.site import load_site
+from slurm.jobs.submitted import read_submitted
+from slurm.stages.graph import job_folder, queue_all, run_here
+from slurm.stages.record import is_finished
+from slurm.stages.stage import Stage, in_order
+from slurm.stages.status import all_statuses
+from slurm.stages.why import differences, nearest_earlier
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Run a grid of arms with its controls, here or on a cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 GridFile = Annotated[Path, typer.Argument(metavar="GRID.yaml", help="The experiment.")]
 Overrides = Annotated[
@@ -34,11 +54,6 @@ Accept = Annotated[
     Accepted | None,
     typer.Option(help="`code` keeps stages that were finished before the code was edited."),
 ]
-
-
-@app.callback()
-def experiment() -> None:
-    """Run a grid of arms with its controls, here or on a cluster."""
 
 
 @app.command()
@@ -68,14 +83,6 @@ def run(
     ] = None,
 ) -> None:
     """Start every stage that is not finished; run again to go on."""
-    from megatron_msm.errors import ConfigError
-    from slurm.experiments.experiment_file import write_started
-    from slurm.experiments.planning import load_grid, plan_experiment
-    from slurm.jobs.extra import require_slurm_extra
-    from slurm.jobs.site import load_site
-    from slurm.stages.stage import in_order
-
-    require_slurm_extra("msm experiment")
     is_here = local or in_process
     if is_here and site is not None:
         raise ConfigError("--site is for a cluster: leave it out, or --local and --in-process.")
@@ -91,17 +98,12 @@ def run(
     wanted = started.of_arms(tuple(arm or ())).labels
     stages = [stage for stage in in_order(built.final_stages()) if stage.folder in wanted]
     if is_here:
-        from slurm.jobs.backends import InProcessBackend, LocalBackend
-        from slurm.stages.graph import run_here
-
         backend = InProcessBackend() if in_process else LocalBackend()
         if not run_here(built.root, stages, _tell, backend):
             raise typer.Exit(1)
         if built.report is not None and not arm:
             typer.echo(f"report     {built.root / built.report.output('report.html')}")
         return
-    from slurm.stages.graph import queue_all
-
     if site_config.gpu_kind is not None:
         _check_fit(stages, site_config.gpu_kind)
     queue_all(built.root, stages, site_config, _tell)
@@ -117,12 +119,6 @@ def why(
     overrides: Overrides = None,
 ) -> None:
     """Say what a stage that is not finished has that an earlier one had not."""
-    from megatron_msm.errors import ConfigError
-    from slurm.experiments.planning import load_grid, plan_experiment
-    from slurm.stages.record import is_finished
-    from slurm.stages.stage import in_order
-    from slurm.stages.why import differences, nearest_earlier
-
     built = plan_experiment(load_grid(grid_file, overrides or ()), grid_file, writes=False)
     stages = in_order(built.final_stages())
     found = [each for each in stages if each.label == stage or each.identity.startswith(stage)]
@@ -157,15 +153,6 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show every arm, and of its stages state, progress, time left, loss, and why they failed."""
-    import orjson
-
-    from slurm.experiments.experiment_file import read_started
-    from slurm.experiments.planning import load_grid
-    from slurm.experiments.status_table import StatusTable
-    from slurm.jobs.extra import require_slurm_extra
-    from slurm.stages.status import all_statuses
-
-    require_slurm_extra("msm experiment")
     root = load_grid(grid_file, overrides or ()).out.absolute()
     started = read_started(root, grid_file).of_arms(tuple(arm or ()))
     table = StatusTable(root, started, all_stages=stages)
@@ -184,13 +171,6 @@ def cancel(grid_file: GridFile, overrides: Overrides = None, *, arm: Arms = None
 
     What other arms or other grid files of the same folder need goes on.
     """
-    from slurm.experiments.experiment_file import read_started, stages_of_others
-    from slurm.experiments.planning import load_grid
-    from slurm.jobs.extra import require_slurm_extra
-    from slurm.jobs.submitted import read_submitted
-    from slurm.stages.graph import job_folder
-
-    require_slurm_extra("msm experiment")
     root = load_grid(grid_file, overrides or ()).out.absolute()
     started = read_started(root, grid_file)
     needed = stages_of_others(root, grid_file)
@@ -215,10 +195,6 @@ def report(
     overrides: Overrides = None,
 ) -> None:
     """Write the report over the arms that are evaluated so far (`msm eval report`)."""
-    from slurm.experiments.experiment_file import read_started
-    from slurm.experiments.planning import load_grid
-    from slurm.experiments.report import finished_results, write_report
-
     root = load_grid(grid_file, overrides or ()).out.absolute()
     started = read_started(root, grid_file)
     results = finished_results(root, started)
@@ -230,22 +206,15 @@ def report(
     typer.echo(f"written    {out}")
 
 
-def _check_fit(stages: list["Stage"], gpu: str) -> None:
-    from megatron_msm.errors import ConfigError
-    from slurm.experiments.estimates import estimate_training, misfits
-
+def _check_fit(stages: list[Stage], gpu: str) -> None:
     problems = misfits(stages, estimate_training(stages, gpu))
     if problems:
         raise ConfigError("\n".join(("nothing was queued:", *problems)))
 
 
-def _show_plan(grid: "GridConfig", built: "Experiment", gpu: str) -> None:
-    from rich.console import Console
-
-    from slurm.experiments.plan_table import print_plan
-
+def _show_plan(grid: GridConfig, built: Experiment, gpu: str) -> None:
     print_plan(grid, built, Console(highlight=False), gpu=gpu)
 
 
-def _tell(stage: "Stage", event: str, detail: Any) -> None:
+def _tell(stage: Stage, event: str, detail: Any) -> None:
     typer.echo(f"{event:<15} {stage.label:<40} {detail}".rstrip())

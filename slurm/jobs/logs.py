@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from megatron_msm.errors import ConfigError
+from slurm.jobs.queue import query_jobs
+
 _RANK_LOG = re.compile(r"^(?P<job>.+)_(?P<rank>\d+)_log\.out$")
 
 
@@ -19,8 +22,6 @@ def logs(
     lines: Annotated[int, typer.Option(min=0, help="Last lines of each rank to show.")] = 5,
 ) -> None:
     """Show SLURM's state of a job, the logs of its ranks and their last lines."""
-    from megatron_msm.errors import ConfigError
-
     state = _state(job)
     if state:
         typer.echo(state)
@@ -40,7 +41,6 @@ def _state(job: str) -> str:
     """Return what SLURM says of a job and why it waits; nothing where there is no SLURM."""
     if Path(job).is_dir() or shutil.which("squeue") is None:
         return ""
-    from slurm.jobs.queue import query_jobs
 
     known = query_jobs([job]).get(job)
     if known is None:

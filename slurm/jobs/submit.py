@@ -1,14 +1,23 @@
 """`msm submit`: one training run as a SLURM job, one task per rank."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from megatron_msm.config.run import RunConfig
-    from slurm.jobs.job import Job
-    from slurm.jobs.site import SiteConfig
+from megatron_msm.config.load import dump_config, load_config
+from megatron_msm.config.run import RunConfig
+from megatron_msm.errors import CheckpointError, ConfigError
+from megatron_msm.formats.checkpoint_folder import RUN_FILE
+from megatron_msm.formats.files import write_text_atomic
+from megatron_msm.train.checks import checked_run
+from megatron_msm.train.summary import describe
+from slurm.jobs.backends import SlurmBackend
+from slurm.jobs.job import Job
+from slurm.jobs.queue import check_dependency
+from slurm.jobs.sbatch import render_script
+from slurm.jobs.site import SiteConfig, load_site
+from slurm.jobs.submitted import locked, read_submitted, write_submitted
 
 
 def submit(
@@ -33,14 +42,6 @@ def submit(
     ] = False,
 ) -> None:
     """Train RUN.yaml on a cluster: checked here, queued, requeued until it is finished."""
-    from megatron_msm.config.load import load_config
-    from megatron_msm.config.run import RunConfig
-    from slurm.jobs.extra import require_slurm_extra
-    from slurm.jobs.site import load_site
-
-    require_slurm_extra("msm submit")
-    from slurm.jobs.sbatch import render_script
-
     site_config = load_site(site)
     config = load_config(run_file, RunConfig, overrides or ())
     site_config.check_shared(config.out, "out")
@@ -55,11 +56,8 @@ def submit(
     typer.echo(f"logs       msm logs {job_id} --folder {job.folder}")
 
 
-def training_job(config: "RunConfig", site: "SiteConfig", *, name: str | None = None) -> "Job":
+def training_job(config: RunConfig, site: SiteConfig, *, name: str | None = None) -> Job:
     """Return the job that trains a run; its folder lies in the run's."""
-    from megatron_msm.formats.checkpoint_folder import RUN_FILE
-    from slurm.jobs.job import Job
-
     out = config.out.absolute()
     return Job(
         name=name or out.name,
@@ -76,8 +74,6 @@ def training_job(config: "RunConfig", site: "SiteConfig", *, name: str | None = 
 
 
 def _still_waited_for(after: list[str]) -> list[str]:
-    from slurm.jobs.queue import check_dependency
-
     return [
         job
         for job in after
@@ -85,12 +81,8 @@ def _still_waited_for(after: list[str]) -> list[str]:
     ]
 
 
-def _check_run(config: "RunConfig", waits_for: list[str]) -> None:
+def _check_run(config: RunConfig, waits_for: list[str]) -> None:
     """Find what is wrong before the job waits in the queue for hours."""
-    from megatron_msm.errors import CheckpointError
-    from megatron_msm.train.checks import checked_run
-    from megatron_msm.train.summary import describe
-
     try:
         lines = list(describe(checked_run(config)))
     except CheckpointError as error:
@@ -102,15 +94,8 @@ def _check_run(config: "RunConfig", waits_for: list[str]) -> None:
         typer.echo(line)
 
 
-def _submit_once(config: "RunConfig", job: "Job", site: "SiteConfig", after: list[str]) -> str:
+def _submit_once(config: RunConfig, job: Job, site: SiteConfig, after: list[str]) -> str:
     """Submit unless a job of this run waits or runs already."""
-    from megatron_msm.config.load import dump_config
-    from megatron_msm.errors import ConfigError
-    from megatron_msm.formats.checkpoint_folder import RUN_FILE
-    from megatron_msm.formats.files import write_text_atomic
-    from slurm.jobs.backends import SlurmBackend
-    from slurm.jobs.submitted import locked, read_submitted, write_submitted
-
     backend = SlurmBackend(site)
     job.folder.mkdir(parents=True, exist_ok=True)
     with locked(job.folder):

@@ -18,6 +18,7 @@ from filelock import SoftFileLock, Timeout
 
 from megatron_msm.config.section import Section
 from megatron_msm.formats.files import write_json_atomic
+from slurm.jobs.queue import cancel, query_jobs
 
 _FILE = "submitted.json"
 _PATIENCE_S = 10
@@ -36,8 +37,6 @@ class Submitted(Section):
     def is_live(self) -> bool:
         """Whether the job waits or runs. A local job of another host counts as ended."""
         if self.backend == "slurm":
-            from slurm.jobs.queue import query_jobs
-
             known = query_jobs([self.job_id]).get(self.job_id)
             return known is not None and known.is_live
         return self.host == socket.gethostname() and _runs_here(self.job_id, self.logs)
@@ -45,8 +44,6 @@ class Submitted(Section):
     def cancel(self) -> None:
         """End the job; a training job saves first, as far as SLURM gives it the time."""
         if self.backend == "slurm":
-            from slurm.jobs.queue import cancel
-
             cancel([self.job_id])
         else:
             os.kill(int(self.job_id), signal.SIGTERM)

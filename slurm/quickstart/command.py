@@ -12,6 +12,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from megatron_msm.errors import ConfigError
+from slurm.experiments.examples import examples_folder
+from slurm.experiments.planning import load_grid
+from slurm.quickstart.screen import show_quickstart
+
 
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path(
@@ -44,12 +49,6 @@ def quickstart(
 
     Run it again to go on where it stopped.
     """
-    from slurm.experiments.examples import examples_folder
-    from slurm.experiments.planning import load_grid
-    from slurm.jobs.extra import require_slurm_extra
-    from slurm.quickstart.screen import show_quickstart
-
-    require_slurm_extra("msm quickstart")
     batch = max(2, data)
     changes: dict[str, object] = {
         "out": str(out),
@@ -71,8 +70,6 @@ def quickstart(
 
 
 def _file(path: Path) -> str:
-    from megatron_msm.errors import ConfigError
-
     if not path.is_file():
         raise ConfigError(f"{path}: no such file. Give the path of a JSONL file.")
     return str(path.absolute())

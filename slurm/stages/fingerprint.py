@@ -14,7 +14,7 @@ from megatron_msm.formats.checkpoint_folder import (
     read_checkpoint_state,
     resolve_checkpoint,
 )
-from megatron_msm.formats.files import sha256_of_file, sha256_of_json
+from megatron_msm.formats.files import sha256_of_file, sha256_of_json, write_json_atomic
 from megatron_msm.formats.manifest import manifest_path, read_manifest
 
 
@@ -60,8 +60,6 @@ class FingerprintCache:
 
     def save(self) -> None:
         """Keep what is known for the next time."""
-        from megatron_msm.formats.files import write_json_atomic
-
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomic(self._path, self._known)
 

@@ -100,3 +100,18 @@ def test_only_runtime_asks_which_megatron_core_this_is() -> None:
     outside = [path for path in SOURCES if not relative(path).startswith("megatron_msm/runtime/")]
     found = [f"{relative(p)}:{n}" for p in outside for n in asks_for_megatron(p.read_text())]
     assert not found, "ask in megatron_msm/runtime/megatron_versions.py: " + str(found)
+
+
+def imports_in_functions(source: str) -> int:
+    return sum(
+        isinstance(node, ast.Import | ast.ImportFrom)
+        for function in ast.parse(source).body
+        for node in ast.walk(function)
+        if isinstance(function, ast.FunctionDef | ast.ClassDef)
+    )
+
+
+def test_few_imports_hide_in_functions() -> None:
+    assert imports_in_functions("def f():\n    import a\nclass B:\n    import c\n") == 2
+    found = {relative(path): imports_in_functions(path.read_text()) for path in SOURCES}
+    assert sum(found.values()) <= 50, {name: number for name, number in found.items() if number}

@@ -17,7 +17,7 @@ from pathlib import Path
 from megatron_msm.errors import PreemptedError
 from megatron_msm.train.ranks.failure_file import failure_file
 from megatron_msm.train.ranks.rank import LAUNCHER_PID
-from megatron_msm.train.ranks.resolve_on_node import PACKINGS_FOLDER
+from megatron_msm.train.ranks.shared_packings import PACKINGS_FOLDER
 from megatron_msm.train.stop import StopSignal
 
 _POLL_S = 0.1

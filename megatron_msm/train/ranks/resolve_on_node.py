@@ -7,15 +7,11 @@ Packing a large corpus takes time and several times its row lengths in memory, w
 a node would each pay.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import json
 import os
-import shutil
 import socket
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from torch import distributed
@@ -28,28 +24,9 @@ from megatron_msm.train.base import find_base, make_base
 from megatron_msm.train.checkpoints.resume import next_phase
 from megatron_msm.train.checks import checked_run
 from megatron_msm.train.ranks.failure_watch import connect_to_store
+from megatron_msm.train.ranks.shared_packings import PACKINGS_FOLDER, shared_packings
 from megatron_msm.train.resolved_run import ResolvedRun, resolve_run
 from megatron_msm.train.summary import tell
-
-PACKINGS_FOLDER = "MSM_PACKINGS"
-"""Set by the local launcher: the folder with the run's packings."""
-_PREFIX = "_packings-"
-"""No phase can have such a name."""
-
-
-@contextlib.contextmanager
-def shared_packings(out: Path, packings: Packings) -> Iterator[Path]:
-    """Write packings for other processes of this node, and remove them afterwards.
-
-    They lie in the run folder, because it is what all ranks are known to see: /tmp may be another
-    one for each task of a job.
-    """
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{socket.gethostname()}-", dir=out))
-    try:
-        packings.write(folder)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def resolve_on_node(config: RunConfig, info: RankInfo) -> ResolvedRun:
