@@ -1,6 +1,6 @@
 """A process that asks, to be killed: `python -m tests.unit.llm.asking ENDPOINT JOURNAL CALLS OUT`.
 
-ENDPOINT is an endpoint's fields as JSON. When all calls are answered, OUT is written with a line for
+ENDPOINT is an endpoint's fields as JSON. When all calls are answered, OUT is written, a line for
 each: what came back, and nothing that depends on when.
 """
 
