@@ -14,6 +14,7 @@ app = lazy_app(
         "stats": "data_prep.dataset_commands:stats",
         "contamination": "data_prep.dataset_commands:contamination",
         "dedup": "data_prep.dataset_commands:dedup",
+        "health": "data_prep.health.command:health",
     },
     help="Turn documents and chats into Megatron indexed datasets, and look at them.",
 )

@@ -6,7 +6,7 @@ items, not with the corpus.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,12 +77,42 @@ def find_contamination(
     Raises:
         DataFormatError: A file cannot be read, or there are no items.
     """
-    index = _ItemIndex(list(read_corpus(items, tokenizer=tokenizer)), size)
-    if not index.items:
+    return match_items(
+        read_corpus(corpus, tokenizer=tokenizer),
+        read_items(items, tokenizer=tokenizer),
+        size=size,
+        overlap=overlap,
+        num_worst=num_worst,
+        on_progress=on_progress,
+    )
+
+
+def read_items(items: Path, *, tokenizer: Path | None = None) -> list[CorpusText]:
+    """Read evaluation items: JSONL, or a dataset.
+
+    Raises:
+        DataFormatError: The file cannot be read, or there are none.
+    """
+    found = list(read_corpus(items, tokenizer=tokenizer))
+    if not found:
         raise DataFormatError(f"{items}: no items to look for. Give a file with at least one.")
+    return found
+
+
+def match_items(
+    rows: Iterable[CorpusText],
+    items: list[CorpusText],
+    *,
+    size: int,
+    overlap: float,
+    num_worst: int,
+    on_progress: OnProgress | None = None,
+) -> Contamination:
+    """Compare texts with items; the arguments are those of `find_contamination`."""
+    index = _ItemIndex(items, size)
     found = Contamination(num_items=len(index.items), too_short=index.too_short)
     heap: list[tuple[float, int, Match]] = []
-    for row in read_corpus(corpus, tokenizer=tokenizer):
+    for row in rows:
         found.num_rows += 1
         if on_progress is not None:
             on_progress(row.amount, 1)

@@ -76,7 +76,7 @@ def find_duplicates(
         MissingExtraError: The package `rensa` is not installed.
         DataFormatError: The input cannot be read.
     """
-    kept = _Kept(threshold)
+    kept = KeptRows(threshold, feature="`msm prep dedup`")
     ngrams = WordNgrams()
     found = Duplicates()
     for row in read_corpus(path, tokenizer=tokenizer):
@@ -93,17 +93,25 @@ def find_duplicates(
     return found
 
 
-class _Kept:
-    """The rows kept so far, by their sketches."""
+class KeptRows:
+    """The rows kept so far, by their sketches.
 
-    def __init__(self, threshold: float) -> None:
+    Args:
+        threshold: Jaccard similarity from which two rows are near.
+        feature: What asks for it, for the message when `rensa` is missing.
+
+    Raises:
+        MissingExtraError: The package `rensa` is not installed.
+    """
+
+    def __init__(self, threshold: float, *, feature: str) -> None:
         self._threshold = threshold
         # 32 bands of 4 find a pair of Jaccard 0.6 with 98.8%, 64 bands of 2 one of 0.25 with 98.4%.
         bands = 32 if threshold >= 0.6 else 64
         try:
             import rensa
         except ImportError:
-            raise MissingExtraError(feature="`msm prep dedup`", extra="dedup") from None
+            raise MissingExtraError(feature=feature, extra="dedup") from None
         self._new_sketch: Callable[[], Any] = lambda: rensa.RMinHash(_PERMUTATIONS, _SEED)
         self._index: Any = rensa.RMinHashLSH(threshold, _PERMUTATIONS, bands)
         self._rows: list[tuple[int, str, Hashes]] = []
@@ -112,20 +120,48 @@ class _Kept:
         self, number: int, where: str, runs: Hashes
     ) -> tuple[int, str, float] | None:
         """Return the nearest kept row and its similarity; keep the row if none is near."""
+        sketch = self._sketch(runs)
+        near = self._near(sketch, runs)
+        if near:
+            place, jaccard = max(near, key=lambda found: (found[1], -found[0]))
+            return self._rows[place][0], self._rows[place][1], jaccard
+        self._add(sketch, number, where, runs)
+        return None
+
+    def add_if_no_match(
+        self, number: int, where: str, runs: Hashes, *, is_match: Callable[[int], bool]
+    ) -> bool:
+        """Keep a row unless one that is near, and for whose number `is_match` says yes, is kept."""
+        sketch = self._sketch(runs)
+        if any(is_match(self._rows[place][0]) for place, _ in self._near(sketch, runs)):
+            return False
+        self._add(sketch, number, where, runs)
+        return True
+
+    def _sketch(self, runs: Hashes) -> Any:
         sketch = self._new_sketch()
         raw = runs.tobytes()
         sketch.update([raw[place : place + 8] for place in range(0, len(raw), 8)])
-        best: tuple[int, str, float] | None = None
-        for candidate in self._index.query(sketch):
-            kept_number, kept_where, kept_runs = self._rows[candidate]
-            common = len(np.intersect1d(runs, kept_runs, assume_unique=True))
-            jaccard = common / (len(runs) + len(kept_runs) - common)
-            if jaccard >= self._threshold and (best is None or jaccard > best[2]):
-                best = kept_number, kept_where, jaccard
-        if best is None:
-            self._index.insert(len(self._rows), sketch)
-            self._rows.append((number, where, runs))
-        return best
+        return sketch
+
+    def _near(self, sketch: Any, runs: Hashes) -> list[tuple[int, float]]:
+        """Return the places of near rows among the kept ones, and their similarities."""
+        near = []
+        for place in self._index.query(sketch):
+            jaccard = jaccard_of(runs, self._rows[place][2])
+            if jaccard >= self._threshold:
+                near.append((int(place), jaccard))
+        return near
+
+    def _add(self, sketch: Any, number: int, where: str, runs: Hashes) -> None:
+        self._index.insert(len(self._rows), sketch)
+        self._rows.append((number, where, runs))
+
+
+def jaccard_of(one: Hashes, other: Hashes) -> float:
+    """Return the share of two sorted sets' members that both have."""
+    common = len(np.intersect1d(one, other, assume_unique=True))
+    return common / max(len(one) + len(other) - common, 1)
 
 
 def check_filter(source: Path, out: Path) -> None:

@@ -32,19 +32,27 @@ class WordNgrams:
 
     def hashes(self, words: list[str], size: int) -> Hashes:
         """Return one number for each run of `size` words, in order."""
-        if len(words) < size:
-            return np.empty(0, np.uint64)
-        ids = np.array([self._id(word) for word in words], np.uint64)
-        values = _mixed(ids)
-        total = np.zeros(len(ids) - size + 1, np.uint64)
-        for place in range(size):
-            total = _mixed(total + values[place : place + len(total)])
-        return total
+        return hashes_of_runs(self.ids(words), size)
+
+    def ids(self, words: list[str]) -> Hashes:
+        """Return the number of each word."""
+        return np.array([self._id(word) for word in words], np.uint64)
 
     def _id(self, word: str) -> int:
         if self.is_open:
             return self._ids.setdefault(word, len(self._ids) + 1)
         return self._ids.get(word, 0)
+
+
+def hashes_of_runs(ids: Hashes, size: int) -> Hashes:
+    """Return one number for each run of `size` numbered words, in order."""
+    if len(ids) < size:
+        return np.empty(0, np.uint64)
+    values = _mixed(ids)
+    total = np.zeros(len(ids) - size + 1, np.uint64)
+    for place in range(size):
+        total = _mixed(total + values[place : place + len(total)])
+    return total
 
 
 def _mixed(values: Hashes) -> Hashes:
