@@ -23,7 +23,7 @@ from data_prep.progress import OnProgress
 
 _ITEM_RUN = 8
 _ITEM_OVERLAP = 0.5
-"""Of `msm prep contamination`."""
+"""The default of `msm prep contamination`."""
 _SHOWN = 10
 
 

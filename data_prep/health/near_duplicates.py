@@ -28,7 +28,7 @@ _LEAST_OF_FRAME = 3
 _CONTEXT = 4
 _SLOT_SHARE = 0.5
 _THRESHOLD = 0.7
-"""Of `msm prep dedup`."""
+"""The default of `msm prep dedup`."""
 _SHOWN = 10
 
 
