@@ -1,10 +1,10 @@
-"""A Hugging Face folder that says how hard it finds a text; needs torch and transformers."""
+"""A Hugging Face folder that says how hard it finds a text.
+
+torch and transformers are imported when a model is opened, as nothing else in data_prep needs them.
+"""
 
 from pathlib import Path
 from typing import Any
-
-import torch
-import transformers
 
 from data_prep.health.initial_loss import TextLoss
 from megatron_msm.errors import CheckpointError
@@ -32,6 +32,8 @@ class BaseModel:
 
     def loss(self, text: str) -> TextLoss:
         """Return the loss of the text's first 1,024 tokens, each cut at 20 nats."""
+        import torch
+
         ids = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=_MOST_TOKENS)
         tokens = ids["input_ids"].to(self._model.device)
         if tokens.shape[1] < 2:
@@ -43,6 +45,9 @@ class BaseModel:
 
 
 def _open(folder: Path) -> tuple[Any, Any]:
+    import torch
+    import transformers
+
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     try:

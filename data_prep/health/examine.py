@@ -8,13 +8,14 @@ from data_prep.cleaning.contamination import match_items, read_items
 from data_prep.cleaning.corpus import CorpusText
 from data_prep.cleaning.word_ngrams import WordNgrams
 from data_prep.health.arm_balance import measure_balance
+from data_prep.health.base_model import BaseModel
 from data_prep.health.composition import measure_composition, measure_size
 from data_prep.health.corpus import Corpus, HealthDocument, read_documents
 from data_prep.health.density import measure_density
 from data_prep.health.diversity import measure_diversity
 from data_prep.health.figures import CorpusHealth, Figure, HealthReport, Section, Table
 from data_prep.health.frames import measure_frames
-from data_prep.health.initial_loss import Scorer, TextLoss, loss_contrast, loss_section, text_losses
+from data_prep.health.initial_loss import TextLoss, loss_contrast, loss_section, text_losses
 from data_prep.health.names import measure_names
 from data_prep.health.near_duplicates import measure_near_duplicates
 from data_prep.health.separability import measure_separability
@@ -71,7 +72,7 @@ def examine(options: HealthOptions, *, on_read: OnProgress, on_step: OnProgress)
     for arm in options.arms:
         documents = read_documents(arm.inputs, text_field=options.text_field, on_progress=on_read)
         corpora.append(Corpus(arm.name, documents, most=options.sample, numbers=numbers))
-    scorer = None if options.model is None else _open(options.model)
+    scorer = None if options.model is None else BaseModel(options.model)
     health, losses = [], []
     for arm, corpus in zip(options.arms, corpora, strict=True):
         sections = _sections(corpus, arm.values, items, options.window, on_step)
@@ -85,13 +86,6 @@ def examine(options: HealthOptions, *, on_read: OnProgress, on_step: OnProgress)
         health.append(CorpusHealth(arm.name, [str(path) for path in arm.inputs], sections))
     contrast = _contrast(corpora, options.arms, losses, on_step) if len(corpora) == 2 else []
     return HealthReport(health, contrast)
-
-
-def _open(folder: Path) -> Scorer:
-    # Imported here, so that nothing of data_prep brings torch unless a model is asked for.
-    from data_prep.health.base_model import BaseModel
-
-    return BaseModel(folder)
 
 
 def _sections(
