@@ -17,7 +17,8 @@ class MemoryConfig(Section):
     `recompute_modules`; all but each layer's input."""
     recompute_modules: Annotated[tuple[RecomputeModule, ...], Field(min_length=1)] = ("core_attn",)
     """For `selective`: parts of a layer, by megatron-core's names. Flash attention keeps little, so
-    on a GPU `core_attn` saves little; `layernorm` and `mlp` do."""
+    on a GPU `core_attn` saves little; `mlp` or `moe` do. `layernorm` is the norm before experts;
+    any other is a part of the projection behind it."""
     recompute_layers: PositiveInt = 1
     """For `full`: layers between two kept inputs."""
     loss_chunk_tokens: PositiveInt | None = 1024

@@ -10,6 +10,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.models.layers.experts import mark_as_split, move_to
 from megatron_msm.models.layers.layer_spec import block_spec
 from megatron_msm.models.layers.lora import freeze_base
 from megatron_msm.models.layers.output_loss import ChunkedLossModel
@@ -179,6 +180,9 @@ def _build_chunk(
     # On a GPU the layers are made there, in their types, FP8 weights among them.
     if not runtime.is_cuda:
         model.to(dtype=runtime.params_dtype)
+    if shape.experts is not None:
+        mark_as_split(model)
+        move_to(model, runtime.device)
     if lora is not None:
         freeze_base(model)
     if has_logits and padded != shape.vocab_size:

@@ -34,7 +34,7 @@ def _kept_by_norms(shape: ModelShape, parallel: ParallelConfig, memory: MemoryCo
     if memory.recompute == "full":
         return shape.hidden_size / split / memory.recompute_layers
     recomputes_norms = memory.recompute == "selective" and "layernorm" in memory.recompute_modules
-    return (2 if recomputes_norms else 4) * shape.hidden_size / split
+    return (3 if recomputes_norms and shape.experts else 4) * shape.hidden_size / split
 
 
 def _kept_inside(shape: ModelShape, parallel: ParallelConfig, memory: MemoryConfig) -> float:

@@ -7,7 +7,7 @@ activations.py and speed.py).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from megatron_msm.config.memory import MemoryConfig
+from megatron_msm.config.memory import MemoryConfig, RecomputeModule
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import ConfigError
@@ -18,14 +18,22 @@ from megatron_msm.models.sizes.layout import legal_layouts
 from megatron_msm.plan.memory import RESERVE_BYTES, MemoryModel, Precision, RankMemory
 from megatron_msm.plan.speed import SpeedModel, StepTime
 
-RECOMPUTE_CHOICES: Mapping[str, MemoryConfig] = {
-    "none": MemoryConfig(),
-    "selective: layernorm": MemoryConfig(recompute="selective", recompute_modules=("layernorm",)),
-    "selective: layernorm, mlp": MemoryConfig(
-        recompute="selective", recompute_modules=("layernorm", "mlp")
-    ),
-    "full": MemoryConfig(recompute="full"),
-}
+
+def recompute_choices(shape: ModelShape) -> dict[str, MemoryConfig]:
+    """Return the ways to recompute that a plan compares, by name."""
+    selections: tuple[tuple[RecomputeModule, ...], ...] = (("mlp",),)
+    if shape.experts is not None:
+        selections = (("layernorm",), ("layernorm", "moe"))
+    return {
+        "none": MemoryConfig(),
+        **{
+            f"selective: {', '.join(modules)}": MemoryConfig(
+                recompute="selective", recompute_modules=modules
+            )
+            for modules in selections
+        },
+        "full": MemoryConfig(recompute="full"),
+    }
 
 
 @dataclass(frozen=True)
@@ -183,5 +191,5 @@ class _Planner:
         """Return the activations of the fullest rank for each way to recompute."""
         return {
             name: max(self._memory(memory).fullest_rank(parallel, b).activations for b in batches)
-            for name, memory in RECOMPUTE_CHOICES.items()
+            for name, memory in recompute_choices(self.shape).items()
         }

@@ -1,4 +1,4 @@
-"""AdamW that counts steps per parameter group, where TE's and apex's FusedAdam are missing.
+"""AdamW that counts steps per parameter group, where TE's and apex's FusedAdam cannot be used.
 
 megatron-core's distributed optimizer writes and restores the optimizer state of FusedAdam, where
 `step` belongs to the group. torch.optim.AdamW keeps it per parameter, which that code cannot
@@ -78,16 +78,17 @@ class GroupStepAdamW(torch.optim.Optimizer):
         )
 
 
-def use_where_no_fused_adam() -> None:
-    """Make megatron-core build `GroupStepAdamW` when it found neither TE nor apex.
+def choose_adam(*, is_cuda: bool) -> None:
+    """Make megatron-core build `GroupStepAdamW` on a CPU, and where it found neither TE nor apex.
 
-    The three flags are what megatron-core sets when apex is there: they choose the constructor call
-    (optimizer/__init__.py:359) and the place of `step` in checkpoints
+    Theirs run on GPUs alone. The four flags are what megatron-core sets when apex is there: they
+    choose the constructor call (optimizer/__init__.py:359) and the place of `step` in checkpoints
     (distrib_optimizer.py:640-682).
     """
-    if not megatron_optimizer.USING_PYTORCH_OPTIMIZER:
+    if is_cuda and not megatron_optimizer.USING_PYTORCH_OPTIMIZER:
         return
     megatron_optimizer.Adam = distrib_optimizer.Adam = GroupStepAdamW
     megatron_optimizer.USING_PYTORCH_OPTIMIZER = False
     distrib_optimizer.HAVE_APEX_OR_TE = True
+    distrib_optimizer.USING_TE_OPTIMIZER = False
     distrib_optimizer.USING_APEX_OPTIMIZER = True

@@ -137,6 +137,7 @@ def install() -> None:
     """Redirect megatron-core's CUDA names to the CPU for the rest of this process."""
     if _installed:
         return
+    from megatron.core import utils as megatron_utils
     from megatron.core.distributed import param_and_grad_buffer as buffers
     from megatron.core.optimizer import clip_grads
     from megatron.core.tensor_parallel import random as megatron_random
@@ -161,14 +162,16 @@ def install() -> None:
     cuda.set_rng_state = cuda.random.set_rng_state = _set_rng_state
     cuda.manual_seed = torch.manual_seed
     megatron_random._set_cuda_rng_state = _set_rng_state
+    # clip_grads.py:11: with Transformer Engine or apex installed these are kernels for GPUs.
+    clip_grads.multi_tensor_applier = megatron_utils.local_multi_tensor_applier
+    clip_grads.multi_tensor_scale_impl = megatron_utils.local_multi_tensor_scale
     clip_grads.l2_norm_impl = _l2_norm
     # param_and_grad_buffer.py:285 and :443.
     buffers.dist_all_gather_func = _unless_alone(buffers.dist_all_gather_func)
     buffers.dist_reduce_scatter_func = _unless_alone(buffers.dist_reduce_scatter_func)
-    # moe_utils.py:1192 asks whether Transformer Engine's GEMM is there, by a name that its failed
-    # import (:34) has left undefined.
-    if not hasattr(moe_utils, "te_general_gemm"):
-        moe_utils.te_general_gemm = None
+    # moe_utils.py:1192 takes Transformer Engine's GEMM when it is there, by a name that a failed
+    # import (:34) leaves undefined.
+    moe_utils.te_general_gemm = None
     mode = _CudaNamesMeanCpu()
     mode.__enter__()  # type: ignore[no-untyped-call]
     _installed.append(mode)

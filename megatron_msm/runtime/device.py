@@ -14,6 +14,7 @@ from megatron_msm.config.precision import Fp8Config
 from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.errors import ConfigError
 from megatron_msm.runtime.fp8 import Machine, Version, obstacles
+from megatron_msm.runtime.store import connect_to_store, key_of_start
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def select_runtime(config: RuntimeConfig, *, local_rank: int) -> Runtime:
     if kind == "cpu":
         keep_freed_memory()
         return Runtime("cpu", torch.device("cpu"), "gloo", dtype)
-    _check_cuda(local_rank)
-    return Runtime("cuda", torch.device("cuda", local_rank), "nccl", dtype, config.fp8)
+    index = _gpu_of_rank(local_rank)
+    return Runtime("cuda", torch.device("cuda", index), "nccl", dtype, config.fp8)
 
 
 def keep_freed_memory() -> None:
@@ -91,21 +92,41 @@ def keep_freed_memory() -> None:
     c_library.mallopt(trim_threshold, largest)
 
 
-def _check_cuda(local_rank: int) -> None:
+def _gpu_of_rank(local_rank: int) -> int:
+    """Return the number of the rank's GPU among those that it sees."""
     if not torch.cuda.is_available():
         raise ConfigError(
             "runtime.device: 'cuda' was asked for, but torch sees no GPU on this machine. "
             "Use runtime.device=cpu, or run `msm doctor` to see what is missing."
         )
-    if local_rank >= torch.cuda.device_count():
-        raise ConfigError(
-            f"runtime.device: local rank {local_rank} has no GPU, the machine has "
-            f"{torch.cuda.device_count()}. Lower the parallel sizes."
-        )
     if importlib.util.find_spec("transformer_engine") is None:
         raise ConfigError(
             "runtime.device: ranks on GPUs need Transformer Engine, which is not installed. "
             "Install it with: pip install 'megatron-msm[gpu]'"
+        )
+    num_visible = torch.cuda.device_count()
+    if num_visible == 1 and "CUDA_VISIBLE_DEVICES" in os.environ:
+        return 0  # SLURM's --gpus-per-task=1 shows each rank its own; see `claim_gpu`
+    if local_rank >= num_visible:
+        raise ConfigError(
+            f"runtime.device: local rank {local_rank} has no GPU, the machine has "
+            f"{num_visible}. Lower the parallel sizes."
+        )
+    return local_rank
+
+
+def claim_gpu(device: torch.device) -> None:
+    """Say in the store that the ranks meet at that this GPU is taken.
+
+    Raises:
+        ConfigError: Another rank has said so.
+    """
+    uuid = torch.cuda.get_device_properties(device).uuid
+    if connect_to_store().add(key_of_start(f"gpu/{uuid}"), 1) > 1:
+        raise ConfigError(
+            f"runtime.device: two ranks have the same GPU ({uuid}; CUDA_VISIBLE_DEVICES="
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}). Show each rank its own, or "
+            "all of a node's GPUs to each."
         )
 
 

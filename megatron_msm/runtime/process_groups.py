@@ -11,7 +11,8 @@ from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.errors import ConfigError
 from megatron_msm.runtime import adam, cpu_redirects
-from megatron_msm.runtime.device import Runtime
+from megatron_msm.runtime.device import Runtime, claim_gpu
+from megatron_msm.runtime.store import store_of_start
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def initialize(
     """Join the process group, build megatron-core's groups and seed the random states.
 
     Raises:
-        ConfigError: The number of ranks is not the product of the parallel sizes.
+        ConfigError: The number of ranks is not the product of the parallel sizes, or two ranks have
+            one GPU.
     """
     if info.world_size != parallel.world_size:
         raise ConfigError(
@@ -66,15 +68,19 @@ def initialize(
         torch.cuda.set_device(runtime.device)
     else:
         cpu_redirects.install()
-    adam.use_where_no_fused_adam()
+    adam.choose_adam(is_cuda=runtime.is_cuda)
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29531")
+    timeout = datetime.timedelta(minutes=timeout_min)
     torch.distributed.init_process_group(
         backend=runtime.backend,
+        store=store_of_start(timeout),
         rank=info.rank,
         world_size=info.world_size,
-        timeout=datetime.timedelta(minutes=timeout_min),
+        timeout=timeout,
     )
+    if runtime.is_cuda and torch.cuda.device_count() == 1 and info.world_size > 1:
+        claim_gpu(runtime.device)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,

@@ -9,6 +9,7 @@ from megatron_msm.formats.checkpoint_folder import HF_FOLDER, resolve_checkpoint
 from megatron_msm.formats.manifest import dataset_file
 from megatron_msm.models.hf_config import ModelShape, read_model_shape
 from megatron_msm.models.sizes.gpus import gpu_named
+from megatron_msm.models.sizes.recompute_sizes import check_recompute
 from megatron_msm.plan.estimate import RunEstimate, estimate_run
 from megatron_msm.train.checkpoints.adapter import check_targets
 
@@ -28,12 +29,13 @@ def estimate(
 
     Raises:
         ConfigError: The GPU is not known or cannot run the precision, or the model cannot have the
-            adapters.
+            adapters or recompute what it is asked to.
         CheckpointError: There is no model to read the sizes from.
         DataFormatError: A dataset is there and broken.
     """
     shape = _shape(config, model)
     check_targets(shape, config.lora)
+    check_recompute(shape, config.memory)
     return estimate_run(
         config,
         shape,

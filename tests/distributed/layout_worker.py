@@ -286,13 +286,13 @@ def _save_mathematics(rank: Rank, case: Case) -> None:
     _save(rank, _gradients(rank, case.corpus), out / "gradients")
     wrapped = wrap_data_parallel(rank.chunks, rank.runtime)
     optimizer = build_optimizer(wrapped, OPTIMIZER, rank.runtime)
-    results = _train(rank, wrapped, optimizer, case, range(NUM_STEPS))
+    results = train_steps(rank, wrapped, optimizer, case, range(NUM_STEPS))
     _save(rank, rank.chunks, out / "weights")
     if rank.ranks.rank == 0:
         (out / "steps.json").write_text(json.dumps(results))
 
 
-def _train(
+def train_steps(
     rank: Rank, wrapped: Any, optimizer: Any, case: Case, steps: Iterable[int]
 ) -> list[list[float]]:
     """Make optimizer steps; return loss, tokens and gradient norm of each."""
@@ -333,7 +333,7 @@ def _save_after_changing_layout(cases: list[Case]) -> None:
             optimizer = build_optimizer(wrapped, OPTIMIZER, runtime)
             if before is not None:
                 load_checkpoint(before, rank.chunks, optimizer)
-            _train(rank, wrapped, optimizer, case, steps.tolist())
+            train_steps(rank, wrapped, optimizer, case, steps.tolist())
             _save(rank, rank.chunks, case.out / "weights", optimizer)
         before = iteration_folder(case.out / "weights", 0)
 

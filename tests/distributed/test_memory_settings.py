@@ -5,19 +5,26 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_msm.config.memory import MemoryConfig
+from megatron_msm.config.memory import MemoryConfig, RecomputeModule
 from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.checkpoint_folder import iteration_folder
 from megatron_msm.models.layers.recompute import recompute_settings
+from megatron_msm.models.shape import ExpertShape
+from megatron_msm.models.sizes.recompute_sizes import check_recompute
+from megatron_msm.plan.estimate import recompute_choices
 from megatron_msm.runtime.device import Runtime, select_runtime
 from megatron_msm.train.steps.offload import offload_settings
 from tests.distributed.memory_worker import LORA, SETTINGS, save_gradients
 from tests.distributed.ranks import run_on_ranks
 from tests.tiny import write_tiny_llama
+from tests.unit.models.shapes import LLAMA_8B
 
 CPU = select_runtime(RuntimeConfig(device="cpu"), local_rank=0)
+EXPERTS = ExpertShape(
+    num_experts=8, experts_per_token=2, ffn_hidden_size=64, normalize_weights=True
+)
 CUDA = Runtime("cuda", torch.device("cuda", 0), "nccl", torch.bfloat16)
 
 
@@ -52,10 +59,30 @@ def test_recomputation_in_megatron_cores_terms() -> None:
         "recompute_method": "uniform",
         "recompute_num_layers": 4,
     }
-    norms = MemoryConfig(recompute="selective", recompute_modules=("layernorm", "mlp"))
-    assert recompute_settings(norms, CUDA)["recompute_modules"] == ["layernorm", "mlp"]
+    norms = MemoryConfig(recompute="selective", recompute_modules=("layernorm", "moe"))
+    assert recompute_settings(norms, CUDA)["recompute_modules"] == ["layernorm", "moe"]
     with pytest.raises(ConfigError, match=r"recompute_modules: layernorm needs a GPU"):
         recompute_settings(norms, CPU)
+
+
+@pytest.mark.parametrize(
+    ("experts", "module", "possible"),
+    [
+        (None, "layernorm", "core_attn, mlp"),
+        (None, "moe_act", "core_attn, mlp"),
+        (EXPERTS, "mlp", "core_attn, layernorm, moe, moe_act"),
+    ],
+)
+def test_parts_that_would_save_nothing_are_refused_and_not_planned(
+    experts: ExpertShape | None, module: RecomputeModule, possible: str
+) -> None:
+    shape = LLAMA_8B.model_copy(update={"experts": experts})
+    memory = MemoryConfig(recompute="selective", recompute_modules=("core_attn", module))
+    with pytest.raises(ConfigError, match=f"{module} of a .* save nothing. Use some of {possible}"):
+        check_recompute(shape, memory)
+    for choice in recompute_choices(shape).values():
+        check_recompute(shape, choice)
+    check_recompute(shape, MemoryConfig(recompute_modules=(module,)))
 
 
 def test_offloading_the_optimizer_in_megatron_cores_terms() -> None:

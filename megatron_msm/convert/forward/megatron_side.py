@@ -16,6 +16,7 @@ from megatron_msm.convert.forward.model_slice import ModelSlice, TensorName, Ten
 from megatron_msm.convert.megatron.writer import CONTENT_METADATA
 from megatron_msm.models.build import build_model
 from megatron_msm.runtime.device import select_runtime
+from megatron_msm.runtime.extra_state import is_extra_state
 from megatron_msm.runtime.process_groups import RankInfo, initialize, shut_down
 
 _EXPERT = re.compile(r"\.local_experts\.(\d+)\.")
@@ -52,7 +53,7 @@ def _load(model: torch.nn.Module, tensors: dict[TensorName, torch.Tensor]) -> No
     state = model.state_dict()
     sharded = model.sharded_state_dict(metadata=dict(CONTENT_METADATA))  # type: ignore[operator]
     for name, target in state.items():
-        if name.endswith("_extra_state"):
+        if is_extra_state(name):
             continue
         expert = _EXPERT.search(name)
         content = tensors.pop((sharded[name].key, None if expert is None else int(expert[1])))

@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_msm.errors import CheckpointError
 from megatron_msm.models.layers.lora import is_adapter
+from megatron_msm.runtime.extra_state import is_extra_state
 from megatron_msm.runtime.megatron_versions import installed_version, readable_common_backends
 from megatron_msm.runtime.safe_metadata import restricted_metadata_reading
 
@@ -52,9 +53,7 @@ def _model_state(chunk: Any) -> dict[str, Any]:
     return {
         key: value
         for key, value in chunk.sharded_state_dict(metadata=dict(CONTENT)).items()
-        # Transformer Engine's scaling history: pickled, so not to be loaded from a file that may
-        # come from anywhere. Empty but under FP8 with delayed scaling, where it starts anew.
-        if not key.endswith("_extra_state")
+        if not is_extra_state(key)
     }
 
 
@@ -107,7 +106,7 @@ def _load_chunk(chunk: Any, state: dict[str, Any]) -> None:
     """Copy a checkpoint's tensors into a model chunk; every weight must be among them."""
     result = chunk.load_state_dict(state, strict=False)
     # Transformer Engine's layers ask for what `_model_state` leaves out.
-    missing = [name for name in result.missing_keys if not name.endswith("_extra_state")]
+    missing = [name for name in result.missing_keys if not is_extra_state(name)]
     assert not missing, missing
     assert not result.unexpected_keys, result.unexpected_keys
 

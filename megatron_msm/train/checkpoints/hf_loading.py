@@ -21,6 +21,7 @@ from megatron_msm.models.families.registry import table_for
 from megatron_msm.models.hf_config import read_model_shape
 from megatron_msm.models.layers.lora import is_adapter
 from megatron_msm.models.tensor_table import MappedTensor
+from megatron_msm.runtime.extra_state import is_extra_state
 from megatron_msm.train.checkpoints.checkpoint import chunk_name, sharded_state
 
 
@@ -47,7 +48,7 @@ def load_hf(
     states: dict[str, dict[str, torch.Tensor]] = {}
     for index, chunk in enumerate(chunks):
         name = chunk_name(index)
-        state = {k: v for k, v in chunk.state_dict().items() if not k.endswith("_extra_state")}
+        state = {k: v for k, v in chunk.state_dict().items() if not is_extra_state(k)}
         states[name] = state
         assert state.keys() == wanted[name].keys(), state.keys() ^ wanted[name].keys()
         for key in [key for key in state if not is_adapter(key)]:

@@ -15,9 +15,9 @@ from typing import Self
 from torch._C._distributed_c10d import TCPStore
 
 from megatron_msm.errors import MsmError, PreemptedError
+from megatron_msm.runtime.store import connect_to_store, key_of_start
 from megatron_msm.train.ranks.failure_file import describe_failure, write_failure
 
-_KEY = "msm/failed"
 _POLL_S = 1.0
 # The main thread mostly sees the failure itself, and says more.
 _GRACE_S = 3.0
@@ -36,6 +36,7 @@ class FailureWatch:
     def __init__(self, out: Path, rank: int) -> None:
         self._out, self._rank = out, rank
         self._store = connect_to_store()
+        self._key = key_of_start("failed")
         self._is_over = threading.Event()
         # A connection of its own: one is busy while it waits for an answer.
         self._thread = threading.Thread(
@@ -63,7 +64,7 @@ class FailureWatch:
         """Make this rank's failure known, unless it follows from another's."""
         said = describe_failure(self._rank, error)
         try:
-            first = self._store.compare_set(_KEY, "", said).decode()
+            first = self._store.compare_set(self._key, "", said).decode()
         except RuntimeError:
             first = "the connection to rank 0 is lost; its output says why"
         if first == said:
@@ -74,20 +75,10 @@ class FailureWatch:
     def _watch(self, store: TCPStore) -> None:
         while not self._is_over.wait(_POLL_S):
             try:
-                found = store.get(_KEY).decode() if store.check([_KEY]) else ""
+                found = store.get(self._key).decode() if store.check([self._key]) else ""
             except RuntimeError:
                 found = "the connection to rank 0 is lost; its output says why"
             if found and not self._is_over.wait(_GRACE_S):
                 sys.stderr.write(f"rank {self._rank} ends because {found}\n")
                 sys.stderr.flush()
                 os._exit(1)
-
-
-def connect_to_store() -> TCPStore:
-    """Return a new connection to the key-value store that the ranks met at."""
-    return TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=False,
-        wait_for_workers=False,
-    )

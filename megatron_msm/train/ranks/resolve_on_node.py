@@ -20,10 +20,10 @@ from megatron_msm.config.run import RunConfig
 from megatron_msm.data.packings import Packings
 from megatron_msm.errors import MsmError
 from megatron_msm.runtime.process_groups import RankInfo
+from megatron_msm.runtime.store import connect_to_store, key_of_start
 from megatron_msm.train.base import find_base, make_base
 from megatron_msm.train.checkpoints.resume import next_phase
 from megatron_msm.train.checks import checked_run
-from megatron_msm.train.ranks.failure_watch import connect_to_store
 from megatron_msm.train.ranks.shared_packings import PACKINGS_FOLDER, shared_packings
 from megatron_msm.train.resolved_run import ResolvedRun, resolve_run
 from megatron_msm.train.summary import tell
@@ -76,6 +76,4 @@ def _wait_for_packings(timeout_min: float) -> Path:
 
 
 def _key() -> str:
-    # torchrun keeps its store when it starts the ranks anew.
-    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return f"msm/packings/{restart}/{socket.gethostname()}"
+    return key_of_start(f"packings/{socket.gethostname()}")
