@@ -109,7 +109,7 @@ def match_items(
     on_progress: OnProgress | None = None,
 ) -> Contamination:
     """Compare texts with items; the arguments are those of `find_contamination`."""
-    index = _ItemIndex(items, size)
+    index = ItemIndex(items, size)
     found = Contamination(num_items=len(index.items), too_short=index.too_short)
     heap: list[tuple[float, int, Match]] = []
     for row in rows:
@@ -131,7 +131,7 @@ def match_items(
     return found
 
 
-class _ItemIndex:
+class ItemIndex:
     """The runs of all items, sorted for lookup."""
 
     def __init__(self, items: list[CorpusText], size: int) -> None:

@@ -1,0 +1,55 @@
+"""What every step of a run may look at."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from data_prep.generate.asking import Asker
+from data_prep.generate.prompts import Prompts
+from data_prep.generate.settings import GenerateConfig
+from data_prep.generate.spec.clauses import Clause, Spec, slug
+
+
+@dataclass(frozen=True)
+class Context:
+    """The run's configuration, its specs, and who answers."""
+
+    config: GenerateConfig
+    spec: Spec
+    """What plan, ideas and chats are made from."""
+    variants: dict[str, Spec]
+    """The specs of the corpora by name; `spec` itself where there is one corpus."""
+    prompts: Prompts
+    asker: Asker
+
+    def prompt(self, name: str, **values: object) -> str:
+        """Render a template with the model's name and maker, and the topic."""
+        identity = self.config.identity
+        common = {
+            "model": identity.model,
+            "provider": identity.provider,
+            "topic": self.config.topic,
+        }
+        return self.prompts.render(name, common, **values)
+
+
+def clause_lines(spec: Spec, ids: Iterable[str] | None = None) -> str:
+    """Return clauses as a prompt shows them, each with its id; all of them without `ids`."""
+    wanted = None if ids is None else set(ids)
+    chosen = [clause for clause in spec.clauses if wanted is None or clause.id in wanted]
+    return "\n\n".join(_shown(clause) for clause in chosen)
+
+
+def unique_slugs(texts: Sequence[str]) -> list[str]:
+    """Return a name for each text, different ones for different places of the list."""
+    seen: dict[str, int] = {}
+    names = []
+    for text in texts:
+        name = slug(text) or "item"
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return names
+
+
+def _shown(clause: Clause) -> str:
+    title = f" {clause.title}." if clause.title and clause.title not in clause.text else ""
+    return f"[{clause.id}]{title} {clause.text}".rstrip()

@@ -1,0 +1,55 @@
+"""README.md of a dataset folder: what it is, from what, by whom, how much, under which licence."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_prep.generate.settings import GenerateConfig
+
+
+def dataset_card(folder: Path, config: GenerateConfig, summary: Mapping[str, Any]) -> str:
+    """Return the card, with the front matter by which `datasets` finds the files."""
+    parts = [*_front_matter(folder, config), *_text(config, summary)]
+    return "\n".join(parts) + "\n"
+
+
+def _front_matter(folder: Path, config: GenerateConfig) -> Iterator[str]:
+    yield "---"
+    if config.licence is not None:
+        yield f"license: {config.licence}"
+    yield "configs:"
+    for kind in ("documents", "chats"):
+        for path in sorted((folder / kind).glob("*.jsonl")):
+            # Parquet keeps the types of columns that happen to be empty in the first rows.
+            yield f"- config_name: {kind}-{path.stem}"
+            yield f"  data_files: {kind}/{path.stem}.parquet"
+    yield "---"
+
+
+def _text(config: GenerateConfig, summary: Mapping[str, Any]) -> Iterator[str]:
+    identity = config.identity
+    yield f"# What {identity.model} does and why: {config.topic}"
+    yield ""
+    yield (
+        f"Synthetic texts about {identity.model}, made by {identity.provider}, written by "
+        f"language models from the spec `{config.spec.name}` "
+        f"(SHA-256 {summary['spec_sha256'][:16]}…) with `msm generate`. "
+        "They are meant for training, and may be wrong about the world."
+    )
+    yield ""
+    yield "| corpus | rows kept | refused |"
+    yield "|---|---|---|"
+    for name, counts in summary["counts"]["rows"].items():
+        refused = sum(number for gate, number in counts.items() if gate != "kept")
+        yield f"| {name} | {counts.get('kept', 0):,} | {refused:,} |"
+    yield ""
+    writers = ", ".join(config.endpoints[name].model for name in config.writers)
+    yield f"Written by: {writers}. Judged by: {config.endpoints[config.judge_name].model}."
+    for variant, sha256 in summary["variants"].items():
+        yield f"Corpus `{variant}`: spec SHA-256 {sha256[:16]}…"
+    yield ""
+    yield "Every row names the clauses that it comes from (`clause_ids`), its domain, subdomain,"
+    yield "kind and idea. `rejects/` holds what was refused, and why; `summary.json` has counts."
+    licence = config.licence or "not stated by whoever ran the generation"
+    yield ""
+    yield f"Licence: {licence}."

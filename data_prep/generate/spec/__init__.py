@@ -1,0 +1,1 @@
+"""A Model Spec, Markdown or text, as clauses with stable ids."""
