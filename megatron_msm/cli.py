@@ -13,8 +13,12 @@ from megatron_msm.errors import MissingExtraError, MsmError
 from megatron_msm.lazy_commands import lazy_app
 
 _EXTRA_OF_PACKAGE = {
+    "anthropic": "generate",
     "filelock": "slurm",
+    "genai_prices": "generate",
+    "json_repair": "generate",
     "matplotlib": "evals",
+    "openai": "generate",
     "scipy": "evals",
     "submitit": "slurm",
     "transformers": "evals",

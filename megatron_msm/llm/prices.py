@@ -1,6 +1,7 @@
 """What a call costs: the user's price, or the published one. An unknown price is never zero."""
 
-from megatron_msm.errors import MissingExtraError
+import genai_prices
+
 from megatron_msm.llm.call import Usage
 from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint, Price
 
@@ -10,11 +11,7 @@ _PER_MILLION = 1e-6
 def cost_usd(
     usage: Usage, endpoint: OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint
 ) -> float | None:
-    """Return what a call cost in US dollars; None if the price is not known.
-
-    Raises:
-        MissingExtraError: The package `genai-prices` is not installed.
-    """
+    """Return what a call cost in US dollars; None if the price is not known."""
     if isinstance(endpoint, JournalEndpoint):
         return 0.0
     if endpoint.price is not None:
@@ -30,10 +27,6 @@ def _by_price(usage: Usage, price: Price) -> float:
 
 
 def _published(usage: Usage, endpoint: OpenAIEndpoint | AnthropicEndpoint) -> float | None:
-    try:
-        import genai_prices
-    except ImportError:
-        raise MissingExtraError(feature="the price of calls", extra="generate") from None
     counted = genai_prices.Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,

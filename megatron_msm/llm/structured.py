@@ -4,10 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import json_repair
 import orjson
 from pydantic import BaseModel, ValidationError
-
-from megatron_msm.errors import MissingExtraError
 
 Content = TypeVar("Content", bound=BaseModel)
 
@@ -36,27 +35,16 @@ def read_structured(text: str, content_type: type[Content]) -> Structured[Conten
         text: A whole reply: one that was cut off must not come here, as mending would close its
             brackets and shorten a list in silence.
         content_type: The form.
-
-    Raises:
-        MissingExtraError: The package `json-repair` is not installed.
     """
     fenced = _FENCED.match(text)
     bare = fenced.group(1) if fenced else text
     try:
         value, is_repaired = orjson.loads(bare), False
     except orjson.JSONDecodeError:
-        value, is_repaired = _repaired(bare), True
+        value, is_repaired = json_repair.loads(bare), True
     try:
         return Structured(content_type.model_validate(value), is_repaired)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole reply"
         return Structured(None, is_repaired, f"{where}: {first['msg']}")
-
-
-def _repaired(text: str) -> object:
-    try:
-        import json_repair
-    except ImportError:
-        raise MissingExtraError(feature="mending JSON replies", extra="generate") from None
-    return json_repair.loads(text)

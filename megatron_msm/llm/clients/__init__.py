@@ -12,7 +12,6 @@ def new_client(endpoint: OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint) -
 
     Raises:
         ConfigError: Its key is missing, or its recording cannot be read.
-        MissingExtraError: The provider's SDK is not installed.
     """
     # Each SDK takes a second to import, and most runs use one.
     if isinstance(endpoint, OpenAIEndpoint):

@@ -3,17 +3,13 @@
 import json
 from typing import Any
 
-from megatron_msm.errors import MissingExtraError
+import anthropic
+from anthropic.types import Message
+
 from megatron_msm.llm.call import Call, CallError, Finish, Reply, Usage
 from megatron_msm.llm.clients.http_errors import status_error
 from megatron_msm.llm.clients.keys import api_key
 from megatron_msm.llm.endpoints import AnthropicEndpoint
-
-try:
-    import anthropic
-    from anthropic.types import Message
-except ImportError:
-    raise MissingExtraError(feature="an endpoint of kind anthropic", extra="generate") from None
 
 _FINISH: dict[str | None, Finish] = {
     "end_turn": "stop",

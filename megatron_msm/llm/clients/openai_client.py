@@ -3,18 +3,14 @@
 import json
 from typing import Any
 
-from megatron_msm.errors import MissingExtraError
+import openai
+from openai.types.chat import ChatCompletion
+from openai.types.completion_usage import CompletionUsage
+
 from megatron_msm.llm.call import Call, CallError, Finish, Reply, Usage
 from megatron_msm.llm.clients.http_errors import status_error
 from megatron_msm.llm.clients.keys import api_key
 from megatron_msm.llm.endpoints import OpenAIEndpoint
-
-try:
-    import openai
-    from openai.types.chat import ChatCompletion
-    from openai.types.completion_usage import CompletionUsage
-except ImportError:
-    raise MissingExtraError(feature="an endpoint of kind openai", extra="generate") from None
 
 _FINISH: dict[str | None, Finish] = {
     "stop": "stop",

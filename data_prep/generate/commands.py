@@ -1,23 +1,20 @@
-"""`msm generate`: from a Model Spec to documents and chats.
-
-This module imports only typer: `msm --help` loads it, and must start at once. Each command imports
-what it needs.
-"""
+"""The commands of `msm generate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import orjson
 import typer
+from rich.console import Console
 
-if TYPE_CHECKING:
-    from data_prep.generate.run import Made
-    from data_prep.generate.settings import GenerateConfig
-
-app = typer.Typer(
-    help="From a Model Spec to documents and chats, by calls to language models.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+from data_prep.generate.document_pipeline import plan_documents
+from data_prep.generate.plan import documents_per_clause
+from data_prep.generate.projection import project
+from data_prep.generate.run import Made, make_chats, make_documents, opened, resolved_paths
+from data_prep.generate.screen import StepLines, show_projection, show_spec, show_summary
+from data_prep.generate.settings import GenerateConfig
+from data_prep.generate.spec.clauses import ambiguities, read_spec
+from megatron_msm.config.load import load_config
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="GENERATE.yaml", help="See docs/generate.md.")]
 Overrides = Annotated[
@@ -27,18 +24,12 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
-@app.command()
 def spec(
     path: Annotated[Path, typer.Argument(metavar="SPEC.md", help="The Model Spec.")],
     *,
     as_json: AsJson = False,
 ) -> None:
     """Show the clauses of a spec, their ids, and what is unclear in the numbering."""
-    from rich.console import Console
-
-    from data_prep.generate.screen import show_spec
-    from data_prep.generate.spec.clauses import ambiguities, read_spec
-
     found = read_spec(path)
     if as_json:
         clauses = [{**clause._asdict(), "sha256": clause.sha256} for clause in found.clauses]
@@ -48,17 +39,8 @@ def spec(
         typer.echo(f"next: msm generate preview GENERATE.yaml   # with spec: {path}")
 
 
-@app.command()
 def preview(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Plan the documents, and show how many, how many tokens and what they will cost."""
-    from rich.console import Console
-
-    from data_prep.generate.document_pipeline import plan_documents
-    from data_prep.generate.plan import documents_per_clause
-    from data_prep.generate.projection import project
-    from data_prep.generate.run import opened
-    from data_prep.generate.screen import StepLines, show_projection
-
     config, lines = _config(path, overrides), StepLines()
     with opened(config, on_answer=lines) as run:
         plan = plan_documents(run.context) if config.documents is not None else None
@@ -77,12 +59,8 @@ def preview(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = 
         typer.echo(f"next: msm generate docs {path}")
 
 
-@app.command()
 def docs(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Generate documents for midtraining. Run it again to go on after any interruption."""
-    from data_prep.generate.run import make_documents, opened
-    from data_prep.generate.screen import StepLines
-
     config, lines = _config(path, overrides), StepLines()
     with opened(config, on_answer=lines) as run:
         made = make_documents(run)
@@ -90,12 +68,8 @@ def docs(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = Fal
     _report(config, made, as_json=as_json)
 
 
-@app.command()
 def chats(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Generate chats for alignment fine-tuning. Run it again to go on after any interruption."""
-    from data_prep.generate.run import make_chats, opened
-    from data_prep.generate.screen import StepLines
-
     config, lines = _config(path, overrides), StepLines()
     with opened(config, on_answer=lines) as run:
         made = make_chats(run)
@@ -103,18 +77,12 @@ def chats(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = Fa
     _report(config, made, as_json=as_json)
 
 
-def _config(path: Path, overrides: list[str] | None) -> "GenerateConfig":
-    from data_prep.generate.run import resolved_paths
-    from data_prep.generate.settings import GenerateConfig
-    from megatron_msm.config.load import load_config
+def _config(path: Path, overrides: list[str] | None) -> GenerateConfig:
 
     return resolved_paths(load_config(path, GenerateConfig, overrides or ()), path.parent)
 
 
-def _report(config: "GenerateConfig", made: "Made", *, as_json: bool) -> None:
-    from rich.console import Console
-
-    from data_prep.generate.screen import show_summary
+def _report(config: GenerateConfig, made: Made, *, as_json: bool) -> None:
 
     if as_json:
         files = [{"path": str(file.path), "rows": file.rows} for file in made.files]
@@ -130,6 +98,4 @@ def _report(config: "GenerateConfig", made: "Made", *, as_json: bool) -> None:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    import orjson
-
     typer.echo(orjson.dumps(value).decode())
