@@ -30,7 +30,7 @@ class GenerationCounts:
     """Outcomes of calls by step."""
     shortfalls: list[Shortfall] = field(default_factory=list)
     rows: dict[str, Counter[str]] = field(default_factory=dict)
-    """Of each corpus: how many rows were kept, and how many each gate refused."""
+    """By corpus: how many rows were kept, and how many each gate refused."""
     agreement: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By judge: (rows judged twice, of these with one verdict)."""
 

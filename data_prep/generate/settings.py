@@ -115,7 +115,7 @@ class GenerateConfig(Section):
     topic: str
     """What the spec is about in a few words, such as "which things it prefers, and why"."""
     seed: int = 1
-    """Of the order of rows, and of which writer gets which row."""
+    """Decides the order of rows, and which writer gets which row."""
     endpoints: dict[str, Endpoint]
     """Language models by names of your own."""
     writers: tuple[str, ...] = Field(min_length=1)

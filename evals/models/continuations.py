@@ -20,7 +20,7 @@ class Continuation(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """Of both together."""
+        """Tokens of both together."""
         return len(self.prompt_ids) + len(self.answer_ids)
 
 

@@ -27,7 +27,7 @@ class NearDuplicate(NamedTuple):
     of: int
     """The earlier text's."""
     share: float
-    """Of its own runs, those that the earlier one has too."""
+    """Which part of its own runs the earlier one has too."""
 
 
 def near_duplicates(

@@ -17,7 +17,7 @@ class Outlier(NamedTuple):
     """`name` or `phrase`."""
     text: str
     share: float
-    """Of the texts, those that hold it."""
+    """Which part of the texts holds it."""
 
 
 def outliers(texts: Sequence[str], *, share: float, expected: Sequence[str] = ()) -> list[Outlier]:

@@ -23,7 +23,7 @@ class Text(NamedTuple):
 
     text: str = ""
     reasoning: str = ""
-    """Of an answer."""
+    """What an answer thought first."""
     refusal: str | None = None
 
 

@@ -65,7 +65,7 @@ class _Block(NamedTuple):
 
     line: int
     level: int
-    """Of a heading; 0 for text."""
+    """A heading's depth; 0 for text."""
     text: str
 
 
