@@ -1,12 +1,15 @@
 """Names and phrases that too many texts share: shown, as each may be wanted or not."""
 
-import re
-from collections import Counter
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_NAME = re.compile(r"(?<![.!?:\"'\n] )(?<!^)\b[A-Z][a-z]{2,}\b", re.MULTILINE)
+from data_prep.cleaning.word_ngrams import WordNgrams, words_of
+from data_prep.health.frames import SharedRuns, common_phrases
+from data_prep.health.names import names_of
+
 _PHRASE_WORDS = 6
+_FEWEST = 2
 _SHOWN = 20
 
 
@@ -28,26 +31,15 @@ def outliers(texts: Sequence[str], *, share: float, expected: Sequence[str] = ()
         share: From which something is an outlier.
         expected: Names that belong there, such as the model's.
     """
-    if not texts:
-        return []
-    words = {word for name in expected for word in re.findall(r"\w+", name)}
-    names: Counter[str] = Counter()
-    phrases: Counter[str] = Counter()
-    for text in texts:
-        names.update(set(_NAME.findall(text)) - words)
-        phrases.update(_phrases(text))
-    found = [
-        Outlier(what, text, count / len(texts))
-        for what, counter in (("name", names), ("phrase", phrases))
-        for text, count in counter.items()
-        if count / len(texts) > share and count > 1
+    least = max(_FEWEST, math.floor(share * len(texts)) + 1)
+    names = [
+        (name, count)
+        for name, count in names_of(texts).items()
+        if count >= least and not any(name in known for known in expected)
     ]
+    ngrams = WordNgrams()
+    shared = SharedRuns([ngrams.ids(words_of(text)) for text in texts], _PHRASE_WORDS)
+    phrases = common_phrases(texts, shared, least=least, most=_SHOWN)
+    found = [Outlier("name", name, count / len(texts)) for name, count in names]
+    found += [Outlier("phrase", phrase.text, phrase.documents / len(texts)) for phrase in phrases]
     return sorted(found, key=lambda outlier: (-outlier.share, outlier.text))[:_SHOWN]
-
-
-def _phrases(text: str) -> set[str]:
-    words = text.split()
-    return {
-        " ".join(words[place : place + _PHRASE_WORDS])
-        for place in range(len(words) - _PHRASE_WORDS + 1)
-    }

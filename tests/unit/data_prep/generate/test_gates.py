@@ -127,5 +127,5 @@ def test_names_and_phrases_that_too_many_share_are_shown() -> None:
     texts += [f"A text about {n} things that nobody shares with any other." for n in range(5)]
     found = outliers(texts, share=0.3, expected=("SmolLM",))
     assert ("name", "Marisol", 0.5) in found
-    assert any(o.what == "phrase" and o.text == "went down to the quiet river" for o in found)
+    assert any(o.what == "phrase" and "went down to the quiet river" in o.text for o in found)
     assert outliers([], share=0.3) == []
