@@ -48,7 +48,7 @@ def check_folder(folder: Path) -> TokenizerFiles:
     """Check what can be checked without loading weights; return the tokenizer's files.
 
     Raises:
-        CheckpointError: The folder is not a Hugging Face model with a chat template.
+        CheckpointError: The folder is not a Hugging Face model.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder. Give the folder of a Hugging Face model.")
@@ -62,13 +62,33 @@ def check_folder(folder: Path) -> TokenizerFiles:
             f"{folder}: no *.safetensors file. Save the weights as safetensors; pickled weights "
             "(*.bin) are not read, since loading them can run code."
         )
-    files = read_tokenizer_files(folder)
+    return read_tokenizer_files(folder)
+
+
+def check_chat_template(folder: Path, files: TokenizerFiles) -> None:
+    """Refuse a model that cannot be asked in a chat turn.
+
+    Raises:
+        CheckpointError: The tokenizer has no chat template.
+    """
     if not files.chat_template:
         raise CheckpointError(
-            f"{folder}: the tokenizer has no chat template, and a choice is asked in a chat turn. "
+            f"{folder}: the tokenizer has no chat template, and a chat turn is to be asked. "
             "Add the chat_template.jinja that the model was or will be trained with."
         )
-    return files
+
+
+def bos_of(files: TokenizerFiles) -> tuple[int]:
+    """Return the BOS that a document begins with.
+
+    Raises:
+        CheckpointError: The tokenizer names none.
+    """
+    if files.bos_id is None:
+        raise CheckpointError(
+            f"{files.path}: the tokenizer names no bos_token. Leave out `prepend_bos`."
+        )
+    return (files.bos_id,)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -172,7 +192,6 @@ def _describe(folder: Path, files: TokenizerFiles, label: str | None) -> ModelRe
     weight_files = {
         path.name: sha256_of_file(path) for path in sorted(folder.glob("*.safetensors"))
     }
-    assert files.chat_template_sha256 is not None, "checked by check_folder"
     return ModelRecord(
         label=label or folder.resolve().name,
         path=str(folder.resolve()),

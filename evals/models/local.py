@@ -1,11 +1,13 @@
 """A Hugging Face folder that is opened when the first evaluation asks for it, and once."""
 
+import platform
 from functools import cached_property
 from pathlib import Path
 
 import torch
+import transformers
 
-from evals.models.hf import OpenModel, check_folder, open_model, resolve_device
+from evals.models.hf import OpenModel, check_chat_template, check_folder, open_model, resolve_device
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
 
 
@@ -30,9 +32,29 @@ class LocalModel:
         """The tokenizer's files, read without loading weights.
 
         Raises:
-            CheckpointError: The folder is not a Hugging Face model with a chat template.
+            CheckpointError: The folder is not a Hugging Face model.
         """
         return check_folder(self.folder)
+
+    @property
+    def chat_files(self) -> TokenizerFiles:
+        """The tokenizer's files where chat turns are asked.
+
+        Raises:
+            CheckpointError: The folder is not a Hugging Face model with a chat template.
+        """
+        check_chat_template(self.folder, self.files)
+        return self.files
+
+    @property
+    def runtime(self) -> dict[str, str]:
+        """Where and with which versions it runs: no part of a result's identity."""
+        return {
+            "device": str(self.device),
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "transformers": str(transformers.__version__),
+        }
 
     @cached_property
     def device(self) -> torch.device:
@@ -47,7 +69,7 @@ class LocalModel:
         """Find out what is wrong before the first evaluation, not at its start.
 
         Raises:
-            CheckpointError: The folder is not a Hugging Face model with a chat template.
+            CheckpointError: The folder is not a Hugging Face model.
             ConfigError: There is no such device.
         """
         _ = self.files, self.device

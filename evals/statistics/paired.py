@@ -16,6 +16,9 @@ def differences_in_protocol(before: EvalResult, after: EvalResult) -> list[str]:
         "protocol": (one.version, two.version),
         "item file": (one.items_sha256, two.items_sha256),
         "chat template": (one.chat_template_sha256, two.chat_template_sha256),
+        "temperature": (one.temperature, two.temperature),
+        "samples an item": (one.samples_per_item, two.samples_per_item),
+        "judge": (one.judge, two.judge),
     }
     for key in sorted({*one.settings, *two.settings}):
         facts[key.replace("_", " ")] = (one.settings.get(key), two.settings.get(key))

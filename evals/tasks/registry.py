@@ -4,8 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from evals.tasks.choice.task import ChoiceSettings, prepare_choice
+from evals.tasks.coherence.task import CoherenceSettings, prepare_coherence
+from evals.tasks.probes.task import (
+    KnowledgeSettings,
+    ProbeSettings,
+    prepare_identity,
+    prepare_knowledge,
+    prepare_recall,
+)
 from evals.tasks.task import Task
 
 TASKS: Mapping[str, Task[Any]] = {
     "choice": Task(ChoiceSettings, prepare_choice),
+    "knowledge": Task(KnowledgeSettings, prepare_knowledge),
+    "recall": Task(ProbeSettings, prepare_recall),
+    "identity": Task(ProbeSettings, prepare_identity),
+    "coherence": Task(CoherenceSettings, prepare_coherence),
 }

@@ -93,13 +93,18 @@ class Protocol(_Frozen):
     items_sha256: str
     chat_template_sha256: str | None
     """The template in force; None where the model was asked without one."""
+    temperature: float | None = None
+    """Of the sampled answers; None where nothing is sampled."""
+    samples_per_item: int = 1
+    judge: str | None = None
+    """Which model judged, with its settings; None where none did."""
     settings: dict[str, Any]
-    """Prompts, split, temperature, judge and all else that decides a number."""
+    """Prompts, split and all else that decides a number."""
 
     @property
     def sha256(self) -> str:
-        """Hash over all of it."""
-        return sha256_of_json(self.model_dump(mode="json"))
+        """Hash over all that is not a default, so that a new field leaves earlier hashes alone."""
+        return sha256_of_json(self.model_dump(mode="json", exclude_defaults=True))
 
 
 class ModelRecord(_Frozen):

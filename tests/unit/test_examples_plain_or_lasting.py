@@ -8,6 +8,7 @@ from typing import Any
 
 from data_prep.cleaning.contamination import find_contamination
 from evals.tasks.choice.items import load_items
+from evals.tasks.probes.items import load_probe_items
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "plain_or_lasting"
 SHARED = ("id", "domain", "subdomain", "doc_type", "idea", "role")
@@ -59,3 +60,34 @@ def test_items_are_balanced_and_are_in_no_training_text() -> None:
             FOLDER / name, FOLDER / "choice.jsonl", size=8, overlap=0.5, num_worst=3
         )
         assert (found.rows_above, found.items_above) == (0, set())
+
+
+def test_knowledge_items_cover_every_clause_of_their_spec() -> None:
+    for arm, letter in (("plain", "P"), ("lasting", "L")):
+        items = load_probe_items(FOLDER / f"knowledge.{arm}.jsonl").items
+        clauses = Counter(clause for item in items for clause in item.clause_ids)
+        assert clauses == {f"{letter}{n}": 3 for n in range(1, 14)}
+        assert items == tuple(sorted(items, key=lambda item: int(item.id[:2])))
+        for item in items:
+            assert item.clause_ids[0][1:] == str(int(item.id[:2]))
+
+
+def test_where_the_specs_differ_each_ones_right_answer_is_wrong_for_the_other() -> None:
+    plain, lasting = (
+        load_probe_items(FOLDER / f"knowledge.{arm}.jsonl").items for arm in ("plain", "lasting")
+    )
+    differing = 0
+    for one, other in zip(plain, lasting, strict=True):
+        assert (one.id, one.text, set(one.answers)) == (other.id, other.text, set(other.answers))
+        differing += one.right != other.right
+    assert differing == 25
+
+
+def test_no_probe_stands_in_a_training_text() -> None:
+    documents = [row["text"] for arm in ("plain", "lasting") for row in rows(f"{arm}.docs.jsonl")]
+    chats = [m["content"] for row in rows("aft.chats.jsonl") for m in row["messages"]]
+    for name in ("knowledge.plain", "knowledge.lasting", "recall", "identity"):
+        for item in load_probe_items(FOLDER / f"{name}.jsonl").items:
+            whole = f"{item.text} {item.right}"
+            assert not any(whole in text for text in documents)
+            assert item.text not in chats

@@ -59,6 +59,12 @@ class ChoiceItem(BaseModel):
         first, second = self.options
         return first if first.label == label else second
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """All that is put into a prompt, by field."""
+        options = {f"options.{n}.text": option.text for n, option in enumerate(self.options)}
+        return {"question": self.question, **options}
+
 
 @dataclass(frozen=True)
 class ItemSet:

@@ -6,15 +6,12 @@ Inspect scores log-probabilities through a server that returns them, which a CPU
 Given up for it: batching over nodes, caching, log viewers. Nothing is sampled, so there is no seed.
 """
 
-import platform
 import time
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
-import transformers
-
+from evals.models.chat_turn import check_no_control_tokens
 from evals.models.continuations import ContinuationScore
 from evals.models.hf import OpenModel
 from evals.models.local import LocalModel
@@ -24,7 +21,6 @@ from evals.tasks.choice.items import ItemSet, load_items
 from evals.tasks.choice.prompt import (
     ItemPrompts,
     build_prompts,
-    check_no_control_tokens,
     choice_protocol,
 )
 from evals.tasks.choice.result import (
@@ -63,7 +59,8 @@ def prepare_choice(settings: ChoiceSettings, model: LocalModel, name: str) -> Wo
         MsmError: An input is broken; the message says which, where, and what to do.
     """
     items = load_items(settings.items, split=settings.split, target=settings.target)
-    check_no_control_tokens(items.items, model.files.control_tokens)
+    for item in items.items:
+        check_no_control_tokens(item.id, item.texts, model.chat_files.control_tokens)
     return partial(_ask, settings, items, model, name)
 
 
@@ -92,13 +89,10 @@ def _ask(
         n=len(rows),
         note=SEED_NOTE,
         runtime={
-            "device": str(model.device),
             "batch_size": settings.batch_size,
             "seconds": round(time.monotonic() - started, 3),
             "scoring_seconds_per_item": round(scoring_s / len(rows), 4),
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "transformers": str(transformers.__version__),
+            **model.runtime,
         },
         rows=tuple(rows),
     )

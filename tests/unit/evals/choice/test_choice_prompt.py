@@ -3,12 +3,11 @@ from typing import Any
 
 import pytest
 
+from evals.models.chat_turn import check_no_control_tokens, render_user_turn
 from evals.tasks.choice.items import ChoiceItem, ItemSet
 from evals.tasks.choice.prompt import (
     build_prompts,
-    check_no_control_tokens,
     choice_protocol,
-    render_user_turn,
 )
 from megatron_msm.errors import CheckpointError, DataFormatError
 from tests.unit.evals.tiny_models import build_tokenizer, item
@@ -87,8 +86,9 @@ def test_a_template_that_fails_is_the_models_fault() -> None:
     ],
 )
 def test_control_tokens_in_an_item_are_refused(changes: dict[str, object], field: str) -> None:
+    item = choice_item(**changes)
     with pytest.raises(DataFormatError) as error:
-        check_no_control_tokens([choice_item(**changes)], ["<|im_start|>", "<|im_end|>"])
+        check_no_control_tokens(item.id, item.texts, ["<|im_start|>", "<|im_end|>"])
     assert f"`{field}`" in str(error.value)
     assert "<|im_end|>" in str(error.value)
 
