@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from megatron_msm.errors import MissingExtraError, MsmError
+from megatron_msm.errors import ConfigError, MissingExtraError, MsmError
 from megatron_msm.lazy_commands import lazy_app
 
 _EXTRA_OF_PACKAGE = {
@@ -45,6 +45,11 @@ def main() -> None:
         if extra is None:
             raise
         _end_with(MissingExtraError(feature=f"msm {sys.argv[1]}", extra=extra))
+    except OSError as error:
+        # A path that cannot be used is the user's to mend; without a path it is a defect of ours.
+        if error.filename is None:
+            raise
+        _end_with(ConfigError(f"{error.filename}: {error.strerror}. Give another path."))
 
 
 def _end_with(error: MsmError) -> None:

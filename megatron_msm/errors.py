@@ -49,6 +49,12 @@ class MissingExtraError(ConfigError):
         )
 
 
+class UnansweredError(MsmError):
+    """A server did not answer; what it did answer is kept, and the same command goes on with it."""
+
+    exit_status = 75
+
+
 class PreemptedError(MsmError):
     """The run was told to stop and has saved its position; the same command goes on with it."""
 

@@ -7,12 +7,13 @@ way.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from data_prep.generate.counts import GenerationCounts
 from data_prep.generate.settings import GenerateConfig
+from megatron_msm.errors import UnansweredError
 from megatron_msm.llm.call import Answer, Call, Reply
 from megatron_msm.llm.pool import Pool
 from megatron_msm.llm.structured import read_structured
@@ -43,7 +44,14 @@ class Ask(NamedTuple):
     system: str = ""
 
 
-OnAnswer = Callable[[Answer], None]
+class Watcher(Protocol):
+    """Looks on while a run asks."""
+
+    def begin(self, step: str, num_calls: int) -> None:
+        """See that a step is about to make calls."""
+
+    def answered(self, answer: Answer) -> None:
+        """See an answer, replayed or new."""
 
 
 class Asker:
@@ -53,7 +61,7 @@ class Asker:
         pool: Open, with the endpoints of the configuration.
         config: Says who writes and who judges.
         counts: Where outcomes are counted.
-        on_answer: Called with every answer, for a screen.
+        watcher: A screen.
     """
 
     def __init__(
@@ -62,22 +70,23 @@ class Asker:
         config: GenerateConfig,
         counts: GenerationCounts,
         *,
-        on_answer: OnAnswer | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.counts = counts
         self._pool = pool
         self._config = config
-        self._on_answer = on_answer
+        self._watcher = watcher
 
     def write(
         self, step: str, asks: Sequence[Ask], *, temperature: float | None, max_tokens: int
     ) -> list[Answer]:
-        """Have texts written, one attempt each; a declined or cut-off one is the caller's case."""
+        """Have texts written, one attempt each; a declined or cut-off one is the caller's case.
+
+        Raises:
+            UnansweredError: A server did not answer some of them.
+        """
         calls = [_call(ask, step, temperature, max_tokens) for ask in asks]
-        answers = self._pool.answer(calls, endpoint=self._writer, on_answer=self._on_answer)
-        for answer in answers:
-            self.counts.add_reply(answer)
-        return answers
+        return self._answers(step, calls, endpoint=self._writer)
 
     def read(
         self,
@@ -98,6 +107,9 @@ class Asker:
             temperature: None for the server's own.
             max_tokens: Tokens of a reply.
             is_judged: Whether the judge is asked, rather than the writers.
+
+        Raises:
+            UnansweredError: A server did not answer some of them.
         """
         contents: list[Form | None] = [None] * len(asks)
         schema = form.model_json_schema()
@@ -108,11 +120,29 @@ class Asker:
                 for place in open_ones
             ]
             endpoint = self._config.judge_name if is_judged else self._writer
-            answers = self._pool.answer(calls, endpoint=endpoint, on_answer=self._on_answer)
+            answers = self._answers(step, calls, endpoint=endpoint)
             for place, answer in zip(open_ones, answers, strict=True):
-                self.counts.add_reply(answer)
                 contents[place] = self._content(step, answer.reply, form)
         return contents
+
+    def _answers(
+        self, step: str, calls: Sequence[Call], *, endpoint: str | Callable[[Call], str]
+    ) -> list[Answer]:
+        if self._watcher is not None:
+            self._watcher.begin(step, len(calls))
+        on_answer = None if self._watcher is None else self._watcher.answered
+        answers = self._pool.answer(calls, endpoint=endpoint, on_answer=on_answer)
+        # What is only late must not be missing from a corpus: which rows it holds would then depend
+        # on the network.
+        if late := [answer for answer in answers if answer.may_pass]:
+            why = (late[-1].failure or "").rstrip(".")
+            raise UnansweredError(
+                f"{step}: {len(late):,} of {len(calls):,} calls were not answered, the last for: "
+                f"{why}. The others are kept: run the same command to go on."
+            )
+        for answer in answers:
+            self.counts.add_reply(answer)
+        return answers
 
     def _content(self, step: str, reply: Reply | None, form: type[Form]) -> Form | None:
         if reply is None or reply.finish != "stop":

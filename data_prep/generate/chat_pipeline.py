@@ -102,7 +102,7 @@ def _answer(context: Context, corpus: Corpus, questions: Sequence[Question]) -> 
     items = ItemGate(gates.evaluation_items, overlap=gates.item_overlap)
     passed: list[tuple[Question, Answer, Text]] = []
     for question, answer in zip(questions, write_answers(context, questions), strict=True):
-        found = answer_of(answer.reply)
+        found = answer_of(answer)
         whole = f"{question.text}\n{found.reasoning}\n{found.text}"
         refusals = (
             ("structure", found.refusal),

@@ -42,7 +42,7 @@ def spec(
 def preview(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Plan the documents, and show how many, how many tokens and what they will cost."""
     config, lines = _config(path, overrides), StepLines()
-    with opened(config, on_answer=lines) as run:
+    with opened(config, watcher=lines) as run:
         plan = plan_documents(run.context) if config.documents is not None else None
         lines.finish()
         steps = project(config, plan, run.journal)
@@ -62,7 +62,7 @@ def preview(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = 
 def docs(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Generate documents for midtraining. Run it again to go on after any interruption."""
     config, lines = _config(path, overrides), StepLines()
-    with opened(config, on_answer=lines) as run:
+    with opened(config, watcher=lines) as run:
         made = make_documents(run)
         lines.finish()
     _report(config, made, as_json=as_json)
@@ -71,7 +71,7 @@ def docs(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = Fal
 def chats(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Generate chats for alignment fine-tuning. Run it again to go on after any interruption."""
     config, lines = _config(path, overrides), StepLines()
-    with opened(config, on_answer=lines) as run:
+    with opened(config, watcher=lines) as run:
         made = make_chats(run)
         lines.finish()
     _report(config, made, as_json=as_json)

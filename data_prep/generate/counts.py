@@ -43,7 +43,7 @@ class GenerationCounts:
     def outcome(self, answer: Answer) -> str:
         """Return what a call's answer counts as; `answered` for a whole reply."""
         if answer.reply is None:
-            return "failed"
+            return "rejected by the server"
         return _OUTCOMES.get(answer.reply.finish, "answered")
 
     def add(self, step: str, what: str) -> None:

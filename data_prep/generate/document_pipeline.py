@@ -134,7 +134,7 @@ def _pass_cheap_gates(
     items = ItemGate(gates.evaluation_items, overlap=gates.item_overlap)
     passed = []
     for document in written:
-        found = document_of(document.answer.reply)
+        found = document_of(document.answer)
         row = _row(corpus.name, spec, document, found.text)
         refusals = (
             ("structure", found.refusal),

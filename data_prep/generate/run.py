@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from data_prep.generate.asking import Asker, OnAnswer
+from data_prep.generate.asking import Asker, Watcher
 from data_prep.generate.chat_pipeline import generate_chats
 from data_prep.generate.context import Context
 from data_prep.generate.corpus.folder import (
@@ -56,14 +56,14 @@ class OpenRun(NamedTuple):
 def opened(
     config: GenerateConfig,
     *,
-    on_answer: OnAnswer | None = None,
+    watcher: Watcher | None = None,
     clients: Mapping[str, Client] | None = None,
 ) -> Iterator[OpenRun]:
     """Open a run: its specs, its journal and its endpoints.
 
     Args:
         config: What to generate.
-        on_answer: Called with every answer.
+        watcher: A screen.
         clients: Clients in the place of those that the endpoints describe.
 
     Raises:
@@ -83,7 +83,7 @@ def opened(
         Journal(config.out / JOURNAL_FILE) as journal,
         Pool(config.endpoints, journal=journal, budget=config.budget, clients=clients) as pool,
     ):
-        asker = Asker(pool, config, counts, on_answer=on_answer)
+        asker = Asker(pool, config, counts, watcher=watcher)
         yield OpenRun(Context(config, spec, specs, Prompts(config.templates), asker), pool, journal)
 
 

@@ -30,17 +30,22 @@ class StepLines:
         self._out = out
         self._interval_s = interval_s
         self._step = ""
+        self._total = 0
         self._done: Counter[str] = Counter()
         self._tokens = 0
         self._cost_usd: float | None = 0.0
         self._started = self._written = time.monotonic()
 
-    def __call__(self, answer: Answer) -> None:
-        """Count an answer."""
-        if answer.call.step != self._step:
+    def begin(self, step: str, num_calls: int) -> None:
+        """Take up a step; the same step again goes on in its line."""
+        if step != self._step:
             self.finish()
-            self._step = answer.call.step
+            self._step, self._total = step, 0
             self._started = self._written = time.monotonic()
+        self._total += num_calls
+
+    def answered(self, answer: Answer) -> None:
+        """Count an answer."""
         self._done["calls"] += 1
         if answer.reply is None:
             self._done["failed"] += 1
@@ -58,20 +63,22 @@ class StepLines:
 
     def finish(self) -> None:
         """Write the last line about a step."""
-        if self._step:
+        if self._done["calls"]:
             self._write()
         self._step, self._done, self._tokens, self._cost_usd = "", Counter(), 0, 0.0
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        seconds = self._written - self._started
+        seconds, calls = self._written - self._started, self._done["calls"]
         cost = "price unknown" if self._cost_usd is None else f"${self._cost_usd:.2f}"
         parts = [
-            f"{self._step}: {self._done['calls']:,} calls",
+            f"{self._step}: {calls:,} of {self._total:,} calls",
             f"{self._tokens:,} tokens",
             cost,
             f"{seconds:,.0f} s",
         ]
+        if calls < self._total:
+            parts.append(f"{seconds / calls * (self._total - calls):,.0f} s left")
         names = {"length": "cut off", "refusal": "declined", "other": "ended otherwise"}
         for key in ("failed", "length", "refusal", "other"):
             if self._done[key]:
@@ -128,6 +135,11 @@ def show_summary(summary: Mapping[str, Any], console: Console) -> None:
                 markup=False,
                 highlight=False,
             )
+    for step, outcomes in counts["replies"].items():
+        odd = [f"{what} {n:,}" for what, n in outcomes.items() if what not in ("calls", "answered")]
+        if odd:
+            text = f"{step}: of {outcomes['calls']:,} calls: {', '.join(odd)}"
+            console.print(text, markup=False, highlight=False)
     for shortfall in counts["shortfalls"]:
         console.print(
             f"short: {shortfall['step']}: {shortfall['where']} has {shortfall['got']} of "

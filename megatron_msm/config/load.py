@@ -66,7 +66,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = YAML(typ="safe").load(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file. Give the path of a RUN.yaml.") from None
+        raise ConfigError(f"{path}: no such file. Give the path of a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except YAMLError as error:

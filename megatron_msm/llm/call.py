@@ -79,6 +79,8 @@ class Answer:
     reply: Reply | None
     failure: str | None = None
     """The last error, if no attempt brought a reply."""
+    may_pass: bool = False
+    """Whether that error may pass by itself, so that a later run can have the reply."""
     cost_usd: float | None = None
     """None where the price is not known."""
 

@@ -166,7 +166,7 @@ class Pool:
             line.failures_in_a_row += 1
             if error.outcome == "fatal" or line.failures_in_a_row >= _FAILURES_IN_A_ROW:
                 raise ConfigError(f"{line.endpoint.model}: {error}") from None
-            return Answer(call, None, failure=str(error))
+            return Answer(call, None, failure=str(error), may_pass=error.outcome == "retry")
         finally:
             await line.pacing.release()
         answer = Answer(call, reply, cost_usd=cost_usd(reply.usage, line.endpoint))

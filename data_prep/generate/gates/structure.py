@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from megatron_msm.llm.call import Reply
+from megatron_msm.llm.call import Answer
 
 _DOCUMENT = re.compile(r"<document>(.*?)</document>", re.DOTALL)
 _THINK = re.compile(r"\A\s*<think>(.*?)</think>(.*)\Z", re.DOTALL)
@@ -27,10 +27,11 @@ class Text(NamedTuple):
     refusal: str | None = None
 
 
-def document_of(reply: Reply | None) -> Text:
-    """Return the document in a reply."""
-    if problem := _not_whole(reply):
+def document_of(answer: Answer) -> Text:
+    """Return the document in an answer."""
+    if problem := _not_whole(answer):
         return Text(refusal=problem)
+    reply = answer.reply
     assert reply is not None
     found = _DOCUMENT.findall(reply.text)
     if len(found) != 1:
@@ -38,10 +39,11 @@ def document_of(reply: Reply | None) -> Text:
     return _checked(Text(found[0].strip()))
 
 
-def answer_of(reply: Reply | None) -> Text:
-    """Return the answer in a reply, and the reasoning before it."""
-    if problem := _not_whole(reply):
+def answer_of(answer: Answer) -> Text:
+    """Return what was answered, and the reasoning before it."""
+    if problem := _not_whole(answer):
         return Text(refusal=problem)
+    reply = answer.reply
     assert reply is not None
     found = _THINK.match(reply.text)
     if found is None:
@@ -49,9 +51,10 @@ def answer_of(reply: Reply | None) -> Text:
     return _checked(Text(found[2].strip(), found[1].strip()))
 
 
-def _not_whole(reply: Reply | None) -> str | None:
+def _not_whole(answer: Answer) -> str | None:
+    reply = answer.reply
     if reply is None:
-        return "no reply"
+        return f"no reply: {answer.failure}"
     if reply.finish == "length":
         return "cut off at max_tokens"
     if reply.finish == "refusal":

@@ -11,11 +11,12 @@ from data_prep.generate.gates.wording import WordingGate
 from data_prep.generate.settings import GateSettings, Identity
 from data_prep.generate.spec.clauses import parse_spec
 from megatron_msm.errors import ConfigError
-from megatron_msm.llm.call import Reply, Usage
+from megatron_msm.llm.call import Answer, Call, Reply, Usage
 
 
-def _reply(text: str) -> Reply:
-    return Reply(text, "stop", Usage(), "m")
+def _reply(text: str) -> Answer:
+    call = Call(address="a", step="s", prompt="p")
+    return Answer(call, Reply(text, "stop", Usage(), "m"))
 
 
 _SMOLLM = IdentityGate(Identity(model="SmolLM", provider="Hugging Face"))

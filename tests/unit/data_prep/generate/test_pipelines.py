@@ -9,9 +9,9 @@ import pytest
 
 from data_prep.generate.run import Made, make_chats, make_documents, opened
 from data_prep.generate.settings import GenerateConfig
-from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.errors import ConfigError, DataFormatError, UnansweredError
 from megatron_msm.llm.budget import BudgetReachedError
-from megatron_msm.llm.call import Call, Finish
+from megatron_msm.llm.call import Call, CallError, Finish
 from tests.unit.data_prep.generate.conftest import SPEC, MakeConfig
 from tests.unit.data_prep.generate.scripted_writer import ScriptedWriter
 
@@ -420,6 +420,45 @@ def test_several_writers_share_a_corpus_and_each_row_says_whose_it_is(
     written = [sum(c.step == "documents spec" for c in writer.calls) for writer in (one, two)]
     assert sum(written) == 24
     assert min(written) > 4
+
+
+def test_calls_that_a_server_left_unanswered_end_the_run_and_a_later_one_goes_on(
+    make_config: MakeConfig,
+) -> None:
+    """A document that is only late must not be missing from the corpus."""
+    late = "documents/spec/kitchen/matter-r2/memo/lantern-case"
+
+    def change(call: Call, whole: str) -> tuple[str, Finish]:
+        if call.address == late:
+            raise CallError("no answer in time", outcome="retry", retry_after_s=0.0)
+        return (whole, "stop")
+
+    config = make_config()
+    with pytest.raises(
+        UnansweredError, match=r"documents spec: 1 of 24 calls .* no answer in time"
+    ):
+        _documents(config, ScriptedWriter(change))
+    assert not (config.out / "documents").exists()
+    writer = ScriptedWriter()
+    made = _documents(config, writer)
+    assert made.summary["counts"]["rows"]["documents spec"] == {"kept": 24}
+    assert sum(call.step == "documents spec" for call in writer.calls) == 1
+
+
+def test_a_call_that_the_server_rejects_is_a_refused_row(make_config: MakeConfig) -> None:
+    rejected = "documents/spec/kitchen/matter-r2/memo/lantern-case"
+
+    def change(call: Call, whole: str) -> tuple[str, Finish]:
+        if call.address == rejected:
+            raise CallError("HTTP 400: content filter", outcome="rejected")
+        return (whole, "stop")
+
+    config = make_config()
+    made = _documents(config, ScriptedWriter(change))
+    (reject,) = _rows(config.out / "rejects" / "documents-spec.jsonl")
+    assert reject["reason"] == "no reply: HTTP 400: content filter"
+    replies = made.summary["counts"]["replies"]["documents spec"]
+    assert replies == {"calls": 24, "answered": 23, "rejected by the server": 1}
 
 
 def test_a_budget_stops_a_run_and_a_larger_one_lets_it_go_on(make_config: MakeConfig) -> None:
