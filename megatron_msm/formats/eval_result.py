@@ -94,7 +94,7 @@ class Protocol(_Frozen):
     chat_template_sha256: str | None
     """The template in force; None where the model was asked without one."""
     temperature: float | None = None
-    """Of the sampled answers; None where nothing is sampled."""
+    """At which answers were sampled; None where nothing is sampled."""
     samples_per_item: int = 1
     judge: str | None = None
     """Which model judged, with its settings; None where none did."""
