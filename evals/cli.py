@@ -104,7 +104,10 @@ def run(
         bool, typer.Option("--json", help="Print a list of the results, without their rows.")
     ] = False,
 ) -> None:
-    """Run the evaluations of a suite on a model; each writes DIR/NAME.json as it ends."""
+    """Run the evaluations of a suite on a model; each writes DIR/NAME.json as it ends.
+
+    One that stands there already, of the same model, items and settings, is kept.
+    """
     from evals.models.local import LocalModel
     from evals.suite import prepare_suite, run_suite
 
@@ -112,11 +115,13 @@ def run(
     works = prepare_suite(suite, model, only=only or ())
     _prepare_out(out / "NAME.json")
     errors, shown = Console(stderr=True), []
-    for result in run_suite(works, out, lambda name: progress_on(errors, name)):
-        shown.append(result.model_dump(mode="json", exclude={"rows"}))
+    for ran in run_suite(works, out, model, lambda name: progress_on(errors, name)):
+        shown.append(ran.result.model_dump(mode="json", exclude={"rows"}))
         if not as_json:
-            print_result(result, Console(file=sys.stdout))
-            typer.echo(f"written    {out / result.name}.json\n")
+            print_result(ran.result, Console(file=sys.stdout))
+            path = f"{out / ran.result.name}.json"
+            kept = f"kept       {path}: model, items and settings are those of an earlier run"
+            typer.echo(f"{kept if ran.was_kept else f'written    {path}'}\n")
     if as_json:
         typer.echo(json.dumps(shown, indent=2))
 
@@ -151,6 +156,13 @@ def report(
         Path | None,
         typer.Option(metavar="FACTS.json", help="Stages: a list of {stage, made, where, seconds}."),
     ] = None,
+    across_protocols: Annotated[
+        bool,
+        typer.Option(
+            "--across-protocols",
+            help="Compare results that were not measured alike; the report tells what differs.",
+        ),
+    ] = False,
     choice_results: Annotated[list[str] | None, typer.Option("--choice", hidden=True)] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the verdicts and the report's path as JSON.")
@@ -168,6 +180,7 @@ def report(
         contrasts=contrasts or (),
         title=title,
         facts_path=facts,
+        across_protocols=across_protocols,
     )
     verdicts = [visible(line) for line in lines]
     if as_json:

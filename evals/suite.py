@@ -3,17 +3,20 @@
     evaluations:
       values: {task: choice, items: items.jsonl, target: homemade}
 
-A grid's `evaluations:` is the same mapping. Paths start at the suite's folder.
+A grid's `evaluations:` is the same mapping. Paths start at the suite's folder. An evaluation whose
+result stands in the folder already is not asked again: a killed run goes on.
 """
 
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from evals.kept_results import ASKED, KeptResults, asked_sha256
 from evals.models.local import LocalModel
 from evals.tasks.registry import TASKS
 from evals.tasks.task import Progress, Work
@@ -33,8 +36,28 @@ class SuiteConfig(Section):
     """By name: `task`, and that task's settings."""
 
 
-def prepare_suite(path: Path, model: LocalModel, *, only: Sequence[str] = ()) -> dict[str, Work]:
-    """Read and check everything; return the work of each evaluation by name.
+@dataclass(frozen=True)
+class Prepared:
+    """An evaluation that can start."""
+
+    work: Work
+    asked_sha256: str
+    """Hash of all that decides its result, but the weights."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """An evaluation's result, and where it came from."""
+
+    result: EvalResult
+    was_kept: bool
+    """Whether an earlier run had made it."""
+
+
+def prepare_suite(
+    path: Path, model: LocalModel, *, only: Sequence[str] = ()
+) -> dict[str, Prepared]:
+    """Read and check everything; return the evaluations by name.
 
     Args:
         path: SUITE.yaml.
@@ -55,26 +78,35 @@ def prepare_suite(path: Path, model: LocalModel, *, only: Sequence[str] = ()) ->
 
 
 def run_suite(
-    works: dict[str, Work],
+    evaluations: dict[str, Prepared],
     out: Path,
+    model: LocalModel,
     progress: Callable[[str], AbstractContextManager[Progress]],
-) -> Iterator[EvalResult]:
-    """Do the work of each evaluation, write OUT/NAME.json and yield the result.
+) -> Iterator[Ran]:
+    """Yield the result of each evaluation: OUT/NAME.json where it stands, else a new one.
 
     Args:
-        works: What `prepare_suite` returned.
+        evaluations: What `prepare_suite` returned.
         out: The folder of the results.
+        model: What is judged.
         progress: Shows the progress of the evaluation of that name.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for name, work in works.items():
+    kept = KeptResults(out, model)
+    for name, prepared in evaluations.items():
+        found = kept.find(name, prepared.asked_sha256)
+        if found is not None:
+            yield Ran(found, was_kept=True)
+            continue
         with progress(name) as on_progress:
-            result = work(on_progress)
+            result = prepared.work(on_progress)
+        runtime = result.runtime | {ASKED: prepared.asked_sha256}
+        result = result.model_copy(update={"runtime": runtime})
         write_json_atomic(out / f"{name}.json", result.model_dump(mode="json"))
-        yield result
+        yield Ran(result, was_kept=False)
 
 
-def _prepare(path: Path, name: str, content: dict[str, Any], model: LocalModel) -> Work:
+def _prepare(path: Path, name: str, content: dict[str, Any], model: LocalModel) -> Prepared:
     where = f"{path}: evaluations.{name}"
     task_name = content.get("task")
     if not isinstance(task_name, str) or task_name not in TASKS:
@@ -84,7 +116,8 @@ def _prepare(path: Path, name: str, content: dict[str, Any], model: LocalModel) 
     settings = {key: value for key, value in content.items() if key != "task"}
     config = checked(settings, task.settings, where=where)
     located = {key: path.parent / value for key, value in config if isinstance(value, Path)}
-    return task.prepare(config.model_copy(update=located), model, name)
+    work = task.prepare(config.model_copy(update=located), model, name)
+    return Prepared(work, asked_sha256(task_name, dict(config) | located, model))
 
 
 def _known(what: str, name: str, known: Any) -> str:

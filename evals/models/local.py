@@ -24,7 +24,7 @@ class LocalModel:
         """
         self.folder = folder
         self._device = device
-        self._label = label
+        self.label = label
         self._opened: dict[str, OpenModel] = {}
 
     @cached_property
@@ -83,6 +83,6 @@ class LocalModel:
         if dtype not in self._opened:
             self._opened.clear()  # two precisions of one model would take twice its memory
             self._opened[dtype] = open_model(
-                self.folder, dtype=dtype, device=self.device, label=self._label
+                self.folder, dtype=dtype, device=self.device, label=self.label
             )
         return self._opened[dtype]

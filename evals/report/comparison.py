@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evals.statistics.contrast import Contrast, contrast
-from evals.statistics.paired import check_comparable, verdict
+from evals.statistics.paired import check_comparable, differences_in_protocol, verdict
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.eval_result import EvalResult, Interval, Metric, Summary
 
@@ -64,6 +64,8 @@ class Evaluation:
     single: str | None
     """What the only arm shows; None where there are several."""
     contrasts: tuple[NamedContrast, ...] = ()
+    protocol_differences: tuple[str, ...] = ()
+    """What results were measured otherwise than the first, and in what."""
 
     @property
     def first(self) -> EvalResult:
@@ -71,12 +73,18 @@ class Evaluation:
         return next(iter(self.arms.values()))[0]
 
 
-def compare(results: Sequence[EvalResult], contrasts: Sequence[str] = ()) -> list[Evaluation]:
+def compare(
+    results: Sequence[EvalResult],
+    contrasts: Sequence[str] = (),
+    *,
+    across_protocols: bool = False,
+) -> list[Evaluation]:
     """Sort results by evaluation and arm, and compute each one's statistics.
 
     Args:
         results: In the order of the report.
         contrasts: `NAME=+ARM,-ARM,...`, computed for each evaluation that has all its arms.
+        across_protocols: Take results that were not measured alike, and say so of them.
 
     Raises:
         ConfigError: A contrast is malformed, or no evaluation has its arms.
@@ -86,7 +94,8 @@ def compare(results: Sequence[EvalResult], contrasts: Sequence[str] = ()) -> lis
     for result in results:
         arms = by_name.setdefault(result.name, {})
         arms.setdefault(arm_of(result.model.label), []).append(result)
-        check_comparable(next(iter(arms.values()))[0], result)
+        first = next(iter(arms.values()))[0]
+        check_comparable(first, result, across_protocols=across_protocols)
     asked = {text: _weights(text) for text in contrasts}
     for text, weights in asked.items():
         if not any(weights.keys() <= arms.keys() for arms in by_name.values()):
@@ -136,7 +145,18 @@ def _evaluation(arms: Arms, asked: Mapping[str, Mapping[str, float]]) -> Evaluat
             for text, weights in asked.items()
             if weights.keys() <= arms.keys()
         ),
+        protocol_differences=tuple(_protocol_differences(arms)),
     )
+
+
+def _protocol_differences(arms: Arms) -> list[str]:
+    first, *others = (result for of_arm in arms.values() for result in of_arm)
+    found = {one.model.label: differences_in_protocol(first, one) for one in others}
+    return [
+        f"`{label}` and `{first.model.label}` differ in their {', '.join(differences)}"
+        for label, differences in found.items()
+        if differences
+    ]
 
 
 def _line(arms: Arms, first: str, arm: str, group: str | None) -> Line:

@@ -39,8 +39,12 @@ class StageFact(BaseModel):
     seconds: float | None = None
 
 
-def load_results(arguments: Sequence[str]) -> list[EvalResult]:
+def load_results(arguments: Sequence[str], *, across_protocols: bool = False) -> list[EvalResult]:
     """Read results named by `[LABEL=]FILE`; the label given replaces the one in the file.
+
+    Args:
+        arguments: As given on the command line.
+        across_protocols: Take results of one evaluation that were not measured alike.
 
     Raises:
         DataFormatError: A result is broken, or was not measured like the first of its evaluation.
@@ -63,7 +67,8 @@ def load_results(arguments: Sequence[str]) -> list[EvalResult]:
                 "the report can tell them apart."
             )
         seen_at[key] = path
-        check_comparable(firsts.setdefault(result.name, result), result)
+        first = firsts.setdefault(result.name, result)
+        check_comparable(first, result, across_protocols=across_protocols)
         results.append(result)
     return results
 

@@ -60,6 +60,7 @@ def write_report(
     contrasts: Sequence[str] = (),
     title: str,
     facts_path: Path | None = None,
+    across_protocols: bool = False,
 ) -> list[str]:
     """Read everything, then write the report in one go; return its verdicts as lines of text.
 
@@ -71,11 +72,13 @@ def write_report(
         contrasts: `NAME=+ARM,-ARM,...` of each further contrast.
         title: The heading.
         facts_path: A JSON list of `StageFact`.
+        across_protocols: Take results that were not measured alike, and say so of them.
 
     Raises:
         MsmError: An input is broken or two results were not measured alike.
     """
-    sections = compare(load_results(results), contrasts)
+    loaded = load_results(results, across_protocols=across_protocols)
+    sections = compare(loaded, contrasts, across_protocols=across_protocols)
     curves = [load_curve(argument) for argument in metrics]
     facts = load_facts(facts_path) if facts_path else []
     write_text_atomic(out, _render(sections, curves=curves, facts=facts, title=title))
@@ -87,6 +90,7 @@ def verdict_lines(sections: Sequence[Evaluation]) -> list[str]:
     lines = []
     for section in sections:
         prefix = f"{section.first.name}: " if len(sections) > 1 else ""
+        lines += [f"{prefix}DIFFERENT PROTOCOLS: {one}" for one in section.protocol_differences]
         if section.single is not None:
             lines.append(f"{prefix}{section.first.model.label}: {section.single}")
         for judged in section.verdicts:

@@ -32,19 +32,33 @@ def differences_in_protocol(before: EvalResult, after: EvalResult) -> list[str]:
     return found
 
 
-def check_comparable(before: EvalResult, after: EvalResult) -> None:
+def check_comparable(
+    before: EvalResult, after: EvalResult, *, across_protocols: bool = False
+) -> None:
     """Refuse two results that were not measured alike.
+
+    Args:
+        before: The reference.
+        after: What is compared with it.
+        across_protocols: Let protocols differ, as long as the metrics and groups are the same.
 
     Raises:
         DataFormatError: Their protocols or items differ.
     """
     found = differences_in_protocol(before, after)
+    if across_protocols:
+        found = [] if _shape(before) == _shape(after) else ["metrics or groups"]
     if found:
         raise DataFormatError(
             f"the results `{before.model.label}` and `{after.model.label}` of {before.name!r} "
             f"differ in their {', '.join(found)}, so their difference would not be an effect. "
             "Run the evaluation again with the same items and settings for both."
         )
+
+
+def _shape(result: EvalResult) -> tuple[str, str, dict[str, set[str]]]:
+    groups = {metric.name: set(metric.groups) for metric in result.metrics}
+    return result.protocol.task, result.headline, groups
 
 
 def paired_difference(

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from evals.report.comparison import compare
 from evals.report.figures import moving_average, shared_range, shorten
 from evals.report.inputs import LossCurve, StageFact
 from evals.report.page import render_report
-from megatron_msm.errors import ConfigError
+from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.eval_result import EvalResult
 from megatron_msm.formats.files import TMP_PREFIX, write_json_atomic
 from tests.unit.evals.choice.results import result
@@ -237,6 +238,50 @@ def test_report_command(msm_eval: Run, tmp_path: Path) -> None:
     page = Page(out.read_text(encoding="utf-8"))
     assert "Cheese" in page.text
     assert not list(out.parent.glob(f"{TMP_PREFIX}*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"version": 2}, "protocol (1 and 2)"),
+        ({"items_sha256": "ee"}, "item file (dd and ee)"),
+        ({"chat_template_sha256": "ee"}, "chat template (bb and ee)"),
+        ({"temperature": 0.7}, "temperature (None and 0.7)"),
+        ({"samples_per_item": 30}, "samples an item (1 and 30)"),
+        ({"judge": "judge-1"}, "judge (None and judge-1)"),
+        ({"settings": MOVED.protocol.settings | {"prompt_template": "?"}}, "prompt template"),
+    ],
+)
+def test_results_of_different_protocols_are_compared_only_with_a_flag_and_a_stamp(
+    msm_eval: Run, tmp_path: Path, changes: dict[str, object], part: str
+) -> None:
+    protocol = MOVED.protocol.model_copy(update=changes)
+    assert protocol.sha256 != MOVED.protocol.sha256
+    other = MOVED.model_copy(update={"protocol": protocol, "protocol_sha256": protocol.sha256})
+    for number, one in enumerate([BASE, other]):
+        write_json_atomic(tmp_path / f"{number}.json", one.model_dump(mode="json"))
+    out = tmp_path / "report.html"
+    arguments = ("report", out, "--result", tmp_path / "0.json", "--result", tmp_path / "1.json")
+    refused = msm_eval(*arguments)
+    assert refused.status == 2
+    assert part in refused.err
+    assert not out.exists()
+    allowed = msm_eval(*arguments, "--across-protocols")
+    assert allowed.status == 0
+    assert f"DIFFERENT PROTOCOLS: `midtrained` and `base` differ in their {part}" in allowed.out
+    page = Page(out.read_text(encoding="utf-8"))
+    assert "DIFFERENT PROTOCOLS" in page.text
+    assert part in page.text
+
+
+def test_results_of_other_metrics_or_groups_are_never_one_contrast() -> None:
+    task = BASE.protocol.model_copy(update={"task": "other"})
+    for other in (
+        result("x", {"near": [1.0, 2.0]}),
+        MOVED.model_copy(update={"protocol": task, "protocol_sha256": task.sha256}),
+    ):
+        with pytest.raises(DataFormatError, match="metrics or groups"):
+            compare([BASE, other], across_protocols=True)
 
 
 @pytest.mark.parametrize(
