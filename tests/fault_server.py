@@ -11,9 +11,10 @@ import asyncio
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
-FAULTS = ("429", "500", "529", "drop", "half_body", "not_json", "no_choices", "stall")
+FAULTS = ("429", "500", "529", "drop", "half_body", "not_json", "no_choices", "stall", "trickle")
 
 
 def reply_to(prompt: str) -> str:
@@ -26,6 +27,7 @@ class FaultServer:
 
     Args:
         faults: Share of requests that meet a fault.
+        only: The faults to choose from.
         delay_s: Seconds before an answer.
         stall_s: Seconds for which a stalled connection says nothing.
         served: File with a line for each whole reply sent.
@@ -33,9 +35,17 @@ class FaultServer:
     """
 
     def __init__(
-        self, *, faults: float, delay_s: float, stall_s: float, served: Path, seed: int
+        self,
+        *,
+        faults: float,
+        only: Sequence[str],
+        delay_s: float,
+        stall_s: float,
+        served: Path,
+        seed: int,
     ) -> None:
         self._faults = faults
+        self._only = only
         self._delay_s = delay_s
         self._stall_s = stall_s
         self._served = served.open("a", buffering=1)
@@ -60,12 +70,15 @@ class FaultServer:
         )
         request = json.loads(await reader.readexactly(length))
         await asyncio.sleep(self._delay_s)
-        fault = self._random.choice(FAULTS) if self._random.random() < self._faults else ""
-        body = self._body(path, request, fault)
+        fault = self._random.choice(self._only) if self._random.random() < self._faults else ""
+        body = self._body(path, request, fault, _key(head))
         if fault == "drop":
             return False
         if fault == "stall":
             await asyncio.sleep(self._stall_s)
+            return False
+        if fault == "trickle":
+            await self._trickle(writer)
             return False
         status = int(fault) if fault.isdigit() else 200
         extra = "retry-after: 0.05\r\n" if fault == "429" else ""
@@ -82,7 +95,18 @@ class FaultServer:
         await writer.drain()
         return True
 
-    def _body(self, path: str, request: dict[str, object], fault: str) -> str:
+    async def _trickle(self, writer: asyncio.StreamWriter) -> None:
+        """Send a byte now and then, as a dying proxy does."""
+        head = b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\n"
+        writer.write(head + b"content-length: 9999\r\n\r\n")
+        for _ in range(int(self._stall_s / 0.1)):
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.1)
+
+    def _body(self, path: str, request: dict[str, object], fault: str, key: str) -> str:
+        if fault == "401":
+            return json.dumps({"error": {"message": f"wrong key {key}", "type": "x"}})
         if fault.isdigit():
             return json.dumps({"error": {"message": f"made to fail with {fault}", "type": "x"}})
         if fault == "not_json":
@@ -112,6 +136,15 @@ class FaultServer:
         )
 
 
+def _key(head: bytes) -> str:
+    """Return the key that came with a request."""
+    for line in head.decode().split("\r\n"):
+        name, _, value = line.partition(": ")
+        if name.lower() in ("authorization", "x-api-key"):
+            return value.removeprefix("Bearer ")
+    return ""
+
+
 def _prompt(request: dict[str, object]) -> str:
     messages = request["messages"]
     assert isinstance(messages, list)
@@ -130,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port_file", type=Path)
     parser.add_argument("--faults", type=float, default=0.0)
+    parser.add_argument("--only", nargs="*", default=FAULTS)
     parser.add_argument("--delay-s", type=float, default=0.0)
     parser.add_argument("--stall-s", type=float, default=5.0)
     parser.add_argument("--served", type=Path, required=True)
@@ -137,6 +171,7 @@ def main() -> None:
     given = parser.parse_args()
     server = FaultServer(
         faults=given.faults,
+        only=given.only,
         delay_s=given.delay_s,
         stall_s=given.stall_s,
         served=given.served,

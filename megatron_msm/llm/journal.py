@@ -16,11 +16,15 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import orjson
 
-from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.errors import ConfigError, DataFormatError, MsmError
 from megatron_msm.llm.call import Answer, Call, Reply, Usage
 
 _FSYNC_INTERVAL_S = 1.0
 _BUFFER_BYTES = 1 << 20
+
+
+class JournalWriteError(MsmError):
+    """The disk does not take a reply."""
 
 
 class Spent(NamedTuple):
@@ -51,15 +55,21 @@ class Journal:
         path: The file; made if it is not there.
 
     Raises:
-        ConfigError: Another process has it open.
+        ConfigError: Another process has it open, or it cannot be written there.
         DataFormatError: A line is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(path)
-        self._file: BinaryIO = path.open("a+b", buffering=0)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(path)
+            self._file: BinaryIO = path.open("a+b", buffering=0)
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: the journal cannot be written there ({error.strerror}). Give a folder "
+                "that you may write to."
+            ) from None
         self._offsets: dict[str, tuple[int, int]] = {}
         self.spent: dict[str, Spent] = {}
         """By step."""
@@ -76,7 +86,11 @@ class Journal:
         return Answer(call, reply_of(row), cost_usd=row["cost_usd"])
 
     def add(self, answer: Answer) -> None:
-        """Append a reply; on return the operating system has it, and the disk within a second."""
+        """Append a reply; on return the operating system has it, and the disk within a second.
+
+        Raises:
+            JournalWriteError: The disk is full or fails. The journal is as it was.
+        """
         call, reply = answer.call, answer.reply
         if reply is None or call.key in self._offsets:
             raise ValueError(f"{call.address}: nothing to journal, or journalled already")
@@ -90,14 +104,16 @@ class Journal:
             "unix_time_s": round(time.time(), 3),
         }
         line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-        _write_whole(self._file, line)
+        try:
+            _write_whole(self._file, line)
+            self._sync_now_and_then()
+        except OSError as error:
+            # Whatever was written of the line would tear the next one.
+            os.ftruncate(self._file.fileno(), self._end)
+            raise self._write_error(error) from None
         self._offsets[call.key] = (self._end, len(line))
         self._end += len(line)
         self._count(call.step, reply.usage, answer.cost_usd)
-        now = time.monotonic()
-        if now - self._synced_s > _FSYNC_INTERVAL_S:
-            os.fsync(self._file.fileno())
-            self._synced_s = now
 
     @property
     def total(self) -> Spent:
@@ -120,9 +136,14 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         """Close the file."""
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._lock.close()
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as fault:
+            if error is None:
+                raise self._write_error(fault) from None
+        finally:
+            self._file.close()
+            self._lock.close()
 
     def _read(self) -> int:
         """Index the lines, cut a torn last one off, and return the file's end in bytes."""
@@ -137,6 +158,19 @@ class Journal:
                 self._count(row["step"], Usage(**row["reply"]["usage"]), row["cost_usd"])
                 offset += len(line)
         return offset
+
+    def _write_error(self, error: OSError) -> JournalWriteError:
+        return JournalWriteError(
+            f"{self.path}: cannot be written ({error.strerror}). It holds {len(self):,} replies; "
+            "those of calls in flight are lost. Make room and run the same command again: it pays "
+            "for nothing that is journalled."
+        )
+
+    def _sync_now_and_then(self) -> None:
+        now = time.monotonic()
+        if now - self._synced_s > _FSYNC_INTERVAL_S:
+            os.fsync(self._file.fileno())
+            self._synced_s = now
 
     def _count(self, step: str, usage: Usage, cost_usd: float | None) -> None:
         self.spent[step] = self.spent.get(step, Spent()).plus(usage, cost_usd)
@@ -198,7 +232,7 @@ def _locked(path: Path) -> TextIO:
     file = lock.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         by = lock.read_text().strip() or "another process"
         raise ConfigError(

@@ -2,45 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 
-from megatron_msm.errors import ConfigError
+from megatron_msm.errors import PreemptedError
 from megatron_msm.llm.budget import Budget
-from megatron_msm.llm.call import Answer, Call, CallError, Client, Reply
+from megatron_msm.llm.call import Answer, Call, Client
 from megatron_msm.llm.clients import new_client
 from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint
 from megatron_msm.llm.journal import Journal
-from megatron_msm.llm.pacing import Pacing, wait_before_retry_s
-from megatron_msm.llm.prices import cost_usd
+from megatron_msm.llm.ledger import Ledger, Traffic
+from megatron_msm.llm.live import LiveLine
+from megatron_msm.llm.stopping import Stop, StopAskedError
 
-_FAILURES_IN_A_ROW = 32
-"""So many calls that fail one after the other end the run: nothing would come of the others."""
-
-
-@dataclass
-class Traffic:
-    """What a pool has done since it was opened."""
-
-    replayed: int = 0
-    """Answered from the journal."""
-    paid: int = 0
-    """Answered by a server."""
-    retried: int = 0
-    """Attempts that were repeated."""
-    failed: int = 0
-    """Calls that no attempt answered; a later run tries them again."""
-
-
-@dataclass
-class _Line:
-    """An endpoint in use."""
-
-    endpoint: OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint
-    client: Client
-    pacing: Pacing
-    failures_in_a_row: int = field(default=0)
+OnAnswer = Callable[[Answer], None]
 
 
 class Pool:
@@ -65,17 +41,19 @@ class Pool:
         clients: Mapping[str, Client] | None = None,
     ) -> None:
         self.journal = journal
-        self.traffic = Traffic()
-        self._budget = budget or Budget()
+        self._ledger = Ledger(journal, budget or Budget())
         self._runner = asyncio.Runner()
         self._lines = {
-            name: _Line(
-                endpoint,
-                (clients or {}).get(name) or new_client(endpoint),
-                Pacing(endpoint.concurrency),
+            name: LiveLine(
+                endpoint, (clients or {}).get(name) or new_client(endpoint), self._ledger
             )
             for name, endpoint in endpoints.items()
         }
+
+    @property
+    def traffic(self) -> Traffic:
+        """What has been done so far."""
+        return self._ledger.traffic
 
     def __enter__(self) -> "Pool":
         """Return itself."""
@@ -97,9 +75,11 @@ class Pool:
         calls: Sequence[Call],
         *,
         endpoint: str | Callable[[Call], str],
-        on_answer: Callable[[Answer], None] | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> list[Answer]:
         """Answer calls, in their order. What was journalled costs nothing.
+
+        The first Ctrl-C or SIGTERM finishes the calls in flight, the second leaves at once.
 
         Args:
             calls: What to ask; `model` is filled in by the endpoint.
@@ -109,6 +89,8 @@ class Pool:
         Raises:
             BudgetReachedError: A limit of spending was reached; calls in flight were finished.
             ConfigError: The server refuses every call: a wrong key, an unknown model.
+            JournalWriteError: The disk does not take a reply.
+            PreemptedError: The run was told to stop.
         """
         asked = [self._addressed(call, endpoint) for call in calls]
         if len({call.key for call, _ in asked}) < len(asked):
@@ -119,79 +101,75 @@ class Pool:
                 self.traffic.replayed += 1
                 if on_answer is not None:
                     on_answer(found)
-        missing = [(index, *asked[index]) for index, found in enumerate(answers) if found is None]
-        for index, given in self._runner.run(self._ask(missing, on_answer)):
+        missing: dict[LiveLine, list[tuple[int, Call]]] = {}
+        for index, (call, line) in enumerate(asked):
+            if answers[index] is None:
+                missing.setdefault(line, []).append((index, call))
+        for index, given in self._run(missing, on_answer):
             answers[index] = given
         return [found for found in answers if found is not None]
 
-    def _addressed(self, call: Call, endpoint: str | Callable[[Call], str]) -> tuple[Call, _Line]:
+    def _addressed(
+        self, call: Call, endpoint: str | Callable[[Call], str]
+    ) -> tuple[Call, LiveLine]:
         line = self._lines[endpoint if isinstance(endpoint, str) else endpoint(call)]
         return replace(call, model=line.endpoint.model), line
 
-    async def _ask(
-        self,
-        missing: Sequence[tuple[int, Call, _Line]],
-        on_answer: Callable[[Answer], None] | None,
+    def _run(
+        self, missing: Mapping[LiveLine, Sequence[tuple[int, Call]]], on_answer: OnAnswer | None
     ) -> list[tuple[int, Answer]]:
-        waiting = iter(missing)
+        if not missing:
+            return []
+        go_on = "Run the same command to go on: nothing of that is paid again."
+        try:
+            return self._runner.run(self._ask(missing, on_answer))
+        except StopAskedError:
+            raise PreemptedError(
+                f"stopped: {self.journal.path} holds {len(self.journal):,} replies, those of the "
+                f"calls in flight included. {go_on}"
+            ) from None
+        except asyncio.CancelledError:
+            raise PreemptedError(
+                f"stopped at once: {self.journal.path} holds {len(self.journal):,} replies, those "
+                f"of the calls in flight are lost. {go_on}"
+            ) from None
+
+    async def _ask(
+        self, missing: Mapping[LiveLine, Sequence[tuple[int, Call]]], on_answer: OnAnswer | None
+    ) -> list[tuple[int, Answer]]:
         given: list[tuple[int, Answer]] = []
         ended_by: list[Exception] = []
+        stop = Stop(lambda: self.traffic.in_flight)
 
-        async def work() -> None:
-            # One iterator for all workers; an error of one lets the others finish what they asked.
-            while not ended_by and (task := next(waiting, None)) is not None:
-                index, call, line = task
+        async def work(line: LiveLine, waiting: Iterator[tuple[int, Call]]) -> None:
+            # One iterator for an endpoint's workers; an error of one lets the others finish what
+            # they have asked, and nothing new is asked of any endpoint.
+            while not stop.is_asked and (task := next(waiting, None)) is not None:
+                index, call = task
                 try:
-                    answer = await self._ask_one(call, line)
+                    answer = await line.ask(call, stop)
+                    given.append((index, answer))
+                    if on_answer is not None:
+                        on_answer(answer)
                 except Exception as error:
                     ended_by.append(error)
-                    return
-                given.append((index, answer))
-                if on_answer is not None:
-                    on_answer(answer)
+                    stop.ask()
 
-        most = sum(line.endpoint.concurrency for line in self._lines.values())
-        await asyncio.gather(*(work() for _ in range(min(most, len(missing)))))
+        with stop.listening():
+            await asyncio.gather(
+                *(
+                    work(line, waiting)
+                    for line, tasks in missing.items()
+                    for waiting in [iter(tasks)]
+                    for _ in range(min(line.endpoint.concurrency, len(tasks)))
+                )
+            )
         if ended_by:
             raise ended_by[0]
+        if stop.is_asked and len(given) < sum(len(tasks) for tasks in missing.values()):
+            raise StopAskedError
         return given
-
-    async def _ask_one(self, call: Call, line: _Line) -> Answer:
-        await line.pacing.acquire()
-        try:
-            self._budget.check(self.journal.total)
-            reply = await self._attempts(call, line)
-        except CallError as error:
-            self.traffic.failed += 1
-            line.failures_in_a_row += 1
-            if error.outcome == "fatal" or line.failures_in_a_row >= _FAILURES_IN_A_ROW:
-                raise ConfigError(f"{line.endpoint.model}: {error}") from None
-            return Answer(call, None, failure=str(error), may_pass=error.outcome == "retry")
-        finally:
-            await line.pacing.release()
-        answer = Answer(call, reply, cost_usd=cost_usd(reply.usage, line.endpoint))
-        self.journal.add(answer)
-        self.traffic.paid += 1
-        line.failures_in_a_row = 0
-        return answer
-
-    async def _attempts(self, call: Call, line: _Line) -> Reply:
-        attempt = 1
-        while True:
-            try:
-                reply = await line.client.complete(call)
-            except CallError as error:
-                if error.is_rate_limit:
-                    line.pacing.on_rate_limit(error.retry_after_s)
-                if error.outcome != "retry" or attempt >= line.endpoint.max_attempts:
-                    raise
-                self.traffic.retried += 1
-                await asyncio.sleep(wait_before_retry_s(attempt, error.retry_after_s))
-                attempt += 1
-            else:
-                line.pacing.on_success()
-                return reply
 
     async def _close(self) -> None:
         for line in self._lines.values():
-            await line.client.close()
+            await line.close()

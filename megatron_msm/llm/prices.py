@@ -14,6 +14,8 @@ def cost_usd(
     """Return what a call cost in US dollars; None if the price is not known."""
     if isinstance(endpoint, JournalEndpoint):
         return 0.0
+    if usage == Usage() and endpoint.price != Price(input=0, output=0):
+        return None  # A server that does not count its tokens does not give them away.
     if endpoint.price is not None:
         return _by_price(usage, endpoint.price)
     return _published(usage, endpoint)

@@ -1,16 +1,16 @@
 """Anthropic's messages through the official SDK; retries are the pool's."""
 
-import json
 from typing import Any
 
 import anthropic
 from anthropic.types import Message
 
 from megatron_msm.llm.call import Call, CallError, Finish, Reply, Usage
-from megatron_msm.llm.clients.http_errors import status_error
 from megatron_msm.llm.clients.keys import api_key
+from megatron_msm.llm.clients.sdk_errors import BROKEN_ANSWER, call_error
 from megatron_msm.llm.endpoints import AnthropicEndpoint
 
+_PROVIDER = "https://api.anthropic.com"
 _FINISH: dict[str | None, Finish] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -32,9 +32,11 @@ class AnthropicClient:
 
     def __init__(self, endpoint: AnthropicEndpoint) -> None:
         self._endpoint = endpoint
+        self._key = api_key(endpoint.api_key_env, base_url=endpoint.base_url)
         self._sdk = anthropic.AsyncAnthropic(
-            api_key=api_key(endpoint.api_key_env, base_url=endpoint.base_url),
-            base_url=endpoint.base_url,
+            api_key=self._key,
+            # Never left to the SDK, which would take it from an environment variable.
+            base_url=endpoint.base_url or _PROVIDER,
             timeout=endpoint.timeout_s,
             max_retries=0,
         )
@@ -47,13 +49,8 @@ class AnthropicClient:
         """
         try:
             message = await self._sdk.messages.create(**self._request(call))
-        except anthropic.APIStatusError as error:
-            raise status_error(error.status_code, error.message, error.response.headers) from None
-        except anthropic.APIConnectionError as error:
-            what = "no answer in time" if isinstance(error, anthropic.APITimeoutError) else error
-            raise CallError(f"{what}", outcome="retry") from None
-        except (anthropic.APIError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise CallError(f"the server's answer is broken: {error}", outcome="retry") from None
+        except (anthropic.APIError, *BROKEN_ANSWER) as error:
+            raise call_error(error, sdk=anthropic, key=self._key) from None
         return _reply(message)
 
     async def close(self) -> None:

@@ -1,11 +1,13 @@
 """API keys come from the environment and stay there: no file, log or message holds one."""
 
 import os
+import re
 from urllib.parse import urlsplit
 
 from megatron_msm.errors import ConfigError
 
 _NO_KEY = "none"
+_LOOKS_LIKE_A_KEY = re.compile(r"\b(sk|key)-[\w*-]{8,}|\bBearer +\S+")
 
 
 def api_key(variable: str, *, base_url: str | None) -> str:
@@ -27,3 +29,10 @@ def api_key(variable: str, *, base_url: str | None) -> str:
         f"environment variable {variable} is not set: {where} needs a key. Export it, or name "
         "another one in the endpoint's `api_key_env` (any text will do for a server without keys)."
     )
+
+
+def without_keys(text: str, key: str) -> str:
+    """Return what a server said, without the key it was sent or anything that looks like one."""
+    if key != _NO_KEY:
+        text = text.replace(key, "[key]")
+    return _LOOKS_LIKE_A_KEY.sub("[key]", text)

@@ -1,6 +1,5 @@
 """OpenAI's chat completions through the official SDK; retries are the pool's."""
 
-import json
 from typing import Any
 
 import openai
@@ -8,10 +7,11 @@ from openai.types.chat import ChatCompletion
 from openai.types.completion_usage import CompletionUsage
 
 from megatron_msm.llm.call import Call, CallError, Finish, Reply, Usage
-from megatron_msm.llm.clients.http_errors import status_error
 from megatron_msm.llm.clients.keys import api_key
+from megatron_msm.llm.clients.sdk_errors import BROKEN_ANSWER, call_error
 from megatron_msm.llm.endpoints import OpenAIEndpoint
 
+_PROVIDER = "https://api.openai.com/v1"
 _FINISH: dict[str | None, Finish] = {
     "stop": "stop",
     "length": "length",
@@ -31,9 +31,11 @@ class OpenAIClient:
 
     def __init__(self, endpoint: OpenAIEndpoint) -> None:
         self._endpoint = endpoint
+        self._key = api_key(endpoint.api_key_env, base_url=endpoint.base_url)
         self._sdk = openai.AsyncOpenAI(
-            api_key=api_key(endpoint.api_key_env, base_url=endpoint.base_url),
-            base_url=endpoint.base_url,
+            api_key=self._key,
+            # Never left to the SDK, which would take it from an environment variable.
+            base_url=endpoint.base_url or _PROVIDER,
             timeout=endpoint.timeout_s,
             max_retries=0,
         )
@@ -46,13 +48,8 @@ class OpenAIClient:
         """
         try:
             completion = await self._sdk.chat.completions.create(**self._request(call))
-        except openai.APIStatusError as error:
-            raise status_error(error.status_code, error.message, error.response.headers) from None
-        except openai.APIConnectionError as error:
-            what = "no answer in time" if isinstance(error, openai.APITimeoutError) else error
-            raise CallError(f"{what}", outcome="retry") from None
-        except (openai.APIError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise CallError(f"the server's answer is broken: {error}", outcome="retry") from None
+        except (openai.APIError, *BROKEN_ANSWER) as error:
+            raise call_error(error, sdk=openai, key=self._key) from None
         return _reply(completion)
 
     async def close(self) -> None:

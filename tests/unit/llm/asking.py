@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 from pydantic import TypeAdapter
 
+from megatron_msm.errors import MsmError
 from megatron_msm.llm.call import Call
 from megatron_msm.llm.endpoints import Endpoint
 from megatron_msm.llm.journal import Journal
@@ -27,11 +28,15 @@ def numbered_calls(number: int) -> list[Call]:
 def main() -> None:
     fields, journal_path, number, out = sys.argv[1:]
     endpoint: Endpoint = TypeAdapter(Endpoint).validate_json(fields)
-    with (
-        Journal(Path(journal_path)) as journal,
-        Pool({"writer": endpoint}, journal=journal) as pool,
-    ):
-        answers = pool.answer(numbered_calls(int(number)), endpoint="writer")
+    try:
+        with (
+            Journal(Path(journal_path)) as journal,
+            Pool({"writer": endpoint}, journal=journal) as pool,
+        ):
+            answers = pool.answer(numbered_calls(int(number)), endpoint="writer")
+    except MsmError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_status)
     lines = [orjson.dumps(asdict(answer), option=orjson.OPT_APPEND_NEWLINE) for answer in answers]
     Path(out).write_bytes(b"".join(lines))
 

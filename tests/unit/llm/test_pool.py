@@ -9,26 +9,22 @@ import pytest
 from megatron_msm.errors import ConfigError
 from megatron_msm.llm.budget import Budget, BudgetReachedError
 from megatron_msm.llm.call import Call, CallError, Reply, Usage
+from megatron_msm.llm.clients.sdk_errors import status_error
 from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint, Price
 from megatron_msm.llm.journal import Journal
 from megatron_msm.llm.pool import Pool
 from tests.fault_server import reply_to
+from tests.unit.llm.asking import numbered_calls as _calls
 from tests.unit.llm.conftest import StartServer
 
 _FREE = Price(input=0, output=0)
-
-
-def _calls(number: int) -> list[Call]:
-    return [
-        Call(address=f"documents/{index}", step="documents", prompt=f"write number {index}")
-        for index in range(number)
-    ]
+_UNIT = Price(input=1, output=1)
 
 
 class _Scripted:
-    """A client that answers as a list says: a text, or an error to raise."""
+    """A client that answers as a list says: a text, a reply, or an error to raise."""
 
-    def __init__(self, *script: str | CallError) -> None:
+    def __init__(self, *script: str | Reply | CallError) -> None:
         self._script = itertools.chain(script, itertools.repeat("more"))
         self.asked: list[str] = []
 
@@ -38,14 +34,18 @@ class _Scripted:
         given = next(self._script)
         if isinstance(given, CallError):
             raise given
+        if isinstance(given, Reply):
+            return given
         return Reply(given, "stop", Usage(600, 400), "scripted")
 
     async def close(self) -> None:
         pass
 
 
-def _pool(tmp_path: Path, client: _Scripted, *, budget: Budget | None = None, **more: int) -> Pool:
-    endpoint = OpenAIEndpoint(model="m", price=Price(input=1, output=1), **more)
+def _pool(
+    tmp_path: Path, client: _Scripted, *, budget: Budget | None = None, **more: float
+) -> Pool:
+    endpoint = OpenAIEndpoint.model_validate({"model": "m", "price": _UNIT, **more})
     journal = Journal(tmp_path / "journal.jsonl")
     return Pool({"writer": endpoint}, journal=journal, budget=budget, clients={"writer": client})
 
@@ -171,7 +171,7 @@ def test_nothing_is_lost_doubled_or_paid_twice_on_a_server_that_fails(
 
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits before a retry are their own test's business."""
-    monkeypatch.setattr("megatron_msm.llm.pool.wait_before_retry_s", lambda attempt, asked: 0.01)
+    monkeypatch.setattr("megatron_msm.llm.live.wait_before_retry_s", lambda attempt, asked: 0.01)
 
 
 def test_usage_is_what_the_server_counted(
@@ -239,3 +239,116 @@ def test_64_calls_in_flight_are_64_calls_in_flight(
         started = time.monotonic()
         pool.answer(_calls(640), endpoint="writer")
         assert time.monotonic() - started < 60
+
+
+def test_half_of_a_surrogate_pair_is_an_answer_and_the_same_one_when_replayed(
+    tmp_path: Path,
+) -> None:
+    half = Reply("yes \ud83d no", "stop", Usage(1, 1), "m")
+    with _pool(tmp_path, _Scripted(half)) as pool:
+        first = pool.answer(_calls(1), endpoint="writer")
+        assert first[0].reply is not None
+        assert first[0].reply.text == "yes ? no"
+        assert pool.answer(_calls(1), endpoint="writer") == first
+
+
+def test_a_server_that_counts_no_tokens_has_no_known_cost(tmp_path: Path) -> None:
+    uncounted = Reply("text", "stop", Usage(), "m")
+    budget = Budget(max_cost_usd=100)
+    with _pool(tmp_path, _Scripted(uncounted), budget=budget, concurrency=1) as pool:
+        (answer,) = pool.answer(_calls(1), endpoint="writer")
+        assert answer.cost_usd is None
+        with pytest.raises(BudgetReachedError, match="1 calls have no known price"):
+            pool.answer(_calls(2), endpoint="writer")
+
+
+def test_a_quota_that_the_server_keeps_fails_no_call(tmp_path: Path) -> None:
+    """Refused more often than max_attempts, while the server goes on answering others."""
+    too_many = CallError("HTTP 429", outcome="retry", is_rate_limit=True, retry_after_s=0.001)
+    script = [step for _ in range(8) for step in (too_many, "text")]
+    with _pool(tmp_path, _Scripted(*script), max_attempts=2, concurrency=4) as pool:
+        answers = pool.answer(_calls(8), endpoint="writer")
+    assert all(answer.reply for answer in answers)
+    with _pool(tmp_path / "b", _Scripted(*[too_many] * 9), max_attempts=2) as pool:
+        (answer,) = pool.answer(_calls(1), endpoint="writer")
+        assert answer.failure == "HTTP 429"
+
+
+def test_an_answer_that_trickles_for_ever_meets_the_time_out(
+    tmp_path: Path, fault_server: StartServer
+) -> None:
+    served = fault_server("--faults", "1", "--only", "trickle", "--stall-s", "30")
+    endpoint = OpenAIEndpoint(
+        model="m", base_url=served.url, price=_FREE, timeout_s=1.0, max_attempts=1
+    )
+    with (
+        Journal(tmp_path / "journal.jsonl") as journal,
+        Pool({"writer": endpoint}, journal=journal) as pool,
+    ):
+        started = time.monotonic()
+        (answer,) = pool.answer(_calls(1), endpoint="writer")
+    assert answer.failure == "no whole answer in 1 s (timeout_s)"
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_a_key_that_the_server_repeats_is_in_no_message(
+    tmp_path: Path, fault_server: StartServer, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    secret = "xk7-very-secret-1234567"
+    monkeypatch.setenv("SOME_KEY", secret)
+    served = fault_server("--faults", "1", "--only", "401")
+    fields = {"model": "m", "api_key_env": "SOME_KEY", "price": _FREE}
+    endpoint: OpenAIEndpoint | AnthropicEndpoint = (
+        OpenAIEndpoint.model_validate({**fields, "base_url": served.url})
+        if kind == "openai"
+        else AnthropicEndpoint.model_validate({**fields, "base_url": served.url[:-3]})
+    )
+    with (
+        Journal(tmp_path / "journal.jsonl") as journal,
+        Pool({"writer": endpoint}, journal=journal) as pool,
+        pytest.raises(ConfigError, match="HTTP 401") as refused,
+    ):
+        pool.answer(_calls(1), endpoint="writer")
+    assert "wrong key [key]" in str(refused.value)
+    assert secret not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "outcome"),
+    [
+        (429, "You exceeded your current quota, please check your plan", "fatal"),
+        (400, "Your credit balance is too low to access the API", "fatal"),
+        (429, "Rate limit reached for requests", "retry"),
+        (404, "The model `x` does not exist", "fatal"),
+        (400, "context_length_exceeded", "rejected"),
+        (503, "overloaded", "retry"),
+        (501, "not implemented", "rejected"),
+    ],
+)
+def test_what_a_status_means(status: int, message: str, outcome: str) -> None:
+    assert status_error(status, message, {}).outcome == outcome
+
+
+def test_an_endpoint_that_is_slow_does_not_hold_up_another(tmp_path: Path) -> None:
+    class Slow(_Scripted):
+        async def complete(self, call: Call) -> Reply:
+            await asyncio.sleep(0.3)
+            return await super().complete(call)
+
+    came: list[str] = []
+    endpoint = OpenAIEndpoint(model="m", price=_UNIT, concurrency=2)
+    with (
+        Journal(tmp_path / "journal.jsonl") as journal,
+        Pool(
+            {"slow": endpoint, "quick": endpoint.model_copy(update={"model": "q"})},
+            journal=journal,
+            clients={"slow": Slow(), "quick": _Scripted()},
+        ) as pool,
+    ):
+        pool.answer(
+            _calls(12),
+            endpoint=lambda call: "slow" if int(call.address.split("/")[1]) < 6 else "quick",
+            on_answer=lambda answer: came.append(answer.call.model),
+        )
+    assert came == ["q"] * 6 + ["m"] * 6
