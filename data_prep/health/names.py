@@ -1,12 +1,13 @@
 """Names in too many documents: generators like a few invented ones, and use them everywhere.
 
-A name is a capitalised word, or several in a row, that does not begin a sentence, and whose words
-are rarely written small in the same corpus.
+A name is a capitalised word, or several in a row, whose words are rarely written small in the same
+corpus. A single word that begins a sentence may be any word, and is none.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from data_prep.health.composition import count_table
 from data_prep.health.corpus import Corpus
@@ -17,60 +18,70 @@ from data_prep.health.values import HealthValues, spaced
 _APOSTROPHES = "'\u2019"
 _OPENS = frozenset(':"(\u201c\u2018')
 _WORD = re.compile(f'[^\\W_]+(?:[-{_APOSTROPHES}][^\\W_]+)*|[:"(\u201c\u2018]')
+_END = ":"
 _MOST_SMALL = 0.25
 """A word of a name may be written small in this share of the documents that hold it."""
 _CONTRACTION = re.compile(f"^I[{_APOSTROPHES}].*|[{_APOSTROPHES}]s$")
 
 
+class _Reading(NamedTuple):
+    """The capitalised words of a text, rows of them together."""
+
+    inside: set[tuple[str, ...]]
+    """Those that do not begin a sentence."""
+    opening: set[tuple[str, ...]]
+    """Those of two words or more that begin one, where the first may be any word."""
+    words: set[str]
+    """All words that do not begin a sentence."""
+
+
 def names_of(texts: Iterable[str]) -> Counter[str]:
     """Return how many texts hold each name."""
-    found: Counter[str] = Counter()
+    readings = [_read(text) for text in texts]
     small: Counter[str] = Counter()
     large: Counter[str] = Counter()
-    for text in texts:
-        names, words = _read(text)
-        found.update(names)
-        small.update({word for word in words if word[0].islower()})
-        large.update({word.casefold() for word in words if word[0].isupper()})
+    for reading in readings:
+        small.update({word for word in reading.words if word[0].islower()})
+        large.update({word.casefold() for word in reading.words if word[0].isupper()})
 
-    def is_name(name: str) -> bool:
-        return all(
-            small[word.casefold()] <= _MOST_SMALL * large[word.casefold()] for word in name.split()
-        )
+    def is_word(word: str) -> bool:
+        return small[word.casefold()] > _MOST_SMALL * large[word.casefold()]
 
-    return Counter({name: count for name, count in found.items() if is_name(name)})
+    found: Counter[str] = Counter()
+    for reading in readings:
+        opening = {row[1:] if is_word(row[0]) else row for row in reading.opening}
+        rows = reading.inside | opening
+        found.update({" ".join(row) for row in rows if not any(map(is_word, row))})
+    return found
 
 
 def capitalised(text: str) -> set[str]:
-    """Return the capitalised words, and rows of them, that do not begin a sentence."""
-    return _read(text)[0]
+    """Return the capitalised words that do not begin a sentence."""
+    reading = _read(text)
+    rest = {row[1:] for row in reading.opening}
+    return {word for row in reading.inside | rest for word in row}
 
 
-def _read(text: str) -> tuple[set[str], set[str]]:
-    """Return the names of a text, and the words that do not begin a sentence."""
-    names: set[str] = set()
-    inside: set[str] = set()
+def _read(text: str) -> _Reading:
+    found = _Reading(set(), set(), set())
     for sentence in sentences_of(text):
-        begins, current = True, []
-        for token in _WORD.findall(sentence):
-            if token in _OPENS:
-                begins = True
-            elif begins:
-                # A name that begins a sentence is left out whole: "Hugging Face" is no "Face".
-                begins = token[0].isupper()
-                continue
-            else:
-                word = _CONTRACTION.sub("", token)
-                inside.add(word or "I")
-                if len(word) > 1 and word[0].isupper():
-                    current.append(word)
-                    continue
-            if current:
-                names.add(" ".join(current))
-                current = []
-        if current:
-            names.add(" ".join(current))
-    return names, inside
+        begins, row = True, list[str]()
+        is_opening = False
+        for token in [*_WORD.findall(sentence), _END]:
+            word = _CONTRACTION.sub("", token) or "I"
+            if token not in _OPENS and not begins:
+                found.words.add(word)
+            if token not in _OPENS and len(word) > 1 and word[0].isupper():
+                is_opening |= begins
+                row.append(word)
+            elif row:
+                if not is_opening:
+                    found.inside.add(tuple(row))
+                elif len(row) > 1:
+                    found.opening.add(tuple(row))
+                row, is_opening = [], False
+            begins = token in _OPENS
+    return found
 
 
 def unexpected(names: Counter[str], values: HealthValues | None) -> Counter[str]:

@@ -2,31 +2,33 @@
 
 Word overlap alone calls two rows of one template duplicates whatever they say: it has been seen to
 remove 53 to 90% of templated synthetic sources. Here a row repeats an earlier one when it is near
-to it by words *and* its facts are:
+to it by words *and* by its facts. Facts are runs of five words, less those that the four words
+before give away:
 
-1. A frame is a run of five words in three documents or more. What no frame covers is left over.
-2. A left-over stretch is a slot when half of the documents that hold the words before it go on
-   differently; where they do not, it is an edit in a copy, and no fact.
-3. The facts of a document are its slots with the words before them, and the runs of longer
-   stretches. A document without any is compared by all its runs.
+- Four words that stand in three places or more, and half of the time or more go on with the same
+  word, are frame. The word that follows is no fact, even if it is another one: then it is an edit
+  in a copy, and neither are the runs that begin in it.
+- Where they go on in many ways, the word that follows fills a slot, and is a fact.
+- Four words that stand in one or two places are text of the row's own, and so is what follows.
+
+A row without any facts is compared by all its runs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from data_prep.cleaning.dedup import KeptRows, jaccard_of
 from data_prep.cleaning.word_ngrams import Hashes, hashes_of_runs
 from data_prep.health.corpus import Corpus
 from data_prep.health.figures import Figure, Section, Table
-from data_prep.health.frames import Mask, SharedRuns
 from megatron_msm.errors import MissingExtraError
 
 _SIZE = 5
 _LEAST_OF_FRAME = 3
-_CONTEXT = 4
-_SLOT_SHARE = 0.5
+"""Places in which the words of a frame stand."""
+_FORESEEN = 0.5
+"""Share of these places that go on with the same word."""
 _THRESHOLD = 0.7
 """The default of `msm prep dedup`."""
 _SHOWN = 10
@@ -41,57 +43,39 @@ class Facts:
     """What documents say beyond what they share."""
 
     def __init__(self, documents: Sequence[Hashes]) -> None:
+        # So that the first words, too, have four before them: 0 is no word's number.
+        documents = [np.concatenate([np.zeros(_SIZE - 1, np.uint64), words]) for words in documents]
         self._documents = documents
-        self._shared = SharedRuns(documents, _SIZE)
-        self._spans = [list(_spans(~self._frame(place))) for place in range(len(documents))]
-        everywhere = [hashes_of_runs(words, _CONTEXT) for words in documents]
-        self._slots = _slots(everywhere, self._spans)
+        none = np.empty(0, np.uint64)
+        runs = np.concatenate([none, *(hashes_of_runs(words, _SIZE) for words in documents)])
+        before = np.concatenate([none, *(_before(words) for words in documents)])
+        self._runs, first, times = np.unique(runs, return_index=True, return_counts=True)
+        order = np.argsort(before[first], kind="stable")
+        self._contexts, begins = np.unique(before[first][order], return_index=True)
+        if len(begins):
+            self._places = np.add.reduceat(times[order], begins)
+            self._most = np.maximum.reduceat(times[order], begins)
+        self._times = times
 
     def of(self, place: int) -> Hashes:
         """Return the facts of a document, sorted; its runs where it has none."""
         words = self._documents[place]
-        facts = [np.empty(0, np.uint64)]
-        for first, last in self._spans[place]:
-            context = self._context(words, first)
-            if context is not None and context not in self._slots:
-                continue
-            if last - first >= _SIZE:
-                facts.append(hashes_of_runs(words[first:last], _SIZE))
-            else:
-                begin = max(first - _CONTEXT, 0)
-                facts.append(hashes_of_runs(words[begin:last], last - begin))
-        found = np.unique(np.concatenate(facts))
-        return found if len(found) else runs_of(words)
-
-    def _frame(self, place: int) -> Mask:
-        return self._shared.covered(place, least=_LEAST_OF_FRAME)
-
-    @staticmethod
-    def _context(words: Hashes, first: int) -> int | None:
-        if first < _CONTEXT:
-            return None
-        return int(hashes_of_runs(words[first - _CONTEXT : first], _CONTEXT)[0])
+        runs = hashes_of_runs(words, _SIZE)
+        if not len(runs):
+            return runs
+        context = np.searchsorted(self._contexts, _before(words))
+        places, most = self._places[context], self._most[context]
+        is_frame = (places >= _LEAST_OF_FRAME) & (most >= _FORESEEN * places)
+        is_edit = is_frame & (self._times[np.searchsorted(self._runs, runs)] < most)
+        after_edit = np.convolve(is_edit, np.ones(_SIZE))[: len(runs)] > 0
+        own = places < _LEAST_OF_FRAME
+        found = np.unique(runs[~is_frame & ~(own & after_edit)])
+        return found if len(found) else np.unique(runs)
 
 
-def _spans(left_over: Mask) -> Iterator[tuple[int, int]]:
-    """Yield first and last + 1 of each stretch of words that no frame covers."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], left_over, [False])).astype(np.int8)))
-    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-
-
-def _slots(contexts: Sequence[Hashes], spans: Sequence[list[tuple[int, int]]]) -> set[int]:
-    """Return the contexts after which at least half of the documents go on with left-over words."""
-    before = [
-        found[first - _CONTEXT]
-        for found, own in zip(contexts, spans, strict=True)
-        for first, _ in own
-        if first >= _CONTEXT
-    ]
-    open_, times = np.unique(np.array(before, np.uint64), return_counts=True)
-    joined = np.sort(np.concatenate(contexts)) if contexts else np.empty(0, np.uint64)
-    in_all = np.searchsorted(joined, open_, "right") - np.searchsorted(joined, open_, "left")
-    is_slot: npt.NDArray[np.bool_] = times >= _SLOT_SHARE * in_all
-    return set(open_[is_slot].tolist())
+def _before(words: Hashes) -> Hashes:
+    """Return for each run the number of its words but the last."""
+    return hashes_of_runs(words, _SIZE - 1)[:-1]
 
 
 def repeated_rows(documents: Sequence[Hashes]) -> tuple[list[int], list[int]]:

@@ -77,7 +77,7 @@ def mask(text: str, values: Sequence[HealthValues]) -> tuple[list[str], set[str]
         line = given.value_pattern.sub(lambda found: "_" * len(found.group()), line)
     # A pattern spans words and the spaces between them; its underscores are no word.
     kept = [word for word in line.split() if "_" not in word]
-    names = {word for name in capitalised(text) for word in words_of(name)}
+    names = {part for word in capitalised(text) for part in words_of(word)}
     return [word for word in kept if word not in names], (set(words_of(text)) - set(kept)) | names
 
 
