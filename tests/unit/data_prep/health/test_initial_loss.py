@@ -21,7 +21,7 @@ TEXTS = ["The cat sat on the mat.", "A bird sang, and sang again, in the tree.",
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    write_tiny_llama(folder, initializer_range=0.5)
+    write_tiny_llama(folder, initializer_range=0.2)
     return folder
 
 
@@ -43,6 +43,14 @@ def test_the_loss_of_a_text_is_transformers_own(folder: Path) -> None:
         assert found.tokens == tokens
         assert found.nats == pytest.approx(mean * tokens, rel=1e-5)
     assert model.loss("word " * 3000).tokens == 1023
+
+
+def test_a_token_counts_20_nats_at_most(tmp_path: Path) -> None:
+    write_tiny_llama(tmp_path, initializer_range=1.0)
+    found = BaseModel(tmp_path).loss(TEXTS[1])
+    mean, tokens = by_transformers(tmp_path, TEXTS[1])
+    assert found.nats <= 20 * tokens
+    assert found.nats < 0.98 * mean * tokens
 
 
 def test_figures_are_means_over_tokens_and_medians_over_documents(folder: Path) -> None:
@@ -70,7 +78,9 @@ def test_arms_are_compared_by_the_harder_one() -> None:
 def test_the_command_takes_a_model(folder: Path, tmp_path: Path) -> None:
     docs = tmp_path / "docs.jsonl"
     docs.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
-    line = ["health", docs, "--other", docs, "--model", folder, "--json", "--require",
+    twin = tmp_path / "twin.jsonl"
+    twin.write_bytes(docs.read_bytes())
+    line = ["health", docs, "--other", twin, "--model", folder, "--json", "--require",
             "perplexity_ratio<=1.01"]  # fmt: skip
     result = CliRunner().invoke(app, list(map(str, line)))
     assert result.exit_code == 0, result.output
