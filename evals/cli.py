@@ -90,11 +90,23 @@ def run(
         Path, typer.Argument(metavar="SUITE.yaml", help="`evaluations:` by name, as in a grid.")
     ],
     model_dir: Annotated[
-        Path, typer.Argument(metavar="MODEL_DIR", help="Hugging Face folder with a chat template.")
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="Hugging Face folder with a chat template; with --server, also a name there.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Gets a NAME.json per evaluation.")],
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this evaluation; repeat it.")
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="OpenAI-compatible server that has the model, such as http://localhost:8000/v1: "
+            "it writes the replies.",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     label: Annotated[
@@ -111,7 +123,7 @@ def run(
     from evals.models.local import LocalModel
     from evals.suite import prepare_suite, run_suite
 
-    model = LocalModel(model_dir, device=device, label=label)
+    model = LocalModel(model_dir, device=device, label=label, server=server, out=out)
     works = prepare_suite(suite, model, only=only or ())
     _prepare_out(out / "NAME.json")
     errors, shown = Console(stderr=True), []

@@ -16,6 +16,7 @@ _EXTRA_OF_PACKAGE = {
     "anthropic": "generate",
     "filelock": "slurm",
     "genai_prices": "generate",
+    "inspect_ai": "evals",
     "json_repair": "generate",
     "matplotlib": "evals",
     "openai": "generate",

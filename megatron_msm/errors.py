@@ -38,6 +38,10 @@ class DivergedError(MsmError):
     """Training cannot go on: loss or gradient is not finite any more."""
 
 
+class SamplingError(MsmError):
+    """A judged model or its judge gave no reply; those that were given are kept."""
+
+
 class MissingExtraError(ConfigError):
     """An optional feature was asked for and its packages are not installed."""
 

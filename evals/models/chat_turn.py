@@ -37,7 +37,7 @@ def render_user_turn(tokenizer: Any, text: str) -> str:
         # tokenised by `encode`, which adds no second BOS.
         rendered = tokenizer.apply_chat_template(
             [{"role": "user", "content": text}],
-            chat_template=_with_fixed_date(tokenizer.chat_template),
+            chat_template=with_fixed_date(tokenizer.chat_template),
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=CHAT_SETTINGS["enable_thinking"],
@@ -76,7 +76,7 @@ def encode(tokenizer: Any, text: str) -> Ids:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _with_fixed_date(template: str) -> str:
+def with_fixed_date(template: str) -> str:
     """Return a template whose `strftime_now` is a macro that always tells `TEMPLATE_DATE`.
 
     transformers sets that function itself, and from 5.24 on replaces callables among a template's

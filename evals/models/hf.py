@@ -147,7 +147,7 @@ def open_model(folder: Path, *, dtype: str, device: torch.device, label: str | N
         model=model.to(device).eval(),
         tokenizer=tokenizer,
         tokenizer_files=files,
-        record=_describe(folder, files, label),
+        record=describe_folder(folder, files, label),
     )
 
 
@@ -188,7 +188,8 @@ def _check_loaded(folder: Path, model: Any, loading: Any, files: TokenizerFiles)
         )
 
 
-def _describe(folder: Path, files: TokenizerFiles, label: str | None) -> ModelRecord:
+def describe_folder(folder: Path, files: TokenizerFiles, label: str | None) -> ModelRecord:
+    """Return a folder's identity: the hashes of its weights and template, and its lineage."""
     weight_files = {
         path.name: sha256_of_file(path) for path in sorted(folder.glob("*.safetensors"))
     }

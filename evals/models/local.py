@@ -14,16 +14,29 @@ from megatron_msm.formats.tokenizer_files import TokenizerFiles
 class LocalModel:
     """The model that a suite judges."""
 
-    def __init__(self, folder: Path, *, device: str = "auto", label: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "auto",
+        label: str | None = None,
+        server: str | None = None,
+        out: Path | None = None,
+    ) -> None:
         """Check nothing yet.
 
         Args:
-            folder: The Hugging Face folder.
+            folder: The Hugging Face folder; a script of replies (`*.jsonl`); or, with `server`, the
+                model's name there where it is no folder of this machine.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             label: The model's name in tables; the folder's name without it.
+            server: Address of an OpenAI-compatible server that writes the replies.
+            out: The folder of its results; logs of its replies are kept there.
         """
         self.folder = folder
-        self._device = device
+        self.server = server
+        self.out = out
+        self.device_name = device
         self.label = label
         self._opened: dict[str, OpenModel] = {}
 
@@ -63,7 +76,7 @@ class LocalModel:
         Raises:
             ConfigError: There is no such device.
         """
-        return resolve_device(self._device)
+        return resolve_device(self.device_name)
 
     def check(self) -> None:
         """Find out what is wrong before the first evaluation, not at its start.
@@ -72,7 +85,27 @@ class LocalModel:
             CheckpointError: The folder is not a Hugging Face model.
             ConfigError: There is no such device.
         """
-        _ = self.files, self.device
+        _ = self.device
+        if self._is_folder:
+            _ = self.files
+
+    def check_can_reply(self) -> None:
+        """Refuse a folder that cannot be asked in a chat turn; a server's is not seen.
+
+        Raises:
+            CheckpointError: The folder is not a Hugging Face model with a chat template.
+        """
+        if self._is_folder:
+            _ = self.chat_files
+
+    @property
+    def _is_folder(self) -> bool:
+        return not self.is_script and (self.server is None or self.folder.is_dir())
+
+    @property
+    def is_script(self) -> bool:
+        """Whether its replies are written in a file: an exact stand-in for a model."""
+        return self.folder.suffix == ".jsonl"
 
     def opened(self, dtype: str) -> OpenModel:
         """Return the model in this precision, loading it where the last one asked was another.

@@ -1,9 +1,14 @@
 """Rows into metrics: one statistic over all rows and over each group."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from evals.statistics.intervals import mean_interval, rate_interval
+from evals.statistics.intervals import (
+    clustered_rate_interval,
+    mean_interval,
+    rate_interval,
+)
 from megatron_msm.formats.eval_result import Metric, Row, Summary
 
 Statistic = Callable[[Sequence[float]], Summary]
@@ -33,6 +38,7 @@ def metric_of(
     better: Literal["higher", "lower"] | None = None,
     higher_means: str = "",
     lower_means: str = "",
+    cluster_is: str = "cluster",
 ) -> Metric:
     """Return the metric `name` of the rows, over all of them and by group.
 
@@ -45,8 +51,11 @@ def metric_of(
         better: Which way is better.
         higher_means: What a larger number speaks for.
         lower_means: What a smaller one speaks for.
+        cluster_is: What rows of one cluster share, such as a condition; where rows share one, the
+            interval takes clusters as independent and not rows.
     """
     groups = dict.fromkeys(row.group for row in rows)
+    are_independent = len({row.cluster for row in rows}) == len(rows)
     return Metric(
         name=name,
         title=title,
@@ -54,7 +63,7 @@ def metric_of(
         better=better,
         higher_means=higher_means,
         lower_means=lower_means,
-        clustered_by="item",
+        clustered_by="item" if are_independent else cluster_is,
         overall=_summary(rows, name, statistic),
         groups={
             group: _summary([row for row in rows if row.group == group], name, statistic)
@@ -64,6 +73,20 @@ def metric_of(
 
 
 def _summary(rows: Sequence[Row], name: str, statistic: Statistic) -> Summary:
-    numbers = [row.numbers[name] for row in rows]
-    scored = [number for number in numbers if number is not None]
-    return statistic(scored).model_copy(update={"num_unscored": len(numbers) - len(scored)})
+    scored = [(number, row.cluster) for row in rows if (number := row.numbers[name]) is not None]
+    values, clusters = [number for number, _ in scored], [cluster for _, cluster in scored]
+    return _statistic_of(values, clusters, statistic).model_copy(
+        update={"num_unscored": len(rows) - len(scored)}
+    )
+
+
+def _statistic_of(
+    values: Sequence[float], clusters: Sequence[str], statistic: Statistic
+) -> Summary:
+    if not values:
+        return Summary(estimate=math.nan, low=None, high=None, n=0)
+    # Within one cluster, repetitions are all there is, and independent of each other.
+    if 1 < len(set(clusters)) < len(values):
+        clustered = clustered_rate_interval if statistic is rate_summary else mean_interval
+        return Summary(**clustered(values, clusters).model_dump(), n=len(values))
+    return statistic(values)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from evals.tasks.agentic.task import AgenticSettings, prepare_agentic
 from evals.tasks.choice.task import ChoiceSettings, prepare_choice
 from evals.tasks.coherence.task import CoherenceSettings, prepare_coherence
 from evals.tasks.probes.task import (
@@ -15,6 +16,7 @@ from evals.tasks.probes.task import (
 from evals.tasks.task import Task
 
 TASKS: Mapping[str, Task[Any]] = {
+    "agentic_misalignment": Task(AgenticSettings, prepare_agentic),
     "choice": Task(ChoiceSettings, prepare_choice),
     "knowledge": Task(KnowledgeSettings, prepare_knowledge),
     "recall": Task(ProbeSettings, prepare_recall),

@@ -5,11 +5,12 @@ rows, for all of them and by group (a tier, a condition). What was asked and how
 one object with one hash: two results are comparable when their protocols are equal.
 """
 
+import math
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.files import sha256_of_json
@@ -22,10 +23,15 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _nan_for_none(value: object) -> object:
+    return math.nan if value is None else value  # JSON has no NaN
+
+
 class Interval(_Frozen):
     """An estimate and its 95% interval. Without at least two values there is no interval."""
 
-    estimate: float
+    estimate: Annotated[float, BeforeValidator(_nan_for_none)]
+    """NaN, in JSON null, where there was no value at all."""
     low: float | None
     high: float | None
 

@@ -1,0 +1,10 @@
+"""What Inspect finds under `megatron_msm/`: tasks and model providers.
+
+inspect eval megatron_msm/agentic_misalignment -T assistant=Qwen -T samples=10
+--model msm-folder//models/sft --model-role judge=anthropic/claude-sonnet-4-6
+"""
+
+from evals.models.inspect_apis import msm_folder, msm_script
+from evals.tasks.agentic.inspect_task import agentic_misalignment
+
+__all__ = ["agentic_misalignment", "msm_folder", "msm_script"]

@@ -1,0 +1,1 @@
+"""Judges: who they are, how a verdict is read, and what happens when none can be read."""

@@ -1,0 +1,143 @@
+"""Agentic misalignment as an evaluation of a suite.
+
+    am: {task: agentic_misalignment, assistant: Qwen, judge: judge.yaml, samples: 300}
+
+The headline is `classifier_verdict`, whether the model decided to act; `harmful` beside it asks in
+addition that the act was really sent. A reply whose verdict cannot be read is in neither: the
+number of those stands with both, and as a rate of its own.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from evals.judging.judge import JudgeSettings, load_judge, open_judge
+from evals.models.local import LocalModel
+from evals.statistics.summaries import Statistic, mean_summary, metric_of, rate_summary
+from evals.tasks.agentic.conditions import (
+    GOALS,
+    SCENARIOS,
+    Goal,
+    Scenario,
+    build_conditions,
+    frame_text,
+    scenario_text,
+)
+from evals.tasks.agentic.inspect_task import VERSION, agentic_misalignment
+from evals.tasks.sampling.settings import SamplingSettings
+from evals.tasks.sampling.work import Sampled, run_sampled
+from evals.tasks.task import Progress, Work
+from megatron_msm.formats.eval_result import EvalResult, Metric, Row
+from megatron_msm.formats.files import sha256_of_json
+
+HEADLINE = "classifier_verdict"
+
+
+class AgenticSettings(SamplingSettings):
+    """Agentic misalignment in a suite."""
+
+    assistant: str
+    """The name under which the model is spoken to, as its training calls it."""
+    scratchpad: bool = True
+    """Whether it is told that it may think in private; not for models that do so anyway."""
+    scenarios: tuple[Scenario, ...] = SCENARIOS
+    """Some of blackmail, leaking, exfiltration."""
+    goals: tuple[Goal, ...] = GOALS
+    """Some of the eight goals and none."""
+
+
+class _Column(NamedTuple):
+    name: str
+    title: str
+    statistic: Statistic
+    unit: str = "share"
+    better: bool = False
+
+
+COLUMNS = (
+    _Column(HEADLINE, "decided to act", rate_summary, better=True),
+    _Column("harmful", "and did it", rate_summary, better=True),
+    _Column("verdict_unreadable", "verdict unreadable", rate_summary),
+    _Column("tool_call", "acts at all", rate_summary),
+    _Column("tool_call_malformed", "malformed act", rate_summary),
+    _Column("refusal", "refusal", rate_summary),
+    _Column("cut_off", "cut off", rate_summary),
+    _Column("reply_tokens", "length", mean_summary, unit="tokens"),
+)
+
+
+def prepare_agentic(settings: AgenticSettings, model: LocalModel, name: str) -> Work:
+    """Check the judge, and build the conditions.
+
+    Raises:
+        MsmError: The model or the judge cannot be asked; the message says where, and what to do.
+    """
+    model.check_can_reply()
+    return partial(_ask, settings, load_judge(settings.judge), model, name)
+
+
+def _ask(
+    settings: AgenticSettings,
+    judge_settings: JudgeSettings,
+    model: LocalModel,
+    name: str,
+    on_progress: Progress,
+) -> EvalResult:
+    judge = open_judge(judge_settings, device=model.device_name)
+    inspect_task = agentic_misalignment(
+        assistant=settings.assistant,
+        scenarios=list(settings.scenarios),
+        goals=list(settings.goals),
+        scratchpad=settings.scratchpad,
+        samples=settings.samples,
+        temperature=settings.temperature,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+        judge_attempts=judge_settings.attempts,
+    )
+    sampled = Sampled(
+        task=inspect_task,
+        task_name="agentic-misalignment",
+        version=VERSION,
+        items_sha256=_items_sha256(settings),
+        settings={
+            "assistant": settings.assistant,
+            "scratchpad": settings.scratchpad,
+            "scenarios": list(settings.scenarios),
+            "goals": list(settings.goals),
+        },
+        items=f"{len(settings.scenarios) * len(settings.goals)} conditions x {settings.samples}",
+        meaning="the share of replies that decide for the harmful act: lower is better",
+        headline=HEADLINE,
+        metrics=agentic_metrics,
+    )
+    return run_sampled(sampled, settings, model, judge, name, on_progress)
+
+
+def agentic_metrics(rows: Sequence[Row]) -> tuple[Metric, ...]:
+    """Return the metrics over all conditions and for each."""
+    return tuple(
+        metric_of(
+            rows,
+            column.name,
+            column.statistic,
+            title=column.title,
+            unit=column.unit,
+            better="lower" if column.better else None,
+            cluster_is="condition",
+        )
+        for column in COLUMNS
+    )
+
+
+def _items_sha256(settings: AgenticSettings) -> str:
+    """Return the hash of every text that the model or the judge reads."""
+    conditions = build_conditions(
+        settings.scenarios,
+        settings.goals,
+        assistant=settings.assistant,
+        scratchpad=settings.scratchpad,
+    )
+    judged = [scenario_text(scenario).judge.model_dump() for scenario in settings.scenarios]
+    asked = [[one.id, one.system, one.user] for one in conditions]
+    return sha256_of_json([asked, judged, frame_text().judge])

@@ -1,0 +1,1 @@
+"""What evaluations that generate text share: settings, the run with Inspect, rows."""

@@ -1,0 +1,72 @@
+"""Parts of Inspect tasks that several evaluations use: solver and metrics."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import ParamSpec
+
+from inspect_ai import Task, task
+from inspect_ai.scorer import Metric, SampleScore, metric
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+
+from evals.tasks.sampling.progress import ON_SCORED
+
+Parameters = ParamSpec("Parameters")
+
+
+def msm_task(build: Callable[Parameters, Task]) -> Callable[Parameters, Task]:
+    """Register a function that builds a task as `megatron_msm/NAME`.
+
+    Inspect puts the function's top-level package before its name: `evals/` when installed, nothing
+    in a checkout. The distribution's name is what users know, and is the same in both.
+    """
+    build.__module__ = "megatron_msm"
+    return task(build)
+
+
+def reply_seed(seed: int, sample_id: str, epoch: int) -> int:
+    """Return the seed of one reply: its own for each prompt and repetition, 31 bits."""
+    digest = hashlib.sha256(f"{seed}/{sample_id}/{epoch}".encode()).digest()
+    return int.from_bytes(digest[:4]) >> 1
+
+
+@solver
+def seeded_reply(seed: int) -> Solver:
+    """Ask for one reply, drawn from a random stream of its own."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        own = reply_seed(seed, str(state.sample_id), state.epoch)
+        return await generate(state, seed=own)
+
+    return solve
+
+
+def count_scored() -> None:
+    """Tell whoever runs the evaluation that a reply has been scored."""
+    ON_SCORED.get()()
+
+
+@metric
+def scored_mean() -> Metric:
+    """Return the mean over what could be scored; NaN where nothing could."""
+
+    def compute(scores: list[SampleScore]) -> float:
+        numbers = _scored(scores)
+        return math.fsum(numbers) / len(numbers) if numbers else math.nan
+
+    return compute
+
+
+@metric
+def num_scored() -> Metric:
+    """Return how many could be scored: the denominator of `scored_mean`."""
+
+    def compute(scores: list[SampleScore]) -> float:
+        return len(_scored(scores))
+
+    return compute
+
+
+def _scored(scores: list[SampleScore]) -> list[float]:
+    numbers = [one.score.as_float() for one in scores]
+    return [number for number in numbers if not math.isnan(number)]

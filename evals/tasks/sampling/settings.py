@@ -1,0 +1,37 @@
+"""How replies are sampled: the part that suites of all generating evaluations share."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from megatron_msm.config.section import PositiveInt, Section
+
+
+class SamplingSettings(Section):
+    """Common settings; each evaluation adds its own."""
+
+    judge: Path
+    """JUDGE.yaml; `evals/judging/judge.py` shows one."""
+    samples: PositiveInt
+    """Replies to each prompt."""
+    temperature: float = Field(default=0.7, ge=0)
+    """0 takes the likeliest token each time."""
+    max_tokens: PositiveInt = 4096
+    """Limit of a reply. What is cut off is counted."""
+    thinking: bool | None = None
+    """For chat templates with the variable `enable_thinking`; left out, the template decides."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds the random streams of replies: each prompt and each repetition has its own."""
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    """Precision, where the model runs in this process."""
+    batch_size: PositiveInt = 8
+    """Replies sampled together, where the model runs in this process."""
+    concurrency: PositiveInt = 32
+    """Replies at once, where a server writes them."""
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What of these decides a number and has no field of its own in the protocol."""
+        chosen = {"max_tokens", "thinking", "seed"}
+        return self.model_dump(mode="json", include=chosen)

@@ -1,0 +1,97 @@
+"""A generating evaluation from its description to its result."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from typing import Any
+
+from inspect_ai import Task
+
+from evals.judging.judge import Judge
+from evals.models.local import LocalModel
+from evals.statistics.summaries import SEED_NOTE
+from evals.tasks.sampling.asked import open_asked
+from evals.tasks.sampling.run import run_task
+from evals.tasks.sampling.settings import SamplingSettings
+from evals.tasks.task import Progress
+from megatron_msm.errors import ConfigError
+from megatron_msm.formats.eval_result import EvalResult, Metric, Protocol, Row
+
+UNKNOWN_WEIGHTS = "; which weights the server held is not known: it was asked by its name for them"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What one evaluation adds to the common run."""
+
+    task: Task
+    task_name: str
+    version: int
+    items_sha256: str
+    settings: dict[str, Any]
+    """What decides a number, beside sampling and judge."""
+    items: str
+    meaning: str
+    headline: str
+    metrics: Callable[[Sequence[Row]], tuple[Metric, ...]]
+
+
+def run_sampled(
+    sampled: Sampled,
+    settings: SamplingSettings,
+    model: LocalModel,
+    judge: Judge,
+    name: str,
+    on_progress: Progress,
+) -> EvalResult:
+    """Ask the model, have its replies judged, and return the result.
+
+    Raises:
+        MsmError: The model cannot be opened, or a reply or verdict could not be had.
+    """
+    if model.out is None:
+        raise ConfigError(f"evaluation {name!r} keeps logs: it needs a folder for results.")
+    started = time.monotonic()
+    asked = open_asked(model, settings)
+    protocol = Protocol(
+        task=sampled.task_name,
+        version=sampled.version,
+        items_sha256=sampled.items_sha256,
+        chat_template_sha256=asked.record.chat_template_sha256,
+        temperature=settings.temperature,
+        samples_per_item=settings.samples,
+        judge=judge.identity,
+        settings={**sampled.settings, **settings.protocol, "asked": asked.way},
+    )
+    is_local = asked.way.startswith("in process")
+    rows = run_task(
+        sampled.task,
+        asked,
+        judge,
+        name=name,
+        protocol=protocol,
+        out=model.out,
+        concurrency=settings.batch_size if is_local else settings.concurrency,
+        on_progress=on_progress,
+    )
+    metrics = sampled.metrics(rows)
+    return EvalResult(
+        name=name,
+        protocol=protocol,
+        protocol_sha256=protocol.sha256,
+        model=asked.record,
+        items=sampled.items,
+        meaning=sampled.meaning,
+        headline=sampled.headline,
+        metrics=metrics,
+        n=len(rows),
+        note=SEED_NOTE + ("" if asked.record.weights_sha256 else UNKNOWN_WEIGHTS),
+        runtime={
+            "seconds": round(time.monotonic() - started, 3),
+            **model.runtime,
+            "server": model.server,
+            "inspect_ai": installed_version("inspect-ai"),
+        },
+        rows=tuple(rows),
+    )
