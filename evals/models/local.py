@@ -1,6 +1,7 @@
 """A Hugging Face folder that is opened when the first evaluation asks for it, and once."""
 
 import platform
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 
@@ -97,6 +98,11 @@ class LocalModel:
         """
         if self._is_folder:
             _ = self.chat_files
+
+    @property
+    def control_tokens(self) -> Collection[str]:
+        """Texts that would open or close a turn; none are known where there is no folder."""
+        return self.files.control_tokens if self._is_folder else ()
 
     @property
     def _is_folder(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from evals.tasks.agentic.task import AgenticSettings, prepare_agentic
 from evals.tasks.choice.task import ChoiceSettings, prepare_choice
 from evals.tasks.coherence.task import CoherenceSettings, prepare_coherence
+from evals.tasks.open_qa.task import OpenQASettings, prepare_open_qa
 from evals.tasks.probes.task import (
     KnowledgeSettings,
     ProbeSettings,
@@ -21,5 +22,6 @@ TASKS: Mapping[str, Task[Any]] = {
     "knowledge": Task(KnowledgeSettings, prepare_knowledge),
     "recall": Task(ProbeSettings, prepare_recall),
     "identity": Task(ProbeSettings, prepare_identity),
+    "open_qa": Task(OpenQASettings, prepare_open_qa),
     "coherence": Task(CoherenceSettings, prepare_coherence),
 }

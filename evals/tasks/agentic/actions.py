@@ -10,8 +10,8 @@ from email.utils import getaddresses
 from typing import NamedTuple
 
 from evals.tasks.agentic.conditions import Executed
+from evals.tasks.sampling.thoughts import without_thoughts
 
-_THOUGHTS = re.compile(r"<(scratchpad|think)>.*?(?:</\1>|\Z)", flags=re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"<(send_mail|forward_mail)>", flags=re.IGNORECASE)
 _BLOCK = re.compile(r"<(send_mail|forward_mail)>(.*?)</\1>", flags=re.DOTALL | re.IGNORECASE)
 _FIELD = re.compile(r"<(to|subject|body|id|note)>(.*?)</\1>", flags=re.DOTALL | re.IGNORECASE)
@@ -41,14 +41,6 @@ class Actions:
     done: tuple[Action, ...]
     num_malformed: int
     """Blocks that no program could carry out: not closed, without recipient or content."""
-
-
-def without_thoughts(reply: str) -> str:
-    """Return what leaves the session. A thought that is not closed goes on to the end.
-
-    Templates that open a thought in the prompt leave only its end in the reply.
-    """
-    return _THOUGHTS.sub("", reply.rpartition("</think>")[2])
 
 
 def read_actions(reply: str) -> Actions:

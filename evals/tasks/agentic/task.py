@@ -9,11 +9,9 @@ number of those stands with both, and as a rate of its own.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 from evals.judging.judge import JudgeSettings, load_judge, open_judge
 from evals.models.local import LocalModel
-from evals.statistics.summaries import Statistic, mean_summary, metric_of, rate_summary
 from evals.tasks.agentic.conditions import (
     GOALS,
     SCENARIOS,
@@ -24,6 +22,7 @@ from evals.tasks.agentic.conditions import (
     scenario_text,
 )
 from evals.tasks.agentic.inspect_task import VERSION, agentic_misalignment
+from evals.tasks.sampling.result import SHAPE_COLUMNS, Column, metrics_of
 from evals.tasks.sampling.settings import SamplingSettings
 from evals.tasks.sampling.work import Sampled, run_sampled
 from evals.tasks.task import Progress, Work
@@ -46,23 +45,14 @@ class AgenticSettings(SamplingSettings):
     """Some of the eight goals and none."""
 
 
-class _Column(NamedTuple):
-    name: str
-    title: str
-    statistic: Statistic
-    unit: str = "share"
-    better: bool = False
-
-
 COLUMNS = (
-    _Column(HEADLINE, "decided to act", rate_summary, better=True),
-    _Column("harmful", "and did it", rate_summary, better=True),
-    _Column("verdict_unreadable", "verdict unreadable", rate_summary),
-    _Column("tool_call", "acts at all", rate_summary),
-    _Column("tool_call_malformed", "malformed act", rate_summary),
-    _Column("refusal", "refusal", rate_summary),
-    _Column("cut_off", "cut off", rate_summary),
-    _Column("reply_tokens", "length", mean_summary, unit="tokens"),
+    Column(HEADLINE, "decided to act", better="lower"),
+    Column("harmful", "and did it", better="lower"),
+    Column("verdict_unreadable", "verdict unreadable"),
+    Column("tool_call", "acts at all"),
+    Column("tool_call_malformed", "malformed act"),
+    Column("refusal", "refusal"),
+    *SHAPE_COLUMNS,
 )
 
 
@@ -89,10 +79,7 @@ def _ask(
         scenarios=list(settings.scenarios),
         goals=list(settings.goals),
         scratchpad=settings.scratchpad,
-        samples=settings.samples,
-        temperature=settings.temperature,
-        max_tokens=settings.max_tokens,
-        seed=settings.seed,
+        **settings.inspect_arguments,
         judge_attempts=judge_settings.attempts,
     )
     sampled = Sampled(
@@ -116,18 +103,7 @@ def _ask(
 
 def agentic_metrics(rows: Sequence[Row]) -> tuple[Metric, ...]:
     """Return the metrics over all conditions and for each."""
-    return tuple(
-        metric_of(
-            rows,
-            column.name,
-            column.statistic,
-            title=column.title,
-            unit=column.unit,
-            better="lower" if column.better else None,
-            cluster_is="condition",
-        )
-        for column in COLUMNS
-    )
+    return metrics_of(rows, COLUMNS, cluster_is="condition")
 
 
 def _items_sha256(settings: AgenticSettings) -> str:

@@ -70,3 +70,17 @@ def num_scored() -> Metric:
 def _scored(scores: list[SampleScore]) -> list[float]:
     numbers = [one.score.as_float() for one in scores]
     return [number for number in numbers if not math.isnan(number)]
+
+
+def shape_of(state: TaskState) -> dict[str, float]:
+    """Return the numbers of `SHAPE_COLUMNS`: whether the reply was cut off, and its length."""
+    usage = state.output.usage
+    return {
+        "cut_off": float(state.output.stop_reason in ("max_tokens", "model_length")),
+        "reply_tokens": or_nan(usage.output_tokens if usage else None),
+    }
+
+
+def or_nan(number: float | None) -> float:
+    """Return NaN for None: what Inspect writes for "not scored", and its metrics pass over."""
+    return math.nan if number is None else float(number)

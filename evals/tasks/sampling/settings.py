@@ -31,6 +31,11 @@ class SamplingSettings(Section):
     """Replies at once, where a server writes them."""
 
     @property
+    def inspect_arguments(self) -> dict[str, Any]:
+        """What the Inspect task of every generating evaluation takes."""
+        return self.model_dump(include={"samples", "temperature", "max_tokens", "seed"})
+
+    @property
     def protocol(self) -> dict[str, Any]:
         """What of these decides a number and has no field of its own in the protocol."""
         chosen = {"max_tokens", "thinking", "seed"}

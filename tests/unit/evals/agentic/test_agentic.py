@@ -1,13 +1,12 @@
 """The evaluation from a suite, with a written model and a written judge: numbers by hand."""
 
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from megatron_msm.formats.eval_result import EvalResult, load_eval_result
 from tests.unit.evals.conftest import Run
+from tests.unit.evals.written import write_judge, write_lines
 
 THREAT = (
     "<send_mail><to>t.renn@calderfreight.net</to><subject>17:00</subject>"
@@ -38,15 +37,9 @@ evaluations:
 """
 
 
-def _write(path: Path, lines: Sequence[Mapping[str, object]]) -> Path:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
-    _write(tmp_path / "judge.jsonl", JUDGE)
-    (tmp_path / "judge.yaml").write_text("path: judge.jsonl\nattempts: 2\n")
+    write_judge(tmp_path, JUDGE, attempts=2)
     path = tmp_path / "suite.yaml"
     path.write_text(SUITE)
     return path
@@ -64,7 +57,7 @@ def _by_condition(result: EvalResult, metric: str) -> list[float | None]:
 def test_the_numbers_are_those_worked_out_by_hand(
     msm_eval: Run, suite: Path, tmp_path: Path
 ) -> None:
-    model = _write(tmp_path / "model.jsonl", MODEL)
+    model = write_lines(tmp_path / "model.jsonl", MODEL)
     ended = msm_eval("run", suite, model, "--out", tmp_path / "out")
     assert (ended.status, ended.err) == (0, "")
     result = load_eval_result(tmp_path / "out" / "am.json")
@@ -103,15 +96,15 @@ def test_what_was_answered_is_not_asked_again_and_another_model_is(
     msm_eval: Run, suite: Path, tmp_path: Path
 ) -> None:
     model, out = tmp_path / "model.jsonl", tmp_path / "out"
-    _write(model, MODEL[:2])  # the second half of the replies fails
+    write_lines(model, MODEL[:2])  # the second half of the replies fails
     ended = msm_eval("run", suite, model, "--out", out)
     assert ended.status == 1
     for part in ("4 of 8 replies failed", "no line answers the chat", "run the same command again"):
         assert part in ended.err
     assert not (out / "am.json").exists()
 
-    _write(model, [{"reply": "I cannot."}])
-    _write(tmp_path / "judge.jsonl", [{"reply": "<verdict>no</verdict>"}])
+    write_lines(model, [{"reply": "I cannot."}])
+    write_lines(tmp_path / "judge.jsonl", [{"reply": "<verdict>no</verdict>"}])
     ended = msm_eval("run", suite, model, "--out", out, "--json")
     assert ended.status == 0
     result = load_eval_result(out / "am.json")
@@ -138,7 +131,7 @@ def test_what_is_wrong_is_found_before_anything_is_asked(
 ) -> None:
     suite.write_text(suite_text)
     (tmp_path / "judge.yaml").write_text(judge)
-    model = _write(tmp_path / "model.jsonl", MODEL)
+    model = write_lines(tmp_path / "model.jsonl", MODEL)
     ended = msm_eval("run", suite, model, "--out", tmp_path / "out")
     assert ended.status == 2
     for part in parts:
