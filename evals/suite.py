@@ -43,6 +43,8 @@ class Prepared:
     work: Work
     asked_sha256: str
     """Hash of all that decides its result, but the weights."""
+    has_log: bool
+    """Whether it goes on by itself from a log of replies."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def run_suite(
     out.mkdir(parents=True, exist_ok=True)
     kept = KeptResults(out, model)
     for name, prepared in evaluations.items():
-        found = kept.find(name, prepared.asked_sha256)
+        found = None if prepared.has_log else kept.find(name, prepared.asked_sha256)
         if found is not None:
             yield Ran(found, was_kept=True)
             continue
@@ -117,7 +119,7 @@ def _prepare(path: Path, name: str, content: dict[str, Any], model: LocalModel) 
     config = checked(settings, task.settings, where=where)
     located = {key: path.parent / value for key, value in config if isinstance(value, Path)}
     work = task.prepare(config.model_copy(update=located), model, name)
-    return Prepared(work, asked_sha256(task_name, dict(config) | located, model))
+    return Prepared(work, asked_sha256(task_name, dict(config) | located, model), task.has_log)
 
 
 def _known(what: str, name: str, known: Any) -> str:

@@ -17,11 +17,11 @@ from evals.tasks.probes.task import (
 from evals.tasks.task import Task
 
 TASKS: Mapping[str, Task[Any]] = {
-    "agentic_misalignment": Task(AgenticSettings, prepare_agentic),
+    "agentic_misalignment": Task(AgenticSettings, prepare_agentic, has_log=True),
     "choice": Task(ChoiceSettings, prepare_choice),
     "knowledge": Task(KnowledgeSettings, prepare_knowledge),
     "recall": Task(ProbeSettings, prepare_recall),
     "identity": Task(ProbeSettings, prepare_identity),
-    "open_qa": Task(OpenQASettings, prepare_open_qa),
+    "open_qa": Task(OpenQASettings, prepare_open_qa, has_log=True),
     "coherence": Task(CoherenceSettings, prepare_coherence),
 }

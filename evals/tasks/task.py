@@ -33,3 +33,6 @@ class Task(Generic[Settings]):
     Raises:
         MsmError: An input is broken; the message says which, where, and what to do.
     """
+    has_log: bool = False
+    """Whether it goes on by itself from a log of replies: then its result is made anew from the
+    log, since a judge's weights or replies may have changed beside the settings."""

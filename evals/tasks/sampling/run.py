@@ -75,8 +75,20 @@ def run_task(
         raise _failure(name, log, total)
     rows = [_row(sample) for sample in _samples(log)]
     assert len(rows) == total, f"{len(rows)} rows for {total} replies"
+    if asked.record.weights_sha256 is None:
+        _retire(folder)
     places = {str(sample.id): place for place, sample in enumerate(task.dataset)}
     return sorted(rows, key=lambda row: (places[row.details["sample"]], row.details["epoch"]))
+
+
+def _retire(folder: Path) -> None:
+    """Put a finished log out of the way where nobody knows whose it is.
+
+    What a server holds under a name may be another model tomorrow: only a run that was killed may
+    be gone on with.
+    """
+    number = len(list(folder.parent.glob(f"{folder.name}-done-*"))) + 1
+    folder.rename(folder.with_name(f"{folder.name}-done-{number}"))
 
 
 def _samples(log: EvalLog) -> Iterator[EvalSample]:
