@@ -16,3 +16,6 @@ class CheckpointConfig(Section):
     asynchronous: bool = False
     """Write files in a forked process while training goes on. Needs host memory for one more copy
     of a rank's weights and optimizer state. At most one save is under way."""
+    prove: bool = False
+    """Prove every save and not the phase's last one alone: what the ranks hold fits together, and
+    the files, read back, give the same bits. Training waits for it, also with `asynchronous`."""

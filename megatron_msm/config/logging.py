@@ -49,6 +49,8 @@ class ValidationConfig(Section):
 
     prefixes: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Datasets that `msm prep` made, each with a loss of its own. Any role is admitted."""
+    admit_training_data: bool = False
+    """Also datasets that a phase of the run trains on, whose loss says nothing of other data."""
     interval_steps: PositiveInt = 100
     """Optimizer steps between validations; there is one at the end as well."""
     max_batches: PositiveInt | None = None

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from megatron_msm.config.section import Fraction, PositiveInt, Section
 
+# At 1 a moment would never move, and its bias correction divide by zero.
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+
 
 class DurationConfig(Section):
     """How long a phase trains: exactly one of the three."""
@@ -37,9 +40,9 @@ class OptimizerConfig(Section):
     """Peak learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decoupled weight decay."""
-    beta1: Fraction = 0.9
+    beta1: Decay = 0.9
     """Decay of the first moment."""
-    beta2: Fraction = 0.95
+    beta2: Decay = 0.95
     """Decay of the second moment."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
     """Added to the root of the second moment."""

@@ -46,7 +46,9 @@ class StepMetrics(BaseModel):
     processed_tokens: int = Field(alias="tokens/processed")
     """Positions of the step, padding included."""
     tokens_per_s: float = Field(alias="throughput/tokens_per_s")
-    """Processed positions per second over all ranks."""
+    """Processed positions per second over all ranks, padding and empty sequences included."""
+    loss_tokens_per_s: float = Field(alias="throughput/loss_tokens_per_s")
+    """Unmasked tokens per second over all ranks: what of it the model learns from."""
     tflops_per_s: float = Field(alias="throughput/tflops_per_s_per_rank")
     """Model FLOPs by the formula of models/flops.py."""
     mfu: float | None = Field(default=None, alias="throughput/mfu")

@@ -39,6 +39,7 @@ def checked_run(config: RunConfig, packings: Packings | None = None) -> Resolved
     run = resolve_run(config, base, packings)
     for phase in run.phases:
         _check_phase(phase, base.state, shape)
+    _check_held_out(run)
     return run
 
 
@@ -71,6 +72,26 @@ def _check_phase(phase: ResolvedPhase, state: CheckpointState, shape: ModelShape
     for data in phase.held_out:
         _check_dataset_fits(data.prefix, data.blend.dataset.manifests[0], state)
         _check_vocabulary(data.prefix, data.blend.dataset.manifests[0], shape)
+
+
+def _check_held_out(run: ResolvedRun) -> None:
+    """Refuse validation data that a phase trains on, by the tokens and not by the path."""
+    trained = {
+        source.manifest.sha256: (phase.config.name, source.prefix)
+        for phase in run.phases
+        for source in phase.dataset.sources
+    }
+    for phase in run.phases:
+        config = phase.config.validation
+        for data in () if config is None or config.admit_training_data else phase.held_out:
+            found = trained.get(data.blend.dataset.manifests[0].sha256)
+            if found is not None:
+                raise ConfigError(
+                    f"phases.{phase.config.name}.validation.prefixes: {data.prefix} has the tokens "
+                    f"of {found[1]}, which phase {found[0]} trains on, so it is not held out. Give "
+                    f"other data, or set phases.{phase.config.name}.validation."
+                    "admit_training_data=true."
+                )
 
 
 def _check_roles(prefix: Path, data: DataConfig) -> None:

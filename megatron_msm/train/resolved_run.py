@@ -118,7 +118,7 @@ def _blend(phase: PhaseConfig, packings: Packings, seed: int) -> Blend:
 
 
 # Settings of a phase that do not change its result, or that are looked at on their own.
-_WITHOUT_EFFECT = {"checkpoint", "data", "global_batch_tokens", "micro_batch_size", "validation"}
+WITHOUT_EFFECT = {"checkpoint", "data", "global_batch_tokens", "micro_batch_size", "validation"}
 
 
 def _phase_identity(
@@ -126,7 +126,7 @@ def _phase_identity(
 ) -> str:
     # Where the data lies and how often it is saved changes nothing; the data's content, how much of
     # it is drawn and how it is packed do.
-    settings = phase.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    settings = phase.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     data = [manifest.sha256 for manifest in dataset.manifests]
     amounts = [source.amounts for source in phase.data.all_sources]
     packing = phase.data.packing.model_dump(mode="json")

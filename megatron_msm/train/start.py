@@ -12,8 +12,11 @@ from megatron_msm.formats.files import write_text_atomic
 from megatron_msm.train.base import make_base
 from megatron_msm.train.checkpoints.resume import next_phase
 from megatron_msm.train.checks import checked_run
+from megatron_msm.train.dataset_hashes import verify_datasets
 from megatron_msm.train.ranks.launch import launch
+from megatron_msm.train.ranks.run_lock import run_lock
 from megatron_msm.train.ranks.shared_packings import shared_packings
+from megatron_msm.train.resolved_run import ResolvedRun
 from megatron_msm.train.stop import StopSignal
 from megatron_msm.train.summary import tell
 
@@ -38,12 +41,17 @@ def train_here(config: RunConfig, stop: StopSignal) -> None:
     """
     packings = Packings()
     run = checked_run(config, packings)
+    with run_lock(config.out):
+        _train(config, run, packings, stop)
+
+
+def _train(config: RunConfig, run: ResolvedRun, packings: Packings, stop: StopSignal) -> None:
     run = dataclasses.replace(run, base=make_base(config))
     start = next_phase(run)
     tell(run, start)
     if start is None:
         return
-    config.out.mkdir(parents=True, exist_ok=True)
+    verify_datasets(run)
     resolved = config.out / RUN_FILE
     write_text_atomic(resolved, dump_config(config))
     with shared_packings(config.out, packings) as folder:

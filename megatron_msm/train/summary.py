@@ -90,6 +90,13 @@ def _describe_phase(phase: ResolvedPhase, num_microbatches: int) -> list[str]:
         for data in phase.held_out
         if config.validation is not None
     ]
+    empty = config.global_batch_size - phase.total_packs
+    if empty > 0:
+        lines.append(
+            f"warning    {config.name}: global_batch_size {config.global_batch_size:,} is more "
+            f"than the {phase.total_packs:,} packed sequences of the whole phase, so {empty:,} of "
+            "its only step are empty and cost time. Lower global_batch_size."
+        )
     if phase.num_steps < FEW_STEPS:
         lines.append(
             f"warning    {config.name} has only {phase.num_steps} optimizer steps; under "

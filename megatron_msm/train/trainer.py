@@ -26,6 +26,7 @@ from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.runtime.versions import installed_versions
 from megatron_msm.train.checkpoints.adapter import adapter_record
 from megatron_msm.train.checkpoints.origin import verified_start, verify_origin
+from megatron_msm.train.checkpoints.proof import prove_saved, prove_state
 from megatron_msm.train.checkpoints.resume import PhaseStart, SavedCheckpoint
 from megatron_msm.train.checkpoints.saving import CheckpointSaver
 from megatron_msm.train.reporting.expected import expected_lines
@@ -164,18 +165,24 @@ class PhaseRun:
             metrics.flush_to_disk()
         bar.note("saving")
         settle_weights(self._model.wrapped)
-        self._saver.save(
-            self._model.chunks,
-            None if is_last else self._model.optimizer,
-            self._state(num_done),
-            wait=is_last or must_stop,
-        )
+        self._save(num_done, wait=is_last or must_stop)
         self._save_s = time.perf_counter() - started
         if must_stop:
             raise PreemptedError(
                 f"after step {num_done} of {self._config.name}, which is saved; "
                 "the same command goes on with the next one"
             )
+
+    def _save(self, num_done: int, *, wait: bool) -> None:
+        model, is_last = self._model, num_done == self._phase.num_steps
+        proves = is_last or self._config.checkpoint.prove
+        optimizer = None if is_last else model.optimizer
+        if proves:
+            prove_state(model.chunks, model.optimizer, self._trainer.ranks)
+        self._saver.save(model.chunks, optimizer, self._state(num_done), wait=wait or proves)
+        if proves:
+            root = self._trainer.out / self._config.name
+            prove_saved(iteration_folder(root, num_done), model.chunks, optimizer)
 
     def _state(self, num_done: int) -> CheckpointState:
         """Return what a checkpoint after `num_done` steps records."""

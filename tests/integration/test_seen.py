@@ -64,6 +64,7 @@ def test_a_line_has_every_number_by_its_documented_name(finished: Path) -> None:
     assert set(row) == {
         *("phase", "step", "loss/lm_nats", "optim/lr", "optim/grad_norm", "optim/skipped_steps"),
         *("tokens/loss", "tokens/processed", "throughput/tokens_per_s"),
+        "throughput/loss_tokens_per_s",
         *("throughput/tflops_per_s_per_rank", "memory/peak_gib", "time/step_s", "time/data_s"),
         *("time/forward_backward_s", "time/optimizer_s", "time/validation_s"),
         *("validation/heldout_nats", "loss/source/docs_nats", "loss/source/more_nats"),

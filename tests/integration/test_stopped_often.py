@@ -13,7 +13,8 @@ from tests.integration.training_runs import assert_same_result, metrics_rows, pr
 SETTINGS = (
     "parallel.data=1",
     "phases.midtrain.checkpoint={save_interval_steps: 3, asynchronous: true}",
-    "phases.midtrain.validation={prefixes: [data/docs, data/chats], interval_steps: 1}",
+    "phases.midtrain.validation={prefixes: [data/docs, data/chats], interval_steps: 1, "
+    "admit_training_data: true}",
 )
 PREEMPTED = 75
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
+from tests.distributed.ranks import free_port
 from tests.integration.training_runs import (
     assert_same_result,
     metrics_rows,
@@ -112,6 +113,12 @@ WRONG = {
     "too long": (["phases.sft.seq_length=10000"], ["seq_length", "10000", "512 positions"]),
     "chat too long": (["phases.sft.seq_length=20"], ["chat in row", "seq_length 20"]),
     "no gpu": (["runtime.device=cuda"], ["runtime.device", "msm doctor"]),
+    "decay": (["phases.sft.optimizer.beta2=1.0"], ["beta2", "less than 1", "Found 1.0"]),
+    "infinity": (["phases.sft.optimizer.lr=.inf"], ["lr", "finite", "Found inf"]),
+    "not held out": (
+        ["phases.sft.validation={prefixes: [data/docs]}"],
+        ["phases.sft.validation.prefixes", "phase midtrain trains on", "admit_training_data=true"],
+    ),
     "no such list element": (["phases.aft.seq_length=10"], ["'aft'", "midtrain", "sft"]),
 }
 
@@ -145,8 +152,56 @@ def test_continuing_with_other_settings_is_refused(finished: Path) -> None:
     done = msm("train", "run.yaml", "phases.sft.optimizer.lr=2e-3", cwd=finished)
     assert done.returncode == 2, done.stderr
     assert "iter_0000006" in done.stderr
-    assert "lr: was 0.001, now 0.002" in done.stderr
+    assert "(phases.sft.optimizer.lr: was 0.001, now 0.002; " in done.stderr
     assert "another `out`" in done.stderr
+
+
+def test_fields_that_the_lineage_has_as_hashes_are_named_too(finished: Path) -> None:
+    changes = ["runtime.dtype=bf16", "phases.midtrain.data.packing.align=2", "lora={rank: 4}"]
+    done = msm("train", "run.yaml", *changes, "phases.sft.micro_batch_size=2", cwd=finished)
+    assert done.returncode == 2, done.stderr
+    assert "runtime.dtype: was fp32, now bf16" in done.stderr
+    assert "phases.midtrain.data.packing.align: was 1, now 2" in done.stderr
+    assert "lora: was left out, now " in done.stderr
+    for without_effect in ("micro_batch_size", "config_sha256", "out:"):
+        assert without_effect not in done.stderr
+
+
+def test_a_dataset_changed_in_place_is_found_on_resume(run_folder: Path) -> None:
+    first = start_training(run_folder, "phases.midtrain.duration={steps: 400}")
+    wait_for_step(run_folder, first, phase="midtrain", step=5)
+    first.terminate()
+    assert first.wait(60) == 75
+    tokens = run_folder / "data" / "docs.bin"
+    content = tokens.read_bytes()
+    tokens.write_bytes(content[::-1])
+    done = msm("train", "run.yaml", "phases.midtrain.duration={steps: 400}", cwd=run_folder)
+    assert done.returncode == 2, done.stderr
+    assert "data/docs.bin: the bytes are not those that `msm prep` wrote" in done.stderr
+
+
+def test_a_second_start_in_the_same_folder_is_refused_and_the_first_goes_on(
+    run_folder: Path,
+) -> None:
+    first = start_training(run_folder, "phases.midtrain.duration={steps: 400}")
+    wait_for_step(run_folder, first, phase="midtrain", step=1)
+    second = msm("train", "run.yaml", "phases.midtrain.duration={steps: 400}", cwd=run_folder)
+    assert second.returncode == 2, second.stderr
+    assert f"is being trained in by process {first.pid} on " in second.stderr
+    joined = msm(
+        *("train", "run.yaml", "parallel.data=1"),
+        cwd=run_folder,
+        RANK="0",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(free_port()),
+    )
+    assert joined.returncode == 2, joined.stderr
+    assert f"is being trained in by process {first.pid} on " in joined.stderr
+    first.kill()  # leaves the lock behind
+    first.wait()
+    done = msm("train", "run.yaml", "seed=7", cwd=run_folder)  # another run, so it ends at once
+    assert f"taken over from process {first.pid} on " in done.stderr
+    assert not list((run_folder / "train").glob("_lock*"))
 
 
 def test_context_parallel_ranks_show_the_loss_of_one_rank(run_folder: Path) -> None:

@@ -34,14 +34,14 @@ def check_replicas(chunks: Sequence[Any], ranks: ParallelRanks) -> None:
     is_dense = [(n, p) for n, p in named if getattr(p, "allreduce", True)]
     is_expert = [(n, p) for n, p in named if not getattr(p, "allreduce", True)]
     is_same_on_tp = [(n, p) for n, p in is_dense if not getattr(p, "tensor_model_parallel", False)]
-    differing = [
-        *_differing(is_dense, groups.dp_cp),
-        *_differing(is_expert, getattr(groups, "expt_dp", None)),
-        *_differing(is_same_on_tp, groups.tp),
-        *_differing(list(_tied_embedding(chunks)), groups.embd),
+    found_here = [
+        *differing(is_dense, groups.dp_cp),
+        *differing(is_expert, getattr(groups, "expt_dp", None)),
+        *differing(is_same_on_tp, groups.tp),
+        *differing(list(_tied_embedding(chunks)), groups.embd),
     ]
     found: list[list[str]] = [[]] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, differing)
+    torch.distributed.all_gather_object(found, found_here)
     names = {name: rank for rank, part in reversed(list(enumerate(found))) for name in part}
     if names:
         listed = ", ".join(f"{name} (rank {rank})" for name, rank in list(names.items())[:5])
@@ -59,8 +59,13 @@ def _tied_embedding(chunks: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor]]
             return
 
 
-def _differing(named: Sequence[tuple[str, torch.Tensor]], group: Any) -> list[str]:
-    """Return the names whose checksums are not the same on all ranks of the group."""
+def differing(named: Sequence[tuple[str, torch.Tensor]], group: Any) -> list[str]:
+    """Return the names whose checksums are not the same on all ranks of the group.
+
+    Args:
+        named: The same names in the same order on all of them.
+        group: The ranks; None or one rank have nothing to compare.
+    """
     if not named or group is None or torch.distributed.get_world_size(group) == 1:
         return []
     sums = torch.stack([checksum(parameter.detach()) for _, parameter in named])

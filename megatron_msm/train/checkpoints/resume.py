@@ -5,20 +5,24 @@ lineage what made it; a run continues only what the same configuration, data and
 made.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megatron_msm.config.differences import differences
+from megatron_msm.config.load import load_config
+from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.checkpoint_folder import (
+    RUN_FILE,
     CheckpointState,
     LineageEntry,
     iteration_folders,
     read_checkpoint_state,
 )
 from megatron_msm.formats.files import sha256_of_json
-from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun
+from megatron_msm.train.resolved_run import WITHOUT_EFFECT, ResolvedPhase, ResolvedRun
 
 
 @dataclass(frozen=True)
@@ -143,10 +147,29 @@ def _check_same_run(saved: SavedCheckpoint, run: ResolvedRun, index: int) -> Non
             parent = base.identity if is_known else str(entry.details.get("parent"))
             differing += _differences(entry, lineage_entry(phase, parent))
     if differing:
+        fields = "; ".join([*_changed_fields(saved, run), *differing])
         raise ConfigError(
             f"{saved.folder}: was trained with another configuration, data or parent checkpoint "
-            f"({'; '.join(differing)}). Restore the run file, or choose another `out` folder."
+            f"({fields}). Restore the run file, or choose another `out` folder."
         )
+
+
+# Of the run file: what changes no result, and what the lineage tells by its content.
+_NOT_COMPARED = {
+    *(WITHOUT_EFFECT - {"data"}),
+    *("out", "model", "memory", "parallel", "logging"),
+    *("device", "threads_per_rank", "timeout_min", "prefix", "prefixes", "roles"),
+}
+
+
+def _changed_fields(saved: SavedCheckpoint, run: ResolvedRun) -> Iterator[str]:
+    """Yield the fields of the run file that differ from the one in the checkpoint."""
+    path = saved.folder / RUN_FILE
+    try:
+        before = load_config(path, RunConfig).model_dump(mode="json")
+    except ConfigError:  # written by a version with other fields
+        return
+    yield from differences(before, run.config.model_dump(mode="json"), without=_NOT_COMPARED)
 
 
 def _differences(found: LineageEntry, expected: LineageEntry) -> list[str]:
@@ -156,5 +179,5 @@ def _differences(found: LineageEntry, expected: LineageEntry) -> list[str]:
     return [
         f"{expected.stage} {key}: was {found.details.get(key)}, now {value}"
         for key, value in details.items()
-        if found.details.get(key) != value
+        if key != "config_sha256" and found.details.get(key) != value
     ]

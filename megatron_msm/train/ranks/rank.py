@@ -4,6 +4,7 @@
 torchrun or SLURM `msm train` itself becomes one.
 """
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -17,6 +18,7 @@ from megatron_msm.config.load import load_config
 from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import MsmError, PreemptedError
 from megatron_msm.train.ranks.failure_file import failure_file, write_failure
+from megatron_msm.train.ranks.run_lock import run_lock
 from megatron_msm.train.stop import StopSignal
 
 LAUNCHER_PID = "MSM_LAUNCHER_PID"
@@ -84,7 +86,10 @@ def _train(config: RunConfig, stop: StopSignal) -> None:
     except BaseException as error:
         write_failure(config.out, info.rank, error)
         raise
-    with FailureWatch(config.out, ranks.rank):
+    # The local launcher holds the lock itself.
+    is_holder = ranks.rank == 0 and LAUNCHER_PID not in os.environ
+    lock = run_lock(config.out) if is_holder else contextlib.nullcontext()
+    with FailureWatch(config.out, ranks.rank), lock:
         run = resolve_on_node(config, info)
         stop.hold()
         Trainer(run, runtime, ranks, stop).fit()

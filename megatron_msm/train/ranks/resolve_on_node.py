@@ -24,6 +24,7 @@ from megatron_msm.runtime.store import connect_to_store, key_of_start
 from megatron_msm.train.base import find_base, make_base
 from megatron_msm.train.checkpoints.resume import next_phase
 from megatron_msm.train.checks import checked_run
+from megatron_msm.train.dataset_hashes import verify_datasets
 from megatron_msm.train.ranks.shared_packings import PACKINGS_FOLDER, shared_packings
 from megatron_msm.train.resolved_run import ResolvedRun, resolve_run
 from megatron_msm.train.summary import tell
@@ -54,6 +55,7 @@ def _resolve_and_share(config: RunConfig, *, is_teller: bool) -> ResolvedRun:
         run = dataclasses.replace(run, base=make_base(config))
         if is_teller:
             tell(run, next_phase(run))
+            verify_datasets(run)
         config.out.mkdir(parents=True, exist_ok=True)
     except MsmError as error:
         store.set(_key(), json.dumps({"error": str(error), "exit_status": error.exit_status}))

@@ -44,7 +44,8 @@ class ProgressBar:
         grad = "not finite" if row.grad_norm is None else f"{row.grad_norm:.2f}"
         skipped = f"  {row.skipped_steps} steps skipped" if row.skipped_steps else ""
         numbers = (
-            f"loss {loss}  lr {row.lr:.2e}  grad {grad}  {row.tokens_per_s:,.0f} tokens/s{skipped}"
+            f"loss {loss}  lr {row.lr:.2e}  grad {grad}  {row.tokens_per_s:,.0f} tokens/s "
+            f"({row.loss_tokens_per_s:,.0f} with loss){skipped}"
         )
         if self._live:
             self._bar.update(self._task, completed=row.step, numbers=numbers)

@@ -59,6 +59,7 @@ class StepReport:
             loss_tokens=result.num_loss_tokens,
             processed_tokens=tokens,
             tokens_per_s=rate,
+            loss_tokens_per_s=result.num_loss_tokens / seconds,
             tflops_per_s=reached,
             mfu=self._mfu(rate / self._num_ranks),
             peak_gib=self._peak_gib(),

@@ -91,6 +91,14 @@ def test_held_out_rows_of_any_role_are_admitted_for_validation(folder: Path) -> 
     assert plan(folder, held_out).phases[0].config_sha256 == same, "it changes no result"
 
 
+def test_a_batch_that_is_larger_than_the_data_is_said(folder: Path) -> None:
+    told = describe(plan(folder, "phases.midtrain.global_batch_size=1000"))
+    (line,) = (line for line in told if "global_batch_size 1,000 is more than the" in line)
+    packs = plan(folder).phases[0].total_packs
+    assert f"{packs} packed sequences of the whole phase, so {1000 - packs} of its only" in line
+    assert not any("is more than the" in line for line in describe(plan(folder)))
+
+
 def test_what_to_expect_on_a_known_gpu(folder: Path) -> None:
     memory, times = expected_lines(plan(folder), gpu_named("h100"))
     assert re.search(r"expected   \d+\.\d GiB on the fullest rank \(H100", memory)

@@ -1,0 +1,57 @@
+"""What megatron-core's distributed optimizer keeps on this rank, weight by weight."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from megatron.core.optimizer import MegatronOptimizer
+
+MAIN_WEIGHT = "param"
+"""Name of the weights that the optimizer updates, beside `exp_avg` and `exp_avg_sq`."""
+
+
+@dataclass(frozen=True)
+class StateShard:
+    """The optimizer's tensors of this rank's part of a weight."""
+
+    weight: torch.nn.Parameter
+    start: int
+    """Where the part begins in the flattened weight."""
+    end: int
+    tensors: dict[str, torch.Tensor]
+    """The main weights and both moments, flat; moments only after the first step."""
+
+    @property
+    def part(self) -> torch.Tensor:
+        """The part of the weight that the model computes with."""
+        return self.weight.detach().view(-1)[self.start : self.end]
+
+
+def state_shards(optimizer: MegatronOptimizer) -> Iterator[StateShard]:
+    """Yield the state of each weight that this rank has a part of, in the model's order.
+
+    Source: megatron-core 0.16.1, optimizer/distrib_optimizer.py:610 and :883.
+    """
+    for part in _parts(optimizer):
+        if part.is_stub_optimizer:
+            continue
+        for weight in part.model_param_group_index_map:
+            where = part._get_model_param_range_map(weight)["param"]
+            tensors = part._get_main_param_and_optimizer_states(weight)
+            yield StateShard(weight, where.start, where.end, tensors)
+
+
+def step_counts(optimizer: MegatronOptimizer) -> list[Any]:
+    """Return the steps that each parameter group has counted, on which bias correction depends."""
+    return [
+        group.get("step")
+        for part in _parts(optimizer)
+        if not part.is_stub_optimizer
+        for group in part.optimizer.param_groups
+        if group["params"]
+    ]
+
+
+def _parts(optimizer: MegatronOptimizer) -> list[Any]:
+    return list(getattr(optimizer, "chained_optimizers", [optimizer]))
