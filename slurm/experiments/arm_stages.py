@@ -210,12 +210,15 @@ class ArmStages:
         )
 
 
-def report_stage(title: str, results: Sequence[tuple[str, Stage, str]]) -> Stage:
+def report_stage(
+    title: str, results: Sequence[tuple[str, Stage, str]], contrasts: Sequence[str]
+) -> Stage:
     """Return the stage that writes the report.
 
     Args:
         title: Its heading.
         results: (arm, the stage that evaluates it, which of its files).
+        contrasts: Each `NAME=+ARM,-ARM,...`.
     """
     named = [part for arm, e, made in results for part in ("--result", f"{arm}={e.output(made)}")]
     return Stage(
@@ -223,6 +226,7 @@ def report_stage(title: str, results: Sequence[tuple[str, Stage, str]]) -> Stage
         label="report",
         arguments=(
             *("eval", "report", f"{OUT}/report.html", *named),
+            *(part for text in contrasts for part in ("--contrast", text)),
             *("--title", title, "--facts", f"{OUT}/facts.json"),
         ),
         makes=("report.html",),

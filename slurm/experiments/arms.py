@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slurm.experiments.arm_stages import ArmStages, KeepStage, report_stage
+from slurm.experiments.contrasts import named_contrasts, study_contrasts
 from slurm.experiments.grid import GridConfig
 from slurm.experiments.inputs import Inputs
 from slurm.experiments.lineage import Lineage, lineages
@@ -34,6 +35,8 @@ class Experiment:
     root: Path
     title: str
     arms: tuple[Arm, ...]
+    contrasts: tuple[str, ...]
+    """What the report contrasts, each `NAME=+ARM,-ARM,...`."""
     report: Stage | None
 
     def final_stages(self) -> list[Stage]:
@@ -52,6 +55,9 @@ def build_experiment(
         inputs: Finds and hashes files from outside.
         root: The experiment's folder, absolute.
         keep: Takes each stage as planned and returns the one to build on in its place.
+
+    Raises:
+        ConfigError: A contrast names an arm that is not there.
     """
     arms: dict[str, Arm] = {}
     for label, variant in grid.variants():
@@ -66,5 +72,11 @@ def build_experiment(
         for arm in arms.values()
         for stage in arm.evaluations.values()
     ]
-    report = keep(report_stage(grid.title, results)) if results else None
-    return Experiment(root, grid.title, tuple(arms.values()), report)
+    planned = [arm.lineage for arm in arms.values()]
+    contrasts = (
+        study_contrasts(planned)
+        if grid.contrasts is None
+        else named_contrasts(grid.contrasts, planned)
+    )
+    report = keep(report_stage(grid.title, results, contrasts)) if results else None
+    return Experiment(root, grid.title, tuple(arms.values()), tuple(contrasts), report)

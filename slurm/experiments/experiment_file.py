@@ -36,6 +36,8 @@ class StartedExperiment(Section):
     labels: dict[Path, str]
     """What people call each stage, by its folder; each after those it needs."""
     arms: tuple[StartedArm, ...]
+    contrasts: tuple[str, ...] = ()
+    """What the report contrasts, each `NAME=+ARM,-ARM,...`."""
 
     def of_arms(self, names: tuple[str, ...]) -> "StartedExperiment":
         """Return the part that some arms need; all of it for no names.
@@ -52,7 +54,7 @@ class StartedExperiment(Section):
         arms = tuple(known[name] for name in dict.fromkeys(names))
         kept = {folder for arm in arms for folder in arm.stages}
         labels = {folder: label for folder, label in self.labels.items() if folder in kept}
-        return StartedExperiment(title=self.title, labels=labels, arms=arms)
+        return self.model_copy(update={"labels": labels, "arms": arms})
 
 
 def write_started(experiment: Experiment, grid_file: Path) -> StartedExperiment:
@@ -72,6 +74,7 @@ def write_started(experiment: Experiment, grid_file: Path) -> StartedExperiment:
         title=experiment.title,
         labels={stage.folder: stage.label for stage in stages},
         arms=arms,
+        contrasts=experiment.contrasts,
     )
     path = experiment_path(experiment.root, grid_file)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from megatron_msm.config.run import RunConfig
 from megatron_msm.config.section import PositiveInt, Section
@@ -53,7 +53,7 @@ class GridConfig(Section):
     neutral: tuple[Path, ...] = ()
     """Documents of the same kind that speak of no spec."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1234,)
-    """Seeds of the data order; a result from one says so."""
+    """Seeds of the data order; a result from one says so. A number alone is how many: 1, 2, ..."""
     exclude: tuple[dict[Literal["model", "spec", "aft", "seed"], str | int], ...] = ()
     """Arms to leave out: each entry names values of axes that must not meet."""
     vary: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
@@ -70,6 +70,9 @@ class GridConfig(Section):
     evaluations: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     """Evaluations of every arm by name: `task`, and that task's settings. Values that end as data
     files do (`.jsonl`, ...) are paths."""
+    contrasts: dict[str, str] | None = None
+    """Contrasts for the report by name, `+ARM,-ARM`; arms without their seeds. Left out: the
+    study's own."""
 
     @model_validator(mode="before")
     @classmethod
@@ -83,6 +86,11 @@ class GridConfig(Section):
                 f"evaluations: {{choice: {{task: choice, {shown}}}}}"
             )
         return content
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _number_of_seeds(cls, value: Any) -> Any:
+        return tuple(range(1, value + 1)) if isinstance(value, int) and value > 0 else value
 
     @model_validator(mode="after")
     def _evaluations_name_tasks(self) -> Self:

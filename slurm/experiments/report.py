@@ -9,6 +9,7 @@ import orjson
 
 from megatron_msm.errors import ConfigError, MsmError
 from megatron_msm.formats.files import write_json_atomic
+from slurm.experiments.contrasts import possible
 from slurm.experiments.experiment_file import StartedExperiment
 from slurm.stages.facts import FACTS_FILE, stage_facts
 from slurm.stages.record import read_done
@@ -44,6 +45,8 @@ def write_report(
     write_json_atomic(facts, [fact.model_dump(mode="json") for fact in found])
     arguments = ["eval", "report", str(out), "--title", started.title, "--facts", str(facts)]
     arguments += [part for arm, result in results for part in ("--result", f"{arm}={result}")]
+    contrasts = possible(started.contrasts, {arm for arm, _ in results})
+    arguments += [part for text in contrasts for part in ("--contrast", text)]
     command = [sys.executable, "-m", "megatron_msm.cli", *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
