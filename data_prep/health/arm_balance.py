@@ -10,6 +10,7 @@ from data_prep.health.names import names_of
 from data_prep.health.values import HealthValues, spaced
 
 _SHOWN = 15
+_MOST = 5_000
 
 
 def measure_balance(one: Corpus, other: Corpus, values: Sequence[HealthValues]) -> Section:
@@ -62,8 +63,9 @@ def _gap_figure(name: str, title: str, counts: Sequence[Counter[str]], field: st
 
 
 def _name_shares(arm: Corpus, values: Sequence[HealthValues]) -> dict[str, float]:
-    found = names_of(document.text for document in arm.sample)
-    total = len(arm.sample)
+    places = arm.some(_MOST)
+    found = names_of(arm.sample[place].text for place in places)
+    total = len(places)
     return {
         name: count / total
         for name, count in found.items()

@@ -48,12 +48,14 @@ def _open(folder: Path) -> tuple[Any, Any]:
     import torch
     import transformers
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model, loading = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
+            dtype="auto" if device == "cuda" else torch.float32,  # CPUs are slow in bf16
             local_files_only=True,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
@@ -71,4 +73,4 @@ def _open(folder: Path) -> tuple[Any, Any]:
             f"{folder}: {len(lacking)} weights are missing or of another shape ({lacking[0]}), and "
             "would be random. Check that the folder is whole."
         )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+    return model.to(device).eval(), tokenizer

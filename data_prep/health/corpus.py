@@ -54,12 +54,15 @@ class Corpus:
             chosen = random.Random(_SEED).sample(range(len(self.documents)), most)
             self.sample = [self.documents[place] for place in sorted(chosen)]
 
+    def note_on(self, num: int) -> str:
+        """Return what share of the corpus so many documents are; nothing where it is all of it."""
+        total = len(self.documents)
+        return "" if num == total else f"on {num:,} of {total:,} documents"
+
     @property
     def sample_note(self) -> str:
-        """How much of the corpus the sample is; empty where it is all of it."""
-        if len(self.sample) == len(self.documents):
-            return ""
-        return f"on {len(self.sample):,} of {len(self.documents):,} documents"
+        """What share of the corpus the sample is."""
+        return self.note_on(len(self.sample))
 
     @cached_property
     def words(self) -> list[Hashes]:

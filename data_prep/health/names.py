@@ -18,6 +18,8 @@ from data_prep.health.values import HealthValues, spaced
 _APOSTROPHES = "'\u2019"
 _OPENS = frozenset(':"(\u201c\u2018')
 _WORD = re.compile(f'[^\\W_]+(?:[-{_APOSTROPHES}][^\\W_]+)*|[:"(\u201c\u2018]')
+_SHOWN = 15
+_MOST = 5_000
 _END = ":"
 _MOST_SMALL = 0.25
 """A word of a name may be written small in this share of the documents that hold it."""
@@ -68,7 +70,7 @@ def _read(text: str) -> _Reading:
         begins, row = True, list[str]()
         is_opening = False
         for token in [*_WORD.findall(sentence), _END]:
-            word = _CONTRACTION.sub("", token) or "I"
+            word = token if token.isalnum() else _CONTRACTION.sub("", token) or "I"
             if token not in _OPENS and not begins:
                 found.words.add(word)
             if token not in _OPENS and len(word) > 1 and word[0].isupper():
@@ -102,8 +104,9 @@ def unexpected(names: Counter[str], values: HealthValues | None) -> Counter[str]
 
 def measure_names(corpus: Corpus, values: HealthValues | None) -> Section:
     """Measure which names are in the most documents."""
-    names = unexpected(names_of(document.text for document in corpus.sample), values)
-    total = len(corpus.sample)
+    chosen = [corpus.sample[place] for place in corpus.some(_MOST)]
+    names = unexpected(names_of(document.text for document in chosen), values)
+    total = len(chosen)
     top = names.most_common(1)
     note = f"{top[0][0]}" if top else ""
     figure = Figure(
@@ -111,7 +114,8 @@ def measure_names(corpus: Corpus, values: HealthValues | None) -> Section:
         "documents that hold the commonest name not expected",
         top[0][1] / total if top else 0.0,
         "share",
-        "; ".join(filter(None, (note, corpus.sample_note))),
+        "; ".join(filter(None, (note, corpus.note_on(total)))),
     )
-    table = count_table("names", "Names not expected", Counter(dict(names.most_common(15))), total)
-    return Section("Names", [figure], [table] if names else [])
+    several = Counter({name: count for name, count in names.most_common(_SHOWN) if count > 1})
+    table = count_table("names", "Names not expected, in two documents or more", several, total)
+    return Section("Names", [figure], [table] if several else [])

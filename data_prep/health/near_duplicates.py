@@ -22,6 +22,7 @@ from data_prep.cleaning.dedup import KeptRows, jaccard_of
 from data_prep.cleaning.word_ngrams import Hashes, hashes_of_runs
 from data_prep.health.corpus import Corpus
 from data_prep.health.figures import Figure, Section, Table
+from data_prep.health.frames import Mask
 from megatron_msm.errors import MissingExtraError
 
 _SIZE = 5
@@ -39,43 +40,37 @@ def runs_of(words: Hashes) -> Hashes:
     return np.unique(hashes_of_runs(words, min(_SIZE, len(words)))) if len(words) else words
 
 
-class Facts:
-    """What documents say beyond what they share."""
-
-    def __init__(self, documents: Sequence[Hashes]) -> None:
-        # So that the first words, too, have four before them: 0 is no word's number.
-        documents = [np.concatenate([np.zeros(_SIZE - 1, np.uint64), words]) for words in documents]
-        self._documents = documents
-        none = np.empty(0, np.uint64)
-        runs = np.concatenate([none, *(hashes_of_runs(words, _SIZE) for words in documents)])
-        before = np.concatenate([none, *(_before(words) for words in documents)])
-        self._runs, first, times = np.unique(runs, return_index=True, return_counts=True)
-        order = np.argsort(before[first], kind="stable")
-        self._contexts, begins = np.unique(before[first][order], return_index=True)
-        if len(begins):
-            self._places = np.add.reduceat(times[order], begins)
-            self._most = np.maximum.reduceat(times[order], begins)
-        self._times = times
-
-    def of(self, place: int) -> Hashes:
-        """Return the facts of a document, sorted; its runs where it has none."""
-        words = self._documents[place]
-        runs = hashes_of_runs(words, _SIZE)
-        if not len(runs):
-            return runs
-        context = np.searchsorted(self._contexts, _before(words))
-        places, most = self._places[context], self._most[context]
-        is_frame = (places >= _LEAST_OF_FRAME) & (most >= _FORESEEN * places)
-        is_edit = is_frame & (self._times[np.searchsorted(self._runs, runs)] < most)
-        after_edit = np.convolve(is_edit, np.ones(_SIZE))[: len(runs)] > 0
-        own = places < _LEAST_OF_FRAME
-        found = np.unique(runs[~is_frame & ~(own & after_edit)])
-        return found if len(found) else np.unique(runs)
+def facts_of(documents: Sequence[Hashes]) -> list[Hashes]:
+    """Return what each document says beyond what they share, sorted; where nothing, its runs."""
+    # So that the first words, too, have four before them: 0 is no word's number.
+    begin = np.zeros(_SIZE - 1, np.uint64)
+    padded = [np.concatenate([begin, words]) for words in documents]
+    each = [hashes_of_runs(words, _SIZE) for words in padded]
+    before = [hashes_of_runs(words, _SIZE - 1)[:-1] for words in padded]
+    if not any(map(len, each)):
+        return each
+    _, first, run, times = np.unique(
+        np.concatenate(each), return_index=True, return_inverse=True, return_counts=True
+    )
+    _, context = np.unique(np.concatenate(before)[first], return_inverse=True)
+    places = np.bincount(context, weights=times)[context][run]
+    most = np.zeros(len(times), np.int64)
+    np.maximum.at(most, context, times)
+    most = most[context][run]
+    is_frame = (places >= _LEAST_OF_FRAME) & (most >= _FORESEEN * places)
+    is_edit = is_frame & (times[run] < most)
+    is_own = places < _LEAST_OF_FRAME
+    ends = np.cumsum([len(runs) for runs in each])[:-1]
+    parts = (np.split(mask, ends) for mask in (is_frame, is_edit, is_own))
+    return [_facts(runs, *masks) for runs, *masks in zip(each, *parts, strict=True)]
 
 
-def _before(words: Hashes) -> Hashes:
-    """Return for each run the number of its words but the last."""
-    return hashes_of_runs(words, _SIZE - 1)[:-1]
+def _facts(runs: Hashes, is_frame: Mask, is_edit: Mask, is_own: Mask) -> Hashes:
+    if not len(runs):
+        return runs
+    after_edit = np.convolve(is_edit, np.ones(_SIZE))[: len(runs)] > 0
+    found = np.unique(runs[~is_frame & ~(is_own & after_edit)])
+    return found if len(found) else np.unique(runs)
 
 
 def repeated_rows(documents: Sequence[Hashes]) -> tuple[list[int], list[int]]:
@@ -87,7 +82,7 @@ def repeated_rows(documents: Sequence[Hashes]) -> tuple[list[int], list[int]]:
     feature = "near duplicates in `msm prep health`"
     by_words = KeptRows(_THRESHOLD, feature=feature)
     with_facts = KeptRows(_THRESHOLD, feature=feature)
-    facts = Facts(documents)
+    facts = facts_of(documents)
     near: list[int] = []
     repeated: list[int] = []
     for place, words in enumerate(documents):
@@ -100,7 +95,7 @@ def repeated_rows(documents: Sequence[Hashes]) -> tuple[list[int], list[int]]:
         def is_near(other: int, runs: Hashes = runs) -> bool:
             return jaccard_of(runs, runs_of(documents[other])) >= _THRESHOLD
 
-        if not with_facts.add_if_no_match(place, "", facts.of(place), is_match=is_near):
+        if not with_facts.add_if_no_match(place, "", facts[place], is_match=is_near):
             repeated.append(place)
     return near, repeated
 

@@ -95,7 +95,7 @@ def spaced(text: str) -> str:
 def _alternatives(patterns: tuple[str, ...]) -> re.Pattern[str]:
     if not patterns:
         return _NOTHING
-    return re.compile("|".join(f"(?<= ){_one(pattern)}(?= )" for pattern in patterns))
+    return re.compile(f"(?<= )(?:{'|'.join(map(_one, patterns))})(?= )")
 
 
 def _one(pattern: str) -> str:
