@@ -17,6 +17,9 @@ class RuntimeConfig(Section):
     """Type of weights and activations. Gradients, optimizer state and main weights are fp32."""
     fp8: Fp8Config | None = None
     """FP8 for the linear layers' products; needs `dtype: bf16` and a GPU. Left out: none."""
+    deterministic: bool = False
+    """The same bits from the same step on a GPU, so that a resumed run equals one that was never
+    stopped: kernels and reductions in a fixed order, which are slower. A CPU does so anyway."""
     threads_per_rank: PositiveInt | None = None
     """CPU threads of each rank. Left out: the machine's cores divided by its ranks."""
     timeout_min: Annotated[float, Field(gt=0)] = 30.0
@@ -28,6 +31,15 @@ class RuntimeConfig(Section):
         if self.fp8 is None:
             return self.dtype
         return f"{self.dtype} with fp8 {self.fp8.recipe} ({self.fp8.format})"
+
+    @model_validator(mode="after")
+    def _delayed_scaling_is_not_resumed(self) -> Self:
+        if self.deterministic and self.fp8 is not None and self.fp8.recipe == "delayed":
+            raise ValueError(
+                "deterministic: true needs another fp8.recipe than 'delayed', whose history of "
+                "scales is not in checkpoints: use 'tensorwise'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fp8_needs_bf16(self) -> Self:

@@ -85,6 +85,7 @@ def transformer_config(
         apply_rope_fusion=runtime.is_cuda,
         # A kernel of apex that adds a weight's gradient into its fp32 buffer. megatron-core's
         # output layer asks for it when this is on (tensor_parallel/layers.py).
+        deterministic_mode=runtime.is_deterministic,
         gradient_accumulation_fusion=runtime.is_cuda and HAS_FUSED_WEIGHT_GRADIENT,
         **megatron_precision(runtime.fp8).transformer,
         **recompute_settings(memory, runtime),

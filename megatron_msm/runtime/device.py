@@ -13,6 +13,10 @@ from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.precision import Fp8Config
 from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.errors import ConfigError
+from megatron_msm.runtime.determinism import (
+    set_deterministic_environment,
+    use_deterministic_kernels,
+)
 from megatron_msm.runtime.fp8 import Machine, Version, obstacles
 from megatron_msm.runtime.store import connect_to_store, key_of_start
 
@@ -28,6 +32,8 @@ class Runtime:
     """torch.distributed backend: `nccl` or `gloo`."""
     params_dtype: torch.dtype
     fp8: Fp8Config | None = None
+    is_deterministic: bool = False
+    """megatron-core and torch use kernels that give the same bits each time."""
 
     @property
     def has_fp8_weights(self) -> bool:
@@ -45,11 +51,16 @@ HAS_FUSED_WEIGHT_GRADIENT = importlib.util.find_spec("fused_weight_gradient_mlp_
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def set_cuda_environment(parallel: ParallelConfig) -> None:
+def set_cuda_environment(parallel: ParallelConfig, *, deterministic: bool = False) -> None:
     """Set what CUDA and torch's allocator read when they start, unless the user has.
 
     Called before the first use of a GPU; without one it changes nothing.
+
+    Raises:
+        ConfigError: The user has set a variable to what `deterministic` does not allow.
     """
+    if deterministic:
+        set_deterministic_environment()
     if parallel.tensor > 1 or parallel.context > 1:
         # One queue to the GPU keeps kernels in the order of their launch, which megatron-core's
         # overlap of messages and matrix products counts on (tensor_parallel/layers.py:526).
@@ -63,7 +74,7 @@ def select_runtime(config: RuntimeConfig, *, local_rank: int) -> Runtime:
 
     Raises:
         ConfigError: CUDA is asked for and this machine has none, or fewer GPUs than ranks, or no
-            Transformer Engine; or FP8 is, and something that it needs is missing.
+            Transformer Engine; or FP8 or determinism is, and something that it needs is missing.
     """
     kind = config.device
     if kind == "auto":
@@ -75,7 +86,10 @@ def select_runtime(config: RuntimeConfig, *, local_rank: int) -> Runtime:
         keep_freed_memory()
         return Runtime("cpu", torch.device("cpu"), "gloo", dtype)
     index = _gpu_of_rank(local_rank)
-    return Runtime("cuda", torch.device("cuda", index), "nccl", dtype, config.fp8)
+    if config.deterministic:
+        use_deterministic_kernels()
+    device = torch.device("cuda", index)
+    return Runtime("cuda", device, "nccl", dtype, config.fp8, config.deterministic)
 
 
 def keep_freed_memory() -> None:

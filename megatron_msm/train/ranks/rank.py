@@ -74,7 +74,7 @@ def _train(config: RunConfig, stop: StopSignal) -> None:
 
     info = process_groups.rank_info_from_environment()
     try:
-        set_cuda_environment(config.parallel)
+        set_cuda_environment(config.parallel, deterministic=config.runtime.deterministic)
         runtime = select_runtime(config.runtime, local_rank=info.local_rank)
         ranks = process_groups.initialize(
             info,

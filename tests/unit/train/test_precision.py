@@ -1,5 +1,7 @@
 """FP8 settings: megatron-core takes them as they are translated, and what cannot run is refused."""
 
+import importlib.util
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +21,7 @@ from megatron_msm.models.build import transformer_config
 from megatron_msm.models.hf_config import ModelShape
 from megatron_msm.models.sizes.batch_shape import BatchShape
 from megatron_msm.models.sizes.layout import check_layout, violations
-from megatron_msm.runtime.device import Runtime, select_runtime
+from megatron_msm.runtime.device import Runtime, select_runtime, set_cuda_environment
 from megatron_msm.runtime.fp8 import RECIPES, Machine, megatron_precision, obstacles
 from tests.unit.models.shapes import LLAMA_8B, QWEN3_32B, SMOLLM2_135M
 
@@ -165,6 +167,57 @@ def test_what_a_machine_lacks_is_named(
     assert len(found) == len(expected)
     for sentence, part in zip(found, expected, strict=True):
         assert part in sentence
+
+
+def test_determinism_is_set_and_checked_before_a_gpu_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    variables = ("NVTE_ALLOW_NONDETERMINISTIC_ALGO", "CUBLAS_WORKSPACE_CONFIG", "NCCL_ALGO")
+    monkeypatch.setattr(os, "environ", {"NCCL_ALGO": "Tree"})
+    set_cuda_environment(ParallelConfig())
+    assert not set(variables[:2]) & set(os.environ)
+    set_cuda_environment(ParallelConfig(), deterministic=True)
+    assert [os.environ[name] for name in variables] == ["0", ":4096:8", "Tree"]
+    for name in variables:
+        monkeypatch.setattr(os, "environ", {name: "1"})
+        with pytest.raises(ConfigError, match=f"{name} is set to '1'"):
+            set_cuda_environment(ParallelConfig(), deterministic=True)
+
+
+@pytest.mark.parametrize(
+    ("capability", "has_flash", "runs"),
+    [((9, 0), False, False), ((9, 0), True, True), ((10, 0), False, True)],
+)
+def test_a_deterministic_rank_uses_kernels_that_are(
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    has_flash: bool,
+    runs: bool,
+) -> None:
+    found = {"transformer_engine", *(["flash_attn"] if has_flash else [])}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in found or None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    asked = RuntimeConfig(device="cuda", deterministic=True)
+    try:
+        if not runs:
+            with pytest.raises(ConfigError, match="attention on this GPU needs flash-attn"):
+                select_runtime(asked, local_rank=0)
+            return
+        runtime = select_runtime(asked, local_rank=0)
+        assert torch.are_deterministic_algorithms_enabled()
+        here = replace(runtime, kind="cpu")  # megatron-core would look for fused kernels
+        assert transformer_config(LLAMA_8B, ParallelConfig(), here).deterministic_mode
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
+
+
+def test_a_cpu_needs_nothing_for_determinism_and_delayed_scaling_has_none() -> None:
+    runtime = select_runtime(RuntimeConfig(device="cpu", deterministic=True), local_rank=0)
+    assert not transformer_config(LLAMA_8B, ParallelConfig(), runtime).deterministic_mode
+    with pytest.raises(ValidationError, match=r"needs another fp8\.recipe than 'delayed'"):
+        RuntimeConfig(deterministic=True, fp8=fp8(recipe="delayed"))
 
 
 def test_fp8_on_a_cpu_is_refused_with_what_to_do() -> None:
