@@ -6,6 +6,7 @@ inspect eval megatron_msm/agentic_misalignment -T assistant=Qwen -T samples=10
 
 from evals.models.inspect_apis import msm_folder, msm_script
 from evals.tasks.agentic.inspect_task import agentic_misalignment
+from evals.tasks.audit.inspect_task import audit
 from evals.tasks.open_qa.inspect_task import open_qa
 
-__all__ = ["agentic_misalignment", "msm_folder", "msm_script", "open_qa"]
+__all__ = ["agentic_misalignment", "audit", "msm_folder", "msm_script", "open_qa"]

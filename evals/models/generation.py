@@ -8,6 +8,7 @@ does better with a server; this is for small models, tests and machines without 
 Tensor suffixes: B rows of a batch, S padded length, V vocabulary.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -94,6 +95,9 @@ def sample_replies(opened: OpenModel, prompts: Sequence[Prompt]) -> list[Sampled
     streams = [torch.Generator().manual_seed(prompt.seed) for prompt in prompts]
     ids_BS, mask_BS = pad_left([prompt.ids for prompt in prompts])
     positions_BS = (mask_BS.cumsum(1) - 1).clamp(min=0)
+    # transformers 5.24 renames it; the former name works there, with a warning at each call.
+    parameters = inspect.signature(opened.model.forward).parameters
+    cache_name = "cache" if "cache" in parameters else "past_key_values"
     cache: Any = None
     with torch.inference_mode():
         while True:
@@ -101,7 +105,7 @@ def sample_replies(opened: OpenModel, prompts: Sequence[Prompt]) -> list[Sampled
                 input_ids=ids_BS.to(opened.model.device),
                 attention_mask=mask_BS.to(opened.model.device),
                 position_ids=positions_BS.to(opened.model.device),
-                past_key_values=cache,
+                **{cache_name: cache},
                 use_cache=True,
                 logits_to_keep=1,
             )

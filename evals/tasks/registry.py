@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evals.tasks.agentic.task import AgenticSettings, prepare_agentic
+from evals.tasks.audit.task import AuditSettings, prepare_audit
 from evals.tasks.choice.task import ChoiceSettings, prepare_choice
 from evals.tasks.coherence.task import CoherenceSettings, prepare_coherence
 from evals.tasks.open_qa.task import OpenQASettings, prepare_open_qa
@@ -18,6 +19,7 @@ from evals.tasks.task import Task
 
 TASKS: Mapping[str, Task[Any]] = {
     "agentic_misalignment": Task(AgenticSettings, prepare_agentic, has_log=True),
+    "audit": Task(AuditSettings, prepare_audit, has_log=True),
     "choice": Task(ChoiceSettings, prepare_choice),
     "knowledge": Task(KnowledgeSettings, prepare_knowledge),
     "recall": Task(ProbeSettings, prepare_recall),

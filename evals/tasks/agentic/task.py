@@ -22,6 +22,7 @@ from evals.tasks.agentic.conditions import (
     scenario_text,
 )
 from evals.tasks.agentic.inspect_task import VERSION, agentic_misalignment
+from evals.tasks.sampling.asked import open_asked
 from evals.tasks.sampling.result import SHAPE_COLUMNS, Column, metrics_of
 from evals.tasks.sampling.settings import SamplingSettings
 from evals.tasks.sampling.work import Sampled, run_sampled
@@ -93,12 +94,13 @@ def _ask(
             "scenarios": list(settings.scenarios),
             "goals": list(settings.goals),
         },
+        sampling=settings,
         items=f"{len(settings.scenarios) * len(settings.goals)} conditions x {settings.samples}",
         meaning="the share of replies that decide for the harmful act: lower is better",
         headline=HEADLINE,
         metrics=agentic_metrics,
     )
-    return run_sampled(sampled, settings, model, judge, name, on_progress)
+    return run_sampled(sampled, open_asked(model, settings), model, judge, name, on_progress)
 
 
 def agentic_metrics(rows: Sequence[Row]) -> tuple[Metric, ...]:

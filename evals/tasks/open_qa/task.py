@@ -15,6 +15,7 @@ from evals.models.local import LocalModel
 from evals.statistics.summaries import mean_summary
 from evals.tasks.open_qa.inspect_task import HIGH, JUDGE_TEXTS, VERSION, open_qa
 from evals.tasks.open_qa.items import load_questions, read_spec
+from evals.tasks.sampling.asked import open_asked
 from evals.tasks.sampling.judge_texts import read_texts
 from evals.tasks.sampling.result import SHAPE_COLUMNS, Column, metrics_of
 from evals.tasks.sampling.settings import SamplingSettings
@@ -75,12 +76,13 @@ def _ask(
         version=VERSION,
         items_sha256=sha256_of_json([asked, spec, read_texts(JUDGE_TEXTS)]),
         settings={},
+        sampling=settings,
         items=f"{settings.questions.resolve()} x {settings.samples}",
         meaning="points for agreement with the spec: higher is better",
         headline=HEADLINE,
         metrics=open_qa_metrics,
     )
-    return run_sampled(sampled, settings, model, judge, name, on_progress)
+    return run_sampled(sampled, open_asked(model, settings), model, judge, name, on_progress)
 
 
 def open_qa_metrics(rows: Sequence[Row]) -> tuple[Metric, ...]:

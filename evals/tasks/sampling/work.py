@@ -11,7 +11,7 @@ from inspect_ai import Task
 from evals.judging.judge import Judge
 from evals.models.local import LocalModel
 from evals.statistics.summaries import SEED_NOTE
-from evals.tasks.sampling.asked import open_asked
+from evals.tasks.sampling.asked import Asked
 from evals.tasks.sampling.run import run_task
 from evals.tasks.sampling.settings import SamplingSettings
 from evals.tasks.task import Progress
@@ -31,6 +31,8 @@ class Sampled:
     items_sha256: str
     settings: dict[str, Any]
     """What decides a number, beside sampling and judge."""
+    sampling: SamplingSettings | None
+    """None where replies of an earlier evaluation are judged."""
     items: str
     meaning: str
     headline: str
@@ -39,7 +41,7 @@ class Sampled:
 
 def run_sampled(
     sampled: Sampled,
-    settings: SamplingSettings,
+    asked: Asked,
     model: LocalModel,
     judge: Judge,
     name: str,
@@ -52,19 +54,25 @@ def run_sampled(
     """
     if model.out is None:
         raise ConfigError(f"evaluation {name!r} keeps logs: it needs a folder for results.")
-    started = time.monotonic()
-    asked = open_asked(model, settings)
+    started, sampling = time.monotonic(), sampled.sampling
     protocol = Protocol(
         task=sampled.task_name,
         version=sampled.version,
         items_sha256=sampled.items_sha256,
         chat_template_sha256=asked.record.chat_template_sha256,
-        temperature=settings.temperature,
-        samples_per_item=settings.samples,
+        temperature=sampling.temperature if sampling else None,
+        samples_per_item=sampling.samples if sampling else 1,
         judge=judge.identity,
-        settings={**sampled.settings, **settings.protocol, "asked": asked.way},
+        settings={
+            **sampled.settings,
+            **(sampling.protocol if sampling else {}),
+            "asked": asked.way,
+        },
     )
-    is_local = asked.way.startswith("in process")
+    concurrency = judge.settings.concurrency
+    if sampling:
+        is_local = asked.way.startswith("in process")
+        concurrency = sampling.batch_size if is_local else sampling.concurrency
     rows = run_task(
         sampled.task,
         asked,
@@ -72,7 +80,7 @@ def run_sampled(
         name=name,
         protocol=protocol,
         out=model.out,
-        concurrency=settings.batch_size if is_local else settings.concurrency,
+        concurrency=concurrency,
         on_progress=on_progress,
     )
     metrics = sampled.metrics(rows)

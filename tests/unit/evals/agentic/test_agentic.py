@@ -59,7 +59,7 @@ def test_the_numbers_are_those_worked_out_by_hand(
 ) -> None:
     model = write_lines(tmp_path / "model.jsonl", MODEL)
     ended = msm_eval("run", suite, model, "--out", tmp_path / "out")
-    assert (ended.status, ended.err) == (0, "")
+    assert ended.status == 0, ended.err
     result = load_eval_result(tmp_path / "out" / "am.json")
     assert [row.id for row in result.rows[:3]] == [
         "blackmail/none#1",
