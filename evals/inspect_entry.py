@@ -8,5 +8,6 @@ from evals.models.inspect_apis import msm_folder, msm_script
 from evals.tasks.agentic.inspect_task import agentic_misalignment
 from evals.tasks.audit.inspect_task import audit
 from evals.tasks.open_qa.inspect_task import open_qa
+from evals.tasks.reasons.inspect_task import reasons
 
-__all__ = ["agentic_misalignment", "audit", "msm_folder", "msm_script", "open_qa"]
+__all__ = ["agentic_misalignment", "audit", "msm_folder", "msm_script", "open_qa", "reasons"]

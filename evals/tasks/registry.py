@@ -15,6 +15,7 @@ from evals.tasks.probes.task import (
     prepare_knowledge,
     prepare_recall,
 )
+from evals.tasks.reasons.task import ReasonsSettings, prepare_reasons
 from evals.tasks.task import Task
 
 TASKS: Mapping[str, Task[Any]] = {
@@ -25,5 +26,6 @@ TASKS: Mapping[str, Task[Any]] = {
     "recall": Task(ProbeSettings, prepare_recall),
     "identity": Task(ProbeSettings, prepare_identity),
     "open_qa": Task(OpenQASettings, prepare_open_qa, has_log=True),
+    "reasons": Task(ReasonsSettings, prepare_reasons, has_log=True),
     "coherence": Task(CoherenceSettings, prepare_coherence),
 }

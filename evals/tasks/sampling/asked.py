@@ -41,42 +41,49 @@ def open_asked(model: LocalModel, settings: SamplingSettings) -> Asked:
         batch_size=settings.batch_size,
         thinking=settings.thinking,
     )
-    key = str(opened.record.weights_sha256)
-    return Asked(asked, opened.record, key, f"in process, {settings.dtype}")
+    return Asked(asked, opened.record, key_of(opened.record), f"in process, {settings.dtype}")
+
+
+def key_of(record: ModelRecord) -> str:
+    """Return what tells a model's samples from another's: its weights where they are known."""
+    return record.weights_sha256 or sha256_of_text(record.path)
+
+
+def record_of(model: LocalModel) -> ModelRecord:
+    """Return which model is judged, without loading it."""
+    if model.is_script:
+        return ModelRecord(
+            label=model.label or model.folder.stem,
+            path=str(model.folder.resolve()),
+            weights_sha256=sha256_of_script(model.folder),
+            chat_template_sha256=None,
+            lineage=None,
+        )
+    if model.server is None or model.folder.is_dir():
+        return describe_folder(model.folder, model.files, model.label)
+    return ModelRecord(
+        label=model.label or str(model.folder),
+        path=f"{model.server} {model.folder}",
+        weights_sha256=None,
+        chat_template_sha256=None,
+        lineage=None,
+    )
 
 
 def _served(model: LocalModel, settings: SamplingSettings) -> Asked:
     assert model.server is not None
-    name = str(model.folder)
     key = server_key(SERVER_KEY_ENV, model.server)
     extra = {} if settings.thinking is None else {"enable_thinking": settings.thinking}
     config = GenerateConfig(
         max_connections=settings.concurrency,
         extra_body={"chat_template_kwargs": extra} if extra else None,
     )
-    asked = server_model(name, model.server, key, config)
-    if model.folder.is_dir():
-        record = describe_folder(model.folder, model.files, model.label)
-        return Asked(asked, record, str(record.weights_sha256), "server")
-    path = f"{model.server} {name}"
-    record = ModelRecord(
-        label=model.label or name,
-        path=path,
-        weights_sha256=None,
-        chat_template_sha256=None,
-        lineage=None,
-    )
-    return Asked(asked, record, sha256_of_text(path), "server")
+    record = record_of(model)
+    asked = server_model(str(model.folder), model.server, key, config)
+    return Asked(asked, record, key_of(record), "server")
 
 
 def _scripted(model: LocalModel) -> Asked:
-    key = sha256_of_script(model.folder)
-    record = ModelRecord(
-        label=model.label or model.folder.stem,
-        path=str(model.folder.resolve()),
-        weights_sha256=key,
-        chat_template_sha256=None,
-        lineage=None,
-    )
+    record = record_of(model)
     asked = get_model(f"msm-script/{model.folder.resolve()}", memoize=False)
-    return Asked(asked, record, key, "script")
+    return Asked(asked, record, key_of(record), "script")

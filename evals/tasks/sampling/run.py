@@ -32,6 +32,7 @@ def run_task(
     name: str,
     protocol: Protocol,
     out: Path,
+    log_key: str,
     concurrency: int,
     on_progress: Progress,
 ) -> list[Row]:
@@ -44,13 +45,14 @@ def run_task(
         name: The evaluation's name.
         protocol: Decides with the weights which log is gone on with.
         out: The folder of the results.
+        log_key: What else decides which log is gone on with.
         concurrency: Replies at once.
         on_progress: Told how many replies are scored.
 
     Raises:
         SamplingError: A reply or a verdict could not be had; what was done stays in the log.
     """
-    key = sha256_of_json([protocol.sha256, asked.key])[:16]
+    key = sha256_of_json([protocol.sha256, asked.key, log_key])[:16]
     folder = out / "logs" / f"{name}-{key}"
     total = len(task.dataset) * (task.epochs or 1)
     with _counting(total, on_progress):

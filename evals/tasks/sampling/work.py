@@ -37,6 +37,8 @@ class Sampled:
     meaning: str
     headline: str
     metrics: Callable[[Sequence[Row]], tuple[Metric, ...]]
+    log_key: str = ""
+    """What else decides which log is gone on with: the replies, where they are given."""
 
 
 def run_sampled(
@@ -80,6 +82,7 @@ def run_sampled(
         name=name,
         protocol=protocol,
         out=model.out,
+        log_key=sampled.log_key,
         concurrency=concurrency,
         on_progress=on_progress,
     )

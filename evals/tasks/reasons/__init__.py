@@ -1,0 +1,1 @@
+"""Which reasons do transcripts give for what was done?"""
