@@ -5,7 +5,7 @@ derived (data parallel size, steps, accumulation) is computed, never written dow
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -65,6 +65,10 @@ class PhaseConfig(Section):
     """The same in positions: a multiple of `seq_length`."""
     duration: DurationConfig
     optimizer: OptimizerConfig
+    optimizer_state: Literal["fresh", "carry"] = "fresh"
+    """What the phase begins with. `fresh`: moments of zero, main weights from the weights that the
+    phase before ended with. `carry`: moments, step count and main weights of the phase before,
+    which then keeps them in its last checkpoint."""
     schedule: ScheduleConfig = ScheduleConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     loss_spike: LossSpikeConfig | None = None
@@ -122,6 +126,16 @@ class RunConfig(Section):
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phase names must differ, found {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_carry(self) -> Self:
+        first = self.phases[0]
+        if first.optimizer_state == "carry":
+            raise ValueError(
+                f"phase {first.name!r}: optimizer_state: carry needs a phase before it in the same "
+                "run file, and it is the first: use fresh"
+            )
         return self
 
     @model_validator(mode="after")

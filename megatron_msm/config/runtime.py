@@ -22,6 +22,9 @@ class RuntimeConfig(Section):
     stopped: kernels and reductions in a fixed order, which are slower. A CPU does so anyway."""
     threads_per_rank: PositiveInt | None = None
     """CPU threads of each rank. Left out: the machine's cores divided by its ranks."""
+    stop_after_min: Annotated[float, Field(gt=0)] | None = None
+    """Minutes after its start when the run saves after the step that it is in and ends with status
+    75, as on SIGTERM: a time limit less a step and a save. Left out: only when it is told to."""
     timeout_min: Annotated[float, Field(gt=0)] = 30.0
     """Minutes that a collective waits for a silent rank before the run fails."""
 

@@ -68,6 +68,11 @@ class ResolvedRun:
     shape: ModelShape
     phases: tuple[ResolvedPhase, ...]
 
+    def is_carried_on(self, phase: ResolvedPhase) -> bool:
+        """Return whether the phase after this one begins with its optimizer state."""
+        after = self.phases[self.phases.index(phase) + 1 :]
+        return bool(after) and after[0].config.optimizer_state == "carry"
+
 
 def resolve_run(config: RunConfig, base: Base, packings: Packings | None = None) -> ResolvedRun:
     """Work out the steps of a run's phases.
@@ -130,6 +135,8 @@ def _phase_identity(
     data = [manifest.sha256 for manifest in dataset.manifests]
     amounts = [source.amounts for source in phase.data.all_sources]
     packing = phase.data.packing.model_dump(mode="json")
+    if phase.optimizer_state == "fresh":  # as it was before there was a choice
+        del settings["optimizer_state"]
     if phase.loss_spike is not None:  # goes back to a checkpoint
         settings["save_interval_steps"] = phase.checkpoint.save_interval_steps
     lora = config.lora and config.lora.model_dump(mode="json")

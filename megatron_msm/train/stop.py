@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ class StopSignal:
     """Receives this process's stop signals from its creation on."""
 
     def __init__(self) -> None:
+        self._started = time.monotonic()
         self.is_received = False
         """A stop was asked for, here; the other ranks may not know yet."""
         self._act: Callable[[int], None] = _end_now
@@ -48,6 +50,11 @@ class StopSignal:
         with self._lock:
             self._act = act
 
+    def is_due(self, after_min: float | None) -> bool:
+        """Return whether a stop was asked for, or the process has run for so many minutes."""
+        minutes = (time.monotonic() - self._started) / 60
+        return self.is_received or (after_min is not None and minutes >= after_min)
+
     def _receive(self) -> None:
         while True:
             number = signal.sigwait(STOP_SIGNALS)
@@ -56,10 +63,10 @@ class StopSignal:
                 self._act(number)
 
 
-def agree_to_stop(stop: StopSignal, device: "torch.device") -> bool:
-    """Return on every rank whether any of them was told to stop; called by all between steps."""
+def agree_to_stop(wanted_here: bool, device: "torch.device") -> bool:
+    """Return on every rank whether any of them wants to stop; called by all between steps."""
     import torch
 
-    wanted = torch.tensor(int(stop.is_received), dtype=torch.int32, device=device)
+    wanted = torch.tensor(int(wanted_here), dtype=torch.int32, device=device)
     torch.distributed.all_reduce(wanted, op=torch.distributed.ReduceOp.MAX)
     return bool(wanted.item())

@@ -84,8 +84,9 @@ class Trainer:
             sys.stderr.write("".join(f"{line}\n" for line in expected_lines(self.run, gpu)))
 
     def must_stop(self) -> bool:
-        """Return whether any rank was told to stop; called by all ranks alike."""
-        return agree_to_stop(self._stop, self.runtime.device)
+        """Return whether any rank was told to stop, or its time is over; called by all alike."""
+        is_due = self._stop.is_due(self.run.config.runtime.stop_after_min)
+        return agree_to_stop(is_due, self.runtime.device)
 
 
 class PhaseRun:
@@ -176,7 +177,8 @@ class PhaseRun:
     def _save(self, num_done: int, *, wait: bool) -> None:
         model, is_last = self._model, num_done == self._phase.num_steps
         proves = is_last or self._config.checkpoint.prove
-        optimizer = None if is_last else model.optimizer
+        is_needed = not is_last or self._trainer.run.is_carried_on(self._phase)
+        optimizer = model.optimizer if is_needed else None
         if proves:
             prove_state(model.chunks, model.optimizer, self._trainer.ranks)
         self._saver.save(model.chunks, optimizer, self._state(num_done), wait=wait or proves)

@@ -8,6 +8,7 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron_msm.data.batch import MicroBatch, micro_batches_of_step
 from megatron_msm.data.blend import Blend
 from megatron_msm.data.loss_groups import LossGroups
+from megatron_msm.errors import CheckpointError
 from megatron_msm.models.build import build_model
 from megatron_msm.models.layers.context import ContextShare
 from megatron_msm.models.layers.lora import initialize_adapters
@@ -60,8 +61,24 @@ class PhaseModel:
             del main_weights
         if start.is_resumed:
             load_checkpoint(start.origin.folder, self.chunks, self.optimizer)
+        elif self._phase.config.optimizer_state == "carry":
+            self._carry_on(start.origin)
         check_replicas(self.chunks, ranks)
         self.groups = LossGroups(self._phase.dataset, config.logging.loss_by)
+
+    def _carry_on(self, parent: SavedCheckpoint) -> None:
+        """Take over the optimizer state that the phase before ended with."""
+        try:
+            load_checkpoint(parent.folder, self.chunks, self.optimizer)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error} Phase {self._phase.config.name} asks for optimizer_state: carry, and the "
+                "last checkpoint of a phase has such a state only if the run file asked for it "
+                "when that phase ended. Use optimizer_state: fresh, or train that phase again."
+            ) from error
+        settings = self._phase.config.optimizer
+        for group in self.optimizer.param_groups:  # those of the phase before came with its state
+            group["betas"], group["eps"] = (settings.beta1, settings.beta2), settings.eps
 
     def load_again(self, saved: SavedCheckpoint) -> None:
         """Put back weights and optimizer state of one of the phase's checkpoints."""
