@@ -1,17 +1,18 @@
 """bf16 beside FP8 on one GPU: tokens/s, TFLOP/s, MFU, peak memory and how far the losses part.
 
-    python benchmarks/gpu/precision.py --shape llama-8b --layers 16
-    python benchmarks/gpu/precision.py --shape llama-8b --layers 32 --lora-rank 64 --precisions bf16
+    python benchmarks/gpu/precision.py --shape llama-8b
+    python benchmarks/gpu/precision.py --shape llama-8b --lora-rank 64 --precisions bf16
     python benchmarks/gpu/precision.py --shape tiny --device cpu --precisions bf16   # a dry run
 
-A model of full width, with as many layers as fit, random weights and the trainer's own step:
-distributed optimizer, fp32 gradients and main weights, packed attention, chunked loss. Each
-precision runs in a process of its own, on the same weights and the same tokens, of which each
-follows from the one before, so that the loss falls. The first `--warmup` steps are not timed.
+A model of full width, with as many layers as fit by the estimate of `msm plan` (or `--layers`),
+random weights and the trainer's own step: distributed optimizer, fp32 gradients and main weights,
+packed attention, chunked loss. Each precision runs in a process of its own, on the same weights and
+the same tokens, of which each follows from the one before, so that the loss falls. The first
+`--warmup` steps are not timed.
 
-Ratios are to the first precision named. The FLOP formula is that of
-megatron_msm/models/sizes/flops.py: causal attention counted half, LoRA's frozen weights without
-their gradients.
+A precision that fails is said, and the others are measured. Ratios are to the first that did not
+fail. The FLOP formula is that of megatron_msm/models/sizes/flops.py: causal attention counted half,
+LoRA's frozen weights without their gradients.
 """
 
 import argparse
@@ -55,6 +56,33 @@ def shape_of(name: str, num_layers: int | None) -> ModelShape:
         rope_theta=500000.0,
         tie_word_embeddings=False,
     )
+
+
+def layers_that_fit(args: argparse.Namespace) -> int:
+    """Return the most layers of full width that fit on the GPU by the plan's estimate.
+
+    FP8 keeps copies of the weights that the plan does not count: half a weight's bytes for each
+    direction, taken off here.
+    """
+    from megatron_msm.config.lora import LoraConfig
+    from megatron_msm.config.memory import MemoryConfig
+    from megatron_msm.config.parallel import ParallelConfig
+    from megatron_msm.models.sizes.batch_shape import BatchShape
+    from megatron_msm.models.sizes.gpus import gpu_named
+    from megatron_msm.plan.memory import RESERVE_BYTES, MemoryModel, Precision
+
+    lora = LoraConfig(rank=args.lora_rank) if args.lora_rank else None
+    sequences = args.micro_batch_size * args.num_microbatches
+    batch = BatchShape("step", args.seq_length, args.micro_batch_size, sequences, align=1)
+    room = gpu_named(args.gpu).memory_gib * 2**30 - RESERVE_BYTES
+    has_fp8 = args.precisions != "bf16"
+    for layers in range(SIZES[args.shape][0], 0, -1):
+        shape = shape_of(args.shape, layers)
+        model = MemoryModel(shape, lora, MemoryConfig(recompute=args.recompute), Precision(2))
+        needed = model.fullest_rank(ParallelConfig(), batch).total
+        if needed + (2 * shape.num_parameters if has_fp8 else 0) <= room:
+            return layers
+    sys.exit(f"not one layer of {args.shape} fits on {args.gpu}: lower --seq-length")
 
 
 def measure(args: argparse.Namespace, precision: str) -> dict[str, Any]:
@@ -137,12 +165,13 @@ def micro_batches(
         yield collate(packs, device)
 
 
-def in_own_process(arguments: list[str], precision: str) -> dict[str, Any]:
-    """Measure one precision in a fresh process."""
-    command = [sys.executable, __file__, *arguments, "--worker", precision]
+def in_own_process(arguments: list[str], layers: int, precision: str) -> dict[str, Any] | None:
+    """Measure one precision in a fresh process; None when that fails, which is said."""
+    command = [sys.executable, __file__, *arguments, "--layers", str(layers), "--worker", precision]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     if done.returncode:
-        sys.exit(f"{precision} failed:\n{done.stderr[-3000:]}")
+        sys.stderr.write(f"{precision} failed:\n{done.stderr[-3000:]}\n")
+        return None
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -173,7 +202,8 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SIZES, default="llama-8b")
-    parser.add_argument("--layers", type=int, help="layers of full width; left out: all")
+    parser.add_argument("--layers", type=int, help="layers; left out: as many as fit on --gpu")
+    parser.add_argument("--gpu", default="h100", help="by msm plan's names")
     parser.add_argument("--seq-length", type=int, default=4096)
     parser.add_argument("--micro-batch-size", type=int, default=1)
     parser.add_argument("--num-microbatches", type=int, default=4)
@@ -193,10 +223,14 @@ def main() -> None:
     if args.worker:
         sys.stdout.write(json.dumps(measure(args, args.worker)) + "\n")
         return
-    results = {
-        precision: in_own_process(sys.argv[1:], precision)
+    args.layers = args.layers or layers_that_fit(args)
+    measured = {
+        precision: in_own_process(sys.argv[1:], args.layers, precision)
         for precision in args.precisions.split(",")
     }
+    results = {precision: found for precision, found in measured.items() if found is not None}
+    if not results:
+        sys.exit("no precision could be measured")
     base = next(iter(results.values()))
     shape = shape_of(args.shape, args.layers)
     sys.stdout.write(
@@ -205,6 +239,8 @@ def main() -> None:
     )
     for precision, found in results.items():
         sys.stdout.write(describe(args, precision, found, base) + "\n")
+    if len(results) < len(measured):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
