@@ -8,6 +8,7 @@ app = lazy_app(
         "preview": "data_prep.generate.commands:preview",
         "docs": "data_prep.generate.commands:docs",
         "chats": "data_prep.generate.commands:chats",
+        "page": "data_prep.generate.commands:page",
     },
     help="From a Model Spec to documents and chats, by calls to language models.",
 )

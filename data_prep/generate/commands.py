@@ -7,10 +7,18 @@ import orjson
 import typer
 from rich.console import Console
 
+from data_prep.generate.corpus.page import write_page
 from data_prep.generate.document_pipeline import plan_documents
 from data_prep.generate.plan import documents_per_clause
 from data_prep.generate.projection import project
-from data_prep.generate.run import Made, make_chats, make_documents, opened, resolved_paths
+from data_prep.generate.run import (
+    Made,
+    make_chats,
+    make_documents,
+    opened,
+    read_specs,
+    resolved_paths,
+)
 from data_prep.generate.screen import StepLines, show_projection, show_spec, show_summary
 from data_prep.generate.settings import GenerateConfig
 from data_prep.generate.spec.clauses import ambiguities, read_spec
@@ -75,6 +83,19 @@ def chats(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = Fa
         made = make_chats(run)
         lines.finish()
     _report(config, made, as_json=as_json)
+
+
+def page(
+    path: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="The page to write.")],
+) -> None:
+    """Write what was generated as one HTML file to read: texts, clauses, twins, rejects and why."""
+    config = _config(path, overrides)
+    specs = read_specs(config)
+    num_rows = write_page(out, config, {config.spec.stem: specs.spec, **specs.variants})
+    typer.echo(f"{out}: {num_rows:,} rows; open it in a browser")
 
 
 def _config(path: Path, overrides: list[str] | None) -> GenerateConfig:

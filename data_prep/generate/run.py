@@ -52,6 +52,30 @@ class OpenRun(NamedTuple):
     journal: Journal
 
 
+class Specs(NamedTuple):
+    """The specs of a run."""
+
+    spec: Spec
+    """What plan and chats are made from."""
+    variants: dict[str, Spec]
+    """Those of the corpora of documents, by name; `spec` itself where there is one corpus."""
+
+
+def read_specs(config: GenerateConfig) -> Specs:
+    """Read the specs of a run.
+
+    Raises:
+        ConfigError: They do not pair, or name another model than the configuration.
+        DataFormatError: One cannot be read.
+    """
+    spec = read_spec(config.spec)
+    variants = {name: read_spec(path) for name, path in config.variants.items()}
+    check_pairing(spec, variants)
+    for one in (spec, *variants.values()):
+        _check_identity(config, one)
+    return Specs(spec, variants or {config.spec.stem: spec})
+
+
 @contextlib.contextmanager
 def opened(
     config: GenerateConfig,
@@ -70,12 +94,7 @@ def opened(
         ConfigError: A file of the configuration does not fit the others.
         DataFormatError: A spec cannot be read.
     """
-    spec = read_spec(config.spec)
-    variants = {name: read_spec(path) for name, path in config.variants.items()}
-    check_pairing(spec, variants)
-    specs = variants or {config.spec.stem: spec}
-    for one in (spec, *variants.values()):
-        _check_identity(config, one)
+    spec, specs = read_specs(config)
     config.out.mkdir(parents=True, exist_ok=True)
     write_text_atomic(config.out / CONFIG_FILE, dump_config(config))
     counts = GenerationCounts()
