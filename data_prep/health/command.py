@@ -1,5 +1,6 @@
 """`msm prep health`: is a corpus fit to be trained on, and are two arms fit to be compared?"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,19 +8,22 @@ import orjson
 import typer
 from rich.console import Console
 
-from data_prep.health.examine import Arm, HealthOptions, examine
-from data_prep.health.gates import judge, parse_gate
+from data_prep.health.examine import Arm, HealthOptions, examine, num_steps
+from data_prep.health.figures import HealthReport
+from data_prep.health.gates import Verdict, judge, parse_gate
 from data_prep.health.page import write_page
 from data_prep.health.screen import print_report
 from data_prep.health.values import load_values
 from data_prep.progress import show_progress
-from data_prep.reading.inputs import expand_inputs
+from data_prep.reading.inputs import STDIN, expand_inputs
+from megatron_msm.errors import ConfigError
 
 Docs = Annotated[
     list[Path],
     typer.Argument(
         metavar="DOCS",
-        help="One corpus: JSONL (also .gz, .zst), Parquet, Arrow, `datasets` folders, patterns.",
+        help="One corpus: JSONL (also .gz, .zst), Parquet, Arrow, `datasets` folders, patterns; "
+        "- is stdin.",
     ),
 ]
 
@@ -90,30 +94,56 @@ def health(
         sample=sample,
         text_field=text_field,
     )
-    total = sum(path.stat().st_size for path in expand_inputs([*docs, *(other or [])]))
-    with (
-        show_progress("read", total=total, is_bytes=True) as on_read,
-        show_progress("measure", total=None, is_bytes=False) as on_step,
-    ):
-        report = examine(options, on_read=on_read, on_step=on_step)
-    verdicts = judge(report, gates)
     if html is not None:
-        write_page(html, report, verdicts)
-    if as_json:
-        content = report.as_json() | {"gates": [verdict.as_json() for verdict in verdicts]}
-        typer.echo(orjson.dumps(content).decode())
-    else:
-        print_report(report, verdicts, Console(highlight=False))
-        if html is not None:
-            typer.echo(f"written: {html}")
-    failed = [f"{verdict.gate} ({verdict.where}: {verdict.shown})" for verdict in verdicts
-              if not verdict.is_met]  # fmt: skip
+        html.parent.mkdir(parents=True, exist_ok=True)
+    report = _examine(options)
+    try:
+        verdicts = judge(report, gates)
+    except ConfigError:
+        _show(report, [], html=html, as_json=as_json)  # a misspelt gate costs no measurement
+        raise
+    _show(report, verdicts, html=html, as_json=as_json)
+    failed = [
+        f"{verdict.gate} ({verdict.where}: {verdict.shown})"
+        for verdict in verdicts
+        if not verdict.is_met
+    ]
     if failed:
         typer.echo(f"not met: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
 
 
+def _examine(options: HealthOptions) -> HealthReport:
+    inputs = [path for arm in options.arms for path in arm.inputs]
+    total = None
+    if STDIN not in inputs:
+        total = sum(path.stat().st_size for path in expand_inputs(inputs))
+    with (
+        show_progress("read", total=total, is_bytes=True) as on_read,
+        show_progress("measure", total=num_steps(options), is_bytes=False) as on_step,
+    ):
+        return examine(options, on_read=on_read, on_step=on_step)
+
+
+def _show(
+    report: HealthReport, verdicts: Sequence[Verdict], *, html: Path | None, as_json: bool
+) -> None:
+    if html is not None:
+        write_page(html, report, verdicts)
+    if as_json:
+        content = report.as_json() | {"gates": [verdict.as_json() for verdict in verdicts]}
+        typer.echo(orjson.dumps(content).decode())
+        return
+    print_report(report, verdicts, Console(highlight=False))
+    if html is not None:
+        typer.echo(f"written: {html}")
+
+
 def _names(docs: list[Path], other: list[Path]) -> tuple[str, str]:
     """Return what tables call the arms: the names of their first files, unless they are one."""
-    one, two = (paths[0].name.split(".")[0] if paths else "" for paths in (docs, other))
+    one, two = (_name(paths[0]) if paths else "" for paths in (docs, other))
     return (one, two) if one != two else (f"{one} (1)", f"{two} (2)")
+
+
+def _name(path: Path) -> str:
+    return "stdin" if path == STDIN else path.name.split(".")[0] or path.name

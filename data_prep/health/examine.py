@@ -26,6 +26,7 @@ _ITEM_RUN = 8
 _ITEM_OVERLAP = 0.5
 """The default of `msm prep contamination`."""
 _SHOWN = 10
+_MEASUREMENTS = 8
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,13 @@ def examine(options: HealthOptions, *, on_read: OnProgress, on_step: OnProgress)
     return HealthReport(health, contrast)
 
 
+def num_steps(options: HealthOptions) -> int:
+    """Return about how often `on_step` will be called."""
+    arms = len(options.arms)
+    losses = 0 if options.model is None else options.loss_documents
+    return arms * (_MEASUREMENTS + losses) + (2 if arms == 2 else 0)
+
+
 def _sections(
     corpus: Corpus,
     values: HealthValues | None,
@@ -105,6 +113,7 @@ def _sections(
         lambda: measure_composition(corpus, values),
         lambda: _contamination(corpus, items),
     )
+    assert len(measurements) == _MEASUREMENTS
     sections = []
     for measure in measurements:
         sections.append(measure())

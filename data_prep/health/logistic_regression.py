@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-_MOST_STEPS = 500
+_MOST_STEPS = 150
 _TOLERANCE = 1e-5
 
 

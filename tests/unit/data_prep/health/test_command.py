@@ -123,6 +123,25 @@ def test_a_broken_line_or_an_empty_file_is_named(tmp_path: Path) -> None:
     assert "no such file" in str(health(tmp_path / "none.jsonl").exception)
 
 
+def test_what_was_measured_is_shown_though_a_gate_cannot_be_held(tmp_path: Path) -> None:
+    docs = write(tmp_path / "docs.jsonl", ["one two three"] * 3)
+    page = tmp_path / "deeper" / "page.html"
+    result = health(docs, "--require", "atribution>=0.65", "--html", page)
+    assert isinstance(result.exception, MsmError)
+    assert "self-BLEU" in result.stdout
+    assert "self-BLEU" in page.read_text()
+
+
+def test_standard_input_is_read(tmp_path: Path) -> None:
+    docs = write(tmp_path / "docs.jsonl", ["one two three"] * 3)
+    with docs.open() as given:
+        done = subprocess.run(
+            [sys.executable, "-m", "megatron_msm.cli", "prep", "health", "-", "--json"],
+            stdin=given, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    assert json.loads(done.stdout)["corpora"][0]["figures"]["rows"] == 3
+
+
 def test_tables_and_several_files_are_read_as_lines_are(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (EXAMPLE / "plain.docs.jsonl").open()]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "docs.parquet")
