@@ -24,8 +24,24 @@ from evals.report.inputs import LossCurve
 from evals.visible_text import visible
 from megatron_msm.formats.eval_result import Interval
 
-INK, MUTED, LINE, ACCENT = "#010101", "#020202", "#030303", "#040404"
-CSS_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent"}
+INK, MUTED, LINE, ACCENT, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
+CSS_VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    LINE: "--line",
+    ACCENT: "--accent",
+    SECOND: "--none",
+}
+LIGHT = {
+    "--paper": "#fbfaf7",
+    "--card": "#ffffff",
+    "--ink": "#1d2129",
+    "--muted": "#5f6672",
+    "--line": "#c9ccd3",
+    "--accent": "#1f5fbf",
+    "--none": "#8a6212",
+}
+"""Colours of the light page, and of the pictures that stand beside it as files."""
 
 WIDTH_IN = 4.4
 SVG = "http://www.w3.org/2000/svg"
@@ -69,7 +85,7 @@ def loss_figure(curve: LossCurve, *, prefix: str) -> Markup:
         prefix: Put before the SVG's ids, which must be unique in the page.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = _canvas(height_in=2.7)
+        figure, axes = canvas(height_in=2.7)
         smoothed = len(curve.steps) >= SMOOTHING_STEPS
         marker = "o" if len(curve.steps) == 1 else None
         axes.plot(
@@ -87,7 +103,7 @@ def loss_figure(curve: LossCurve, *, prefix: str) -> Markup:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(6))
         axes.grid(axis="y", color=LINE, linewidth=0.6, alpha=0.6)
-        return _to_svg(figure, prefix, f"Loss by step in phase {curve.phase}")
+        return to_svg(figure, prefix, f"Loss by step in phase {curve.phase}")
 
 
 def moving_average(losses: Sequence[float]) -> list[float]:
@@ -114,7 +130,7 @@ def whisker_figure(
     Labels and numbers stand above their whisker, so no label is cut off on a phone.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = _canvas(height_in=0.62 + 0.48 * len(whiskers))
+        figure, axes = canvas(height_in=0.62 + 0.48 * len(whiskers))
         axes.set_xlim(*x_range)
         axes.set_ylim(len(whiskers) - 0.45, -0.65)
         for line, whisker in enumerate(whiskers):
@@ -123,7 +139,7 @@ def whisker_figure(
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        return _to_svg(figure, prefix, description)
+        return to_svg(figure, prefix, description)
 
 
 def shared_range(intervals: Sequence[Interval]) -> tuple[float, float]:
@@ -164,8 +180,9 @@ def _draw_whisker(axes: Axes, line: int, whisker: Whisker) -> None:
         )
 
 
-def _canvas(*, height_in: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+def canvas(*, height_in: float, width_in: float = WIDTH_IN) -> tuple[Figure, Axes]:
+    """Return an empty figure of this size, and its axes."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasSVG(figure)
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
@@ -173,7 +190,7 @@ def _canvas(*, height_in: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _to_svg(figure: Figure, prefix: str, description: str) -> Markup:
+def to_svg(figure: Figure, prefix: str, description: str) -> Markup:
     """Return the figure as an SVG element without metadata, fixed size or ids of other figures."""
     buffer = io.BytesIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -197,6 +214,14 @@ def _to_svg(figure: Figure, prefix: str, description: str) -> Markup:
         root.attrib.pop(size, None)
     root.attrib |= {"role": "img", "aria-label": visible(description)}
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # ElementTree has escaped it
+
+
+def standalone(svg: Markup) -> str:
+    """Return a picture of the page as the content of an SVG file, in the light page's colours."""
+    text = str(svg).replace("<svg ", f'<svg xmlns="{SVG}" ', 1)
+    for variable, color in LIGHT.items():
+        text = text.replace(f"var({variable})", color)
+    return text
 
 
 def _themed(value: str) -> str:

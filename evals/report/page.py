@@ -1,7 +1,7 @@
 """One HTML file that tells what a run did: readable offline, on a phone, in ten years.
 
-No scripts, no fonts, no CDN: styles and pictures are inside. Given up for it: zooming into curves;
-TensorBoard does that from the same metrics.
+No fonts, no CDN: styles and pictures are inside, and one small script where there are transcripts
+to filter. Given up for it: zooming into curves; TensorBoard does that from the same metrics.
 """
 
 import re
@@ -15,14 +15,26 @@ import jinja2
 from markupsafe import Markup, escape
 
 from evals.report.comparison import Evaluation, Line, compare, signed
-from evals.report.figures import Whisker, loss_figure, shared_range, shorten, whisker_figure
+from evals.report.figures import (
+    LIGHT,
+    Whisker,
+    loss_figure,
+    shared_range,
+    shorten,
+    whisker_figure,
+)
+from evals.report.heat_map import heat_map
 from evals.report.inputs import LossCurve, StageFact, load_curve, load_facts, load_results
+from evals.report.number_files import data_folder, write_numbers
+from evals.report.transcripts import json_block, transcripts_of
 from megatron_msm.formats.eval_result import EvalResult, Metric, Summary
 from megatron_msm.formats.files import write_text_atomic
 
-TEMPLATE = "report.html.j2"
+TEMPLATE, SCRIPT = "report.html.j2", "transcripts.js"
 ALL_ITEMS = "all items"
 AXIS_LABEL_CHARS = 16
+MAX_GROUP_PICTURES = 6
+"""With more groups the heat map and the table show them, and no picture each."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,7 @@ class GroupPanel:
 
     name: str
     lines: tuple[Line, ...]
-    level_svg: Markup
+    level_svg: Markup | None
     change_svg: Markup | None
 
 
@@ -42,6 +54,15 @@ class Section:
     evaluation: Evaluation
     first: EvalResult
     panels: list[GroupPanel]
+    heat_svg: Markup | None
+
+    @property
+    def pictures(self) -> dict[str, Markup]:
+        """By file name, without its suffix."""
+        found = {"groups": self.heat_svg}
+        for number, panel in enumerate(self.panels):
+            found |= {f"level-{number}": panel.level_svg, f"change-{number}": panel.change_svg}
+        return {f"{self.first.name}-{name}": svg for name, svg in found.items() if svg}
 
 
 @dataclass(frozen=True)
@@ -78,11 +99,16 @@ def write_report(
         MsmError: An input is broken or two results were not measured alike.
     """
     loaded = load_results(results, across_protocols=across_protocols)
-    sections = compare(loaded, contrasts, across_protocols=across_protocols)
+    evaluations = compare(loaded, contrasts, across_protocols=across_protocols)
     curves = [load_curve(argument) for argument in metrics]
     facts = load_facts(facts_path) if facts_path else []
-    write_text_atomic(out, _render(sections, curves=curves, facts=facts, title=title))
-    return verdict_lines(sections)
+    sections, panels = _sections(evaluations), _curve_panels(curves)
+    pictures = {name: svg for section in sections for name, svg in section.pictures.items()}
+    pictures |= {f"loss-{number}": panel.svg for number, panel in enumerate(panels)}
+    write_numbers(data_folder(out), evaluations, curves, pictures)
+    page = _render(sections, panels, facts=facts, title=title, data=data_folder(out).name)
+    write_text_atomic(out, page)
+    return verdict_lines(evaluations)
 
 
 def verdict_lines(sections: Sequence[Evaluation]) -> list[str]:
@@ -111,18 +137,43 @@ def render_report(
     title: str,
 ) -> str:
     """Return the page; every text from outside is escaped."""
-    return _render(compare(results, contrasts), curves=curves, facts=facts, title=title)
+    sections = _sections(compare(results, contrasts))
+    return _render(sections, _curve_panels(curves), facts=facts, title=title)
+
+
+def _sections(evaluations: Sequence[Evaluation]) -> list[Section]:
+    return [
+        Section(
+            one,
+            one.first,
+            group_panels(one, prefix=f"e{number}"),
+            heat_map(one, prefix=f"e{number}heat") if len(one.groups) > 2 else None,
+        )
+        for number, one in enumerate(evaluations)
+    ]
+
+
+def _curve_panels(curves: Sequence[LossCurve]) -> list[CurvePanel]:
+    return [
+        CurvePanel(curve, loss_figure(curve, prefix=f"loss{number}"))
+        for number, curve in enumerate(curves)
+    ]
 
 
 def _render(
-    sections: Sequence[Evaluation],
+    sections: Sequence[Section],
+    curves: Sequence[CurvePanel],
     *,
-    curves: Sequence[LossCurve],
     facts: Sequence[StageFact],
     title: str,
+    data: str | None = None,
 ) -> str:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("evals.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "signed": signed,
@@ -130,25 +181,26 @@ def _render(
         "duration": _duration,
         "code_spans": _code_spans,
     }
-    source = files("evals.report").joinpath("templates", TEMPLATE).read_text(encoding="utf-8")
-    results = [each for one in sections for arm in one.arms.values() for each in arm]
-    models = {result.model.label: result.model for result in results}
+    evaluations = [section.evaluation for section in sections]
+    arms = [of_arm for one in evaluations for of_arm in one.arms.values()]
+    models = {result.model.label: result.model for of_arm in arms for result in of_arm}
+    transcripts = transcripts_of(evaluations)
+    script = files("evals.report").joinpath("templates", SCRIPT).read_text(encoding="utf-8")
     context: dict[str, Any] = {
         "title": title,
-        "most_seeds": max(len(of) for one in sections for of in one.arms.values()),
-        "sections": [
-            Section(one, one.first, group_panels(one, prefix=f"e{number}"))
-            for number, one in enumerate(sections)
-        ],
+        "light": LIGHT,
+        "most_seeds": max(map(len, arms)),
+        "sections": sections,
         "models": models.values(),
-        "curves": [
-            CurvePanel(curve, loss_figure(curve, prefix=f"loss{number}"))
-            for number, curve in enumerate(curves)
-        ],
+        "curves": curves,
         "facts": facts,
         "total_s": sum(fact.seconds or 0 for fact in facts),
+        "data": data,
+        "num_transcripts": len(transcripts),
+        "transcripts": json_block(transcripts),
+        "script": Markup(script),
     }
-    return environment.from_string(source).render(context)
+    return environment.get_template(TEMPLATE).render(context)
 
 
 def group_panels(evaluation: Evaluation, *, prefix: str) -> list[GroupPanel]:
@@ -161,6 +213,9 @@ def group_panels(evaluation: Evaluation, *, prefix: str) -> list[GroupPanel]:
     panels = []
     for number, (group, rows) in enumerate(table.items()):
         name = ALL_ITEMS if group is None else group
+        if group is not None and len(table) - 1 > MAX_GROUP_PICTURES:
+            panels.append(GroupPanel(name, rows, None, None))
+            continue
         level = whisker_figure(
             [Whisker(line.label, line.summary, line.change is None) for line in rows],
             x_label=_axis_label(metric.title, metric),

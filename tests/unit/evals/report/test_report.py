@@ -78,8 +78,8 @@ def test_the_page_tells_everything() -> None:
         "not recorded",
     ):
         assert part in page.text, part
-    # Levels and changes for all items and two tiers, and one loss curve.
-    assert page.tags.count("svg") == 7
+    # Levels and changes for all items and two tiers, the heat map, and one loss curve.
+    assert page.tags.count("svg") == 8
 
 
 def test_the_page_needs_no_network_and_no_scripts() -> None:

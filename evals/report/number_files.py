@@ -1,0 +1,117 @@
+"""Every number of a report as tables, CSV and Parquet, and its pictures as SVG files.
+
+NAME.data/numbers   levels, changes and contrasts, one a line
+NAME.data/rows      every number of every item
+NAME.data/losses    the loss curves
+NAME.data/*.svg     the pictures, in the colours of a light page
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from markupsafe import Markup
+
+from evals.report.comparison import Evaluation
+from evals.report.figures import standalone
+from evals.report.inputs import LossCurve
+from megatron_msm.formats.eval_result import Interval, Metric
+from megatron_msm.formats.files import TMP_PREFIX, write_text_atomic
+
+NUMBERS = pa.schema(
+    [
+        ("evaluation", pa.string()), ("kind", pa.string()), ("arm", pa.string()),
+        ("group", pa.string()), ("metric", pa.string()), ("unit", pa.string()),
+        ("estimate", pa.float64()), ("low", pa.float64()), ("high", pa.float64()),
+        ("n", pa.int64()), ("num_unscored", pa.int64()), ("num_seeds", pa.int64()),
+        ("protocol_sha256", pa.string()),
+    ]
+)  # fmt: skip
+ROWS = pa.schema(
+    [
+        ("evaluation", pa.string()), ("arm", pa.string()), ("label", pa.string()),
+        ("weights_sha256", pa.string()), ("item", pa.string()), ("group", pa.string()),
+        ("cluster", pa.string()), ("metric", pa.string()), ("number", pa.float64()),
+    ]
+)  # fmt: skip
+LOSSES = pa.schema([("phase", pa.string()), ("step", pa.int64()), ("loss_nats", pa.float64())])
+
+
+def data_folder(report: Path) -> Path:
+    """Return where a report's tables and pictures are."""
+    return report.with_suffix(".data")
+
+
+def write_numbers(
+    folder: Path,
+    evaluations: Sequence[Evaluation],
+    curves: Sequence[LossCurve],
+    pictures: Mapping[str, Markup],
+) -> None:
+    """Write the tables and pictures of a report, in place of those of an earlier one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.svg"):
+        old.unlink()
+    tables = {
+        "numbers": (NUMBERS, [row for one in evaluations for row in _numbers(one)]),
+        "rows": (ROWS, [row for one in evaluations for row in _rows(one)]),
+        "losses": (LOSSES, [row for curve in curves for row in _losses(curve)]),
+    }
+    for name, (schema, rows) in tables.items():
+        table = pa.Table.from_pylist(rows, schema=schema)
+        for suffix, write in (("csv", pa.csv.write_csv), ("parquet", pa.parquet.write_table)):
+            aside = folder / f"{TMP_PREFIX}{name}.{suffix}"
+            write(table, aside)
+            shutil.move(aside, folder / f"{name}.{suffix}")
+    for name, svg in pictures.items():
+        write_text_atomic(folder / f"{name}.svg", standalone(svg))
+
+
+def _numbers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    first = evaluation.first
+    shared = {"evaluation": first.name, "protocol_sha256": first.protocol_sha256}
+    for group, lines in evaluation.groups.items():
+        for line in lines:
+            of_line = {**shared, "arm": line.label, "group": group, "num_seeds": line.num_seeds}
+            levels = [(first.headline_metric, line.summary), *line.others]
+            for metric, summary in levels:
+                yield {
+                    **of_line, **_interval("level", metric, summary),
+                    "n": summary.n, "num_unscored": summary.num_unscored,
+                }  # fmt: skip
+            if line.change is not None:
+                yield {**of_line, **_interval("change", first.headline_metric, line.change)}
+    for asked in evaluation.contrasts:
+        found = asked.found
+        yield {
+            **shared, **_interval("contrast", first.headline_metric, found.interval),
+            "arm": f"{asked.name}: {asked.terms}", "n": found.num_items,
+            "num_unscored": found.num_left_out, "num_seeds": sum(found.num_seeds.values()),
+        }  # fmt: skip
+
+
+def _interval(kind: str, metric: Metric, interval: Interval) -> dict[str, Any]:
+    bounds = {name: getattr(interval, name) for name in ("estimate", "low", "high")}
+    return {"kind": kind, "metric": metric.name, "unit": metric.unit, **bounds}
+
+
+def _rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    for arm, results in evaluation.arms.items():
+        for result in results:
+            for row in result.rows:
+                for metric, number in row.numbers.items():
+                    yield {
+                        "evaluation": result.name, "arm": arm, "label": result.model.label,
+                        "weights_sha256": result.model.weights_sha256, "item": row.id,
+                        "group": row.group, "cluster": row.cluster, "metric": metric,
+                        "number": number,
+                    }  # fmt: skip
+
+
+def _losses(curve: LossCurve) -> Iterator[dict[str, Any]]:
+    for step, loss in zip(curve.steps, curve.losses, strict=True):
+        yield {"phase": curve.phase, "step": step, "loss_nats": loss}
