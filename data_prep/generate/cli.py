@@ -9,6 +9,7 @@ app = lazy_app(
         "docs": "data_prep.generate.commands:docs",
         "chats": "data_prep.generate.commands:chats",
         "page": "data_prep.generate.commands:page",
+        "import": "data_prep.generate.commands:import_",
     },
     help="From a Model Spec to documents and chats, by calls to language models.",
 )

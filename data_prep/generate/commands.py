@@ -7,6 +7,7 @@ import orjson
 import typer
 from rich.console import Console
 
+from data_prep.generate.corpus.importing import Kind, import_rows
 from data_prep.generate.corpus.page import write_page
 from data_prep.generate.document_pipeline import plan_documents
 from data_prep.generate.plan import documents_per_clause
@@ -96,6 +97,44 @@ def page(
     specs = read_specs(config)
     num_rows = write_page(out, config, {config.spec.stem: specs.spec, **specs.variants})
     typer.echo(f"{out}: {num_rows:,} rows; open it in a browser")
+
+
+def import_(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE", help="JSONL (also .gz, .zst), Parquet, Arrow, `datasets` folders."
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="The rows to write.")],
+    kind: Annotated[Kind, typer.Option(help="What the rows are.")],
+    spec_id: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The spec of rows that do not name theirs.")
+    ] = None,
+    max_rejects: Annotated[
+        int, typer.Option("--max-rejects", min=0, help="Rows that may be unusable.")
+    ] = 0,
+    licence: Annotated[str | None, typer.Option(help="For the card.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take corpora that others made: their rows with ids, provenance and a card."""
+    made = import_rows(
+        sources, out, kind=kind, spec_id=spec_id, max_rejects=max_rejects, licence=licence
+    )
+    if as_json:
+        counts = {"rows": made.rows, "blank": made.blank, "rejected": len(made.rejects)}
+        _print_json({"path": str(out), **counts, "same_content": made.twice})
+        return
+    typer.echo(f"{out}: {made.rows:,} rows; where they are from: {out}.md")
+    for reject in made.rejects[:5]:
+        typer.echo(f"  unusable: {reject.file}:{reject.line}: {reject.reason}")
+    if made.twice:
+        typer.echo(
+            f"  {made.twice:,} rows have the content of an earlier one: msm prep dedup {out}"
+        )
+    prep = "docs" if kind == "documents" else "chats"
+    typer.echo(f"next: msm prep {prep} {out} --tokenizer DIR --out PREFIX")
 
 
 def _config(path: Path, overrides: list[str] | None) -> GenerateConfig:
