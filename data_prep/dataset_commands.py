@@ -22,9 +22,9 @@ from data_prep.inspecting.pack import describe_packed, pack_dataset, rows_of_seq
 from data_prep.inspecting.show import print_row, print_token, read_row, row_at
 from data_prep.inspecting.stats import describe_stats, read_stats, write_histogram
 from data_prep.inspecting.step_rows import describe_step, read_step
-from data_prep.progress import show_progress
 from megatron_msm.config.data import PackingConfig
 from megatron_msm.formats.manifest import dataset_prefix, read_manifest
+from megatron_msm.progress import show_progress
 
 Prefix = Annotated[Path, typer.Argument(metavar="PREFIX")]
 Corpus = Annotated[
@@ -178,8 +178,9 @@ def contamination(
     as_json: AsJson = False,
 ) -> None:
     """Find rows of a corpus that repeat evaluation items."""
-    total, is_bytes = corpus_size(corpus)
-    with show_progress("contamination", total=total, is_bytes=is_bytes) as on_progress:
+    total, unit = corpus_size(corpus)
+    with show_progress() as progress:
+        progress.start("contamination", total, unit=unit)
         found = find_contamination(
             corpus,
             against,
@@ -187,7 +188,7 @@ def contamination(
             overlap=overlap,
             num_worst=show,
             tokenizer=tokenizer,
-            on_progress=on_progress,
+            progress=progress,
         )
     content = {
         "rows": found.num_rows,
@@ -221,10 +222,11 @@ def dedup(
     """Find near duplicates, and write what is left."""
     if out is not None:
         check_filter(corpus, out)
-    total, is_bytes = corpus_size(corpus)
-    with show_progress("dedup", total=total, is_bytes=is_bytes) as on_progress:
+    total, unit = corpus_size(corpus)
+    with show_progress() as progress:
+        progress.start("dedup", total, unit=unit)
         found = find_duplicates(
-            corpus, threshold=threshold, size=words, tokenizer=tokenizer, on_progress=on_progress
+            corpus, threshold=threshold, size=words, tokenizer=tokenizer, progress=progress
         )
     if out is not None:
         write_filtered(corpus, out, found)

@@ -14,13 +14,13 @@ from data_prep.chats.command import (
     prepare_chats,
 )
 from data_prep.documents.command import DocumentOptions, prepare_documents
-from data_prep.progress import show_progress
 from data_prep.reading.inputs import STDIN, expand_inputs
 from data_prep.reading.shards import parse_shard
 from data_prep.writing.merge import merge_datasets, with_shards
 from data_prep.writing.prepared import Prepared
 from megatron_msm.formats.manifest import dataset_file, dataset_prefix, read_manifest
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, columns_without_values
+from megatron_msm.progress import show_progress
 
 Inputs = Annotated[
     list[Path],
@@ -107,8 +107,9 @@ def docs(
         workers=workers,
         force=force,
     )
-    with show_progress("docs", total=_total_bytes(inputs, shard), is_bytes=True) as on_progress:
-        prepared = prepare_documents(inputs, options, on_progress=on_progress, on_slow=_say_slow)
+    with show_progress() as progress:
+        progress.start("docs", _total_bytes(inputs, shard))
+        prepared = prepare_documents(inputs, options, progress=progress, on_slow=_say_slow)
     _report(prepared, as_json=as_json)
 
 
@@ -194,8 +195,9 @@ def chats(
         workers=workers,
         force=force,
     )
-    with show_progress("chats", total=_total_bytes(inputs, shard), is_bytes=True) as on_progress:
-        prepared = prepare_chats(inputs, options, on_progress=on_progress)
+    with show_progress() as progress:
+        progress.start("chats", _total_bytes(inputs, shard))
+        prepared = prepare_chats(inputs, options, progress=progress)
     _report(prepared, as_json=as_json)
 
 
@@ -213,8 +215,9 @@ def merge(
     target = dataset_prefix(out)
     sources = with_shards([dataset_prefix(prefix) for prefix in prefixes], target)
     total = sum(read_manifest(source).counts.kept for source in sources)
-    with show_progress("merge", total=total, is_bytes=False) as on_progress:
-        prepared = merge_datasets(sources, target, force=force, on_progress=on_progress)
+    with show_progress() as progress:
+        progress.start("merge", total, unit="rows")
+        prepared = merge_datasets(sources, target, force=force, progress=progress)
     _report(prepared, as_json=as_json)
 
 

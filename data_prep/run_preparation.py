@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from data_prep.progress import OnProgress
 from data_prep.reading.blocks import Block
 from data_prep.writing.dataset_writer import DatasetWriter
 from data_prep.writing.encoded_block import EncodedBlock
 from data_prep.writing.workers import Task, in_order
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.rejects import read_rejects
+from megatron_msm.progress import SILENT, Progress
 
 _SCAN_REJECTS = 1_000
 """A run that has failed reads on, without encoding, until it knows this many rejects."""
@@ -26,7 +26,7 @@ def fill(
     *,
     max_rejects: int,
     num_workers: int,
-    on_progress: OnProgress | None = None,
+    progress: Progress = SILENT,
 ) -> None:
     """Encode all blocks into the writer.
 
@@ -39,7 +39,7 @@ def fill(
         encode: What is done with a block, in a worker process if there are any.
         max_rejects: Lines that may be rejected.
         num_workers: Worker processes; one for none.
-        on_progress: Called with the number of input bytes done and rows made.
+        progress: Told the number of input bytes done and rows made.
 
     Raises:
         DataFormatError: Too many lines were rejected.
@@ -47,8 +47,7 @@ def fill(
     tasks = (Task(block, rejects_only=writer.num_rejects > max_rejects) for block in blocks)
     for block, encoded in in_order(tasks, encode, num_workers=num_workers):
         writer.add_block(encoded, num_lines=block.num_lines)
-        if on_progress is not None:
-            on_progress(block.num_bytes, len(encoded.lengths))
+        progress.advance(block.num_bytes, rows=len(encoded.lengths))
         if writer.num_rejects >= max(_SCAN_REJECTS, max_rejects + 1):
             break
     if writer.num_rejects > max_rejects:

@@ -15,7 +15,6 @@ from data_prep.chats.overlong import Overlong
 from data_prep.chats.reasoning import Think
 from data_prep.chats.rows import Encoders, Shape, chat_outcomes
 from data_prep.chats.template import ChatTemplate
-from data_prep.progress import OnProgress
 from data_prep.reading.inputs import expand_inputs
 from data_prep.reading.parse_lines import parse_chats
 from data_prep.reading.read_lines import MAX_LINE_BYTES, LineReader
@@ -33,6 +32,7 @@ from megatron_msm.formats.manifest import Counts
 from megatron_msm.formats.rejects import Reject
 from megatron_msm.formats.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from megatron_msm.formats.vocabulary import check_tokenizer_fits_its_model
+from megatron_msm.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def prepare_chats(
     inputs: list[Path],
     options: ChatOptions,
     *,
-    on_progress: OnProgress | None = None,
+    progress: Progress = SILENT,
 ) -> Prepared:
     """Render and tokenize conversations into the dataset `options.prefix`.
 
@@ -135,7 +135,7 @@ def prepare_chats(
             encode,
             max_rejects=options.max_rejects,
             num_workers=num_workers_for(reader.parts, options.workers),
-            on_progress=on_progress,
+            progress=progress,
         )
         manifest = writer.publish(recipe, reader.entries, may_be_empty=shard is not None)
         return Prepared(prefix, manifest, already_made=False)

@@ -15,8 +15,8 @@ import numpy as np
 
 from data_prep.cleaning.corpus import CorpusText, read_corpus
 from data_prep.cleaning.word_ngrams import Hashes, WordNgrams, words_of
-from data_prep.progress import OnProgress
 from megatron_msm.errors import DataFormatError
+from megatron_msm.progress import SILENT, Progress
 
 _FEWEST_WORDS = 3
 """Shorter items would be found everywhere."""
@@ -61,7 +61,7 @@ def find_contamination(
     overlap: float,
     num_worst: int,
     tokenizer: Path | None = None,
-    on_progress: OnProgress | None = None,
+    progress: Progress = SILENT,
 ) -> Contamination:
     """Compare every row of a corpus with every item.
 
@@ -72,7 +72,7 @@ def find_contamination(
         overlap: Share of an item's runs from which a row counts as repeating it.
         num_worst: How many rows to report.
         tokenizer: The dataset's tokenizer, if it is no longer where it was.
-        on_progress: Called with what was read of `corpus_size`, and 1 for the row.
+        progress: Told what was read of `corpus_size`, and 1 for the row.
 
     Raises:
         DataFormatError: A file cannot be read, or there are no items.
@@ -83,7 +83,7 @@ def find_contamination(
         size=size,
         overlap=overlap,
         num_worst=num_worst,
-        on_progress=on_progress,
+        progress=progress,
     )
 
 
@@ -106,7 +106,7 @@ def match_items(
     size: int,
     overlap: float,
     num_worst: int,
-    on_progress: OnProgress | None = None,
+    progress: Progress = SILENT,
 ) -> Contamination:
     """Compare texts with items; the arguments are those of `find_contamination`."""
     index = ItemIndex(items, size)
@@ -114,8 +114,7 @@ def match_items(
     heap: list[tuple[float, int, Match]] = []
     for row in rows:
         found.num_rows += 1
-        if on_progress is not None:
-            on_progress(row.amount, 1)
+        progress.advance(row.amount, rows=1)
         shares = dict(index.shares(row.text))
         if not shares:
             continue

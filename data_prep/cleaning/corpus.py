@@ -18,15 +18,16 @@ from megatron_msm.formats.indexed_dataset import IndexedDataset
 from megatron_msm.formats.manifest import dataset_file, dataset_prefix, manifest_path, read_manifest
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, read_provenance
 from megatron_msm.formats.tokenizer_files import load_tokenizer
+from megatron_msm.progress import BYTES
 
 _TEXTUAL = (".jsonl", ".json", ".ndjson", ".gz", ".zst", ".parquet", ".arrow")
 
 
-def corpus_size(path: Path) -> tuple[int, bool]:
-    """Return how much there is to read, and whether that is bytes of a file; else it is rows."""
+def corpus_size(path: Path) -> tuple[int, str]:
+    """Return how much there is to read, and its unit: bytes of a file, or rows of a dataset."""
     if not is_dataset(path):
-        return (path.stat().st_size if path.is_file() else 0), True
-    return read_manifest(dataset_prefix(path)).counts.kept, False
+        return (path.stat().st_size if path.is_file() else 0), BYTES
+    return read_manifest(dataset_prefix(path)).counts.kept, "rows"
 
 
 class CorpusText(NamedTuple):

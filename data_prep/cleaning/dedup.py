@@ -19,10 +19,10 @@ import orjson
 
 from data_prep.cleaning.corpus import is_dataset, read_corpus
 from data_prep.cleaning.word_ngrams import Hashes, WordNgrams, words_of
-from data_prep.progress import OnProgress
 from data_prep.reading.inputs import format_of
 from megatron_msm.errors import ConfigError, MissingExtraError
 from megatron_msm.formats.files import tmp_path, write_bytes_atomic
+from megatron_msm.progress import SILENT, Progress
 
 _PERMUTATIONS = 128
 _SEED = 1
@@ -61,7 +61,7 @@ def find_duplicates(
     threshold: float,
     size: int,
     tokenizer: Path | None = None,
-    on_progress: OnProgress | None = None,
+    progress: Progress = SILENT,
 ) -> Duplicates:
     """Find the near duplicates of a JSONL file or a dataset.
 
@@ -70,7 +70,7 @@ def find_duplicates(
         threshold: Jaccard similarity from which a row is dropped.
         size: Words of a run; a shorter text is one run.
         tokenizer: The dataset's tokenizer, if it is no longer where it was.
-        on_progress: Called with what was read of `corpus_size`, and 1 for the row.
+        progress: Told what was read of `corpus_size`, and 1 for the row.
 
     Raises:
         MissingExtraError: The package `rensa` is not installed.
@@ -81,8 +81,7 @@ def find_duplicates(
     found = Duplicates()
     for row in read_corpus(path, tokenizer=tokenizer):
         found.num_rows += 1
-        if on_progress is not None:
-            on_progress(row.amount, 1)
+        progress.advance(row.amount, rows=1)
         words = words_of(row.text)
         if not words:
             continue

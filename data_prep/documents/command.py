@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.progress import OnProgress
 from data_prep.reading.input_sample import sample_texts
 from data_prep.reading.inputs import expand_inputs
 from data_prep.reading.parse_lines import parse_documents
@@ -40,6 +39,7 @@ from megatron_msm.formats.tokenizer_files import (
     read_tokenizer_json,
 )
 from megatron_msm.formats.vocabulary import check_tokenizer_fits_its_model
+from megatron_msm.progress import SILENT, Progress
 
 SpecialTokens = Literal["text", "ids"]
 
@@ -78,7 +78,7 @@ def prepare_documents(
     inputs: list[Path],
     options: DocumentOptions,
     *,
-    on_progress: OnProgress | None = None,
+    progress: Progress = SILENT,
     on_slow: Callable[[str], None] | None = None,
 ) -> Prepared:
     """Tokenize documents into the dataset `options.prefix`.
@@ -86,7 +86,7 @@ def prepare_documents(
     Args:
         inputs: Files, folders, patterns.
         options: The command's options.
-        on_progress: Called with the number of input bytes done and rows made.
+        progress: Told the number of input bytes done and rows made.
         on_slow: Called with the reason when the fast back end is not used.
 
     Raises:
@@ -126,7 +126,7 @@ def prepare_documents(
             DocumentEncoder(files, chosen.encoder, _check(files, options), recipe),
             max_rejects=options.max_rejects,
             num_workers=num_workers_for(reader.parts, options.workers),
-            on_progress=on_progress,
+            progress=progress,
         )
         manifest = writer.publish(
             replace(recipe, backend=chosen.encoder.name),

@@ -8,15 +8,15 @@ import orjson
 import typer
 from rich.console import Console
 
-from data_prep.health.examine import Arm, HealthOptions, examine, num_steps
+from data_prep.health.examine import Arm, HealthOptions, examine
 from data_prep.health.figures import HealthReport
 from data_prep.health.gates import Verdict, judge, parse_gate
 from data_prep.health.page import write_page
 from data_prep.health.screen import print_report
 from data_prep.health.values import load_values
-from data_prep.progress import show_progress
 from data_prep.reading.inputs import STDIN, expand_inputs
 from megatron_msm.errors import ConfigError
+from megatron_msm.progress import show_progress
 
 Docs = Annotated[
     list[Path],
@@ -118,11 +118,9 @@ def _examine(options: HealthOptions) -> HealthReport:
     total = None
     if STDIN not in inputs:
         total = sum(path.stat().st_size for path in expand_inputs(inputs))
-    with (
-        show_progress("read", total=total, is_bytes=True) as on_read,
-        show_progress("measure", total=num_steps(options), is_bytes=False) as on_step,
-    ):
-        return examine(options, on_read=on_read, on_step=on_step)
+    with show_progress() as progress:
+        progress.start("read", total)
+        return examine(options, progress=progress)
 
 
 def _show(

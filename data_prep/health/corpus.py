@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.cleaning.word_ngrams import Hashes, WordNgrams, words_of
-from data_prep.progress import OnProgress
 from data_prep.reading.inputs import expand_inputs
 from data_prep.reading.parse_lines import parse_documents
 from data_prep.reading.read_lines import LineReader
 from data_prep.reading.records import Document
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.rejects import Reject
+from megatron_msm.progress import Progress
 
 _SEED = 1
 
@@ -78,7 +78,7 @@ class Corpus:
 
 
 def read_documents(
-    inputs: Sequence[Path], *, text_field: str, on_progress: OnProgress
+    inputs: Sequence[Path], *, text_field: str, progress: Progress
 ) -> list[HealthDocument]:
     """Read every document of files, patterns and `datasets` folders.
 
@@ -94,7 +94,7 @@ def read_documents(
             )
         if isinstance(item, Document):
             documents.append(_document(item, len(documents)))
-            on_progress(len(item.line.raw), 1)
+            progress.advance(len(item.line.raw), rows=1)
     if not documents:
         raise DataFormatError(
             f"{', '.join(map(str, inputs))}: no documents. Give a file with at least one."

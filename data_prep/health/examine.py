@@ -20,7 +20,7 @@ from data_prep.health.names import measure_names
 from data_prep.health.near_duplicates import measure_near_duplicates
 from data_prep.health.separability import measure_separability
 from data_prep.health.values import HealthValues
-from data_prep.progress import OnProgress
+from megatron_msm.progress import Progress
 
 _ITEM_RUN = 8
 _ITEM_OVERLAP = 0.5
@@ -56,13 +56,13 @@ class HealthOptions:
     text_field: str
 
 
-def examine(options: HealthOptions, *, on_read: OnProgress, on_step: OnProgress) -> HealthReport:
+def examine(options: HealthOptions, *, progress: Progress) -> HealthReport:
     """Measure everything.
 
     Args:
         options: What to examine.
-        on_read: Called with the bytes and documents read.
-        on_step: Called with 1 for each measurement and for each text of the initial loss.
+        progress: Told each byte read, in a step that has begun; then begins the one that is told
+            each measurement and each text of the initial loss.
 
     Raises:
         MsmError: An input cannot be read, or the model cannot be opened.
@@ -71,26 +71,27 @@ def examine(options: HealthOptions, *, on_read: OnProgress, on_step: OnProgress)
     numbers = WordNgrams()
     corpora = []
     for arm in options.arms:
-        documents = read_documents(arm.inputs, text_field=options.text_field, on_progress=on_read)
+        documents = read_documents(arm.inputs, text_field=options.text_field, progress=progress)
         corpora.append(Corpus(arm.name, documents, most=options.sample, numbers=numbers))
+    progress.start("measure", _num_steps(options), unit="measurements")
     scorer = None if options.model is None else BaseModel(options.model)
     health, losses = [], []
     for arm, corpus in zip(options.arms, corpora, strict=True):
-        sections = _sections(corpus, arm.values, items, options.window, on_step)
+        sections = _sections(corpus, arm.values, items, options.window, progress)
         loss = (
             None
             if scorer is None
-            else text_losses(corpus, scorer, most=options.loss_documents, on_progress=on_step)
+            else text_losses(corpus, scorer, most=options.loss_documents, progress=progress)
         )
         losses.append(loss)
         sections.append(loss_section(loss, scorer))
         health.append(CorpusHealth(arm.name, [str(path) for path in arm.inputs], sections))
-    contrast = _contrast(corpora, options.arms, losses, on_step) if len(corpora) == 2 else []
+    contrast = _contrast(corpora, options.arms, losses, progress) if len(corpora) == 2 else []
     return HealthReport(health, contrast)
 
 
-def num_steps(options: HealthOptions) -> int:
-    """Return about how often `on_step` will be called."""
+def _num_steps(options: HealthOptions) -> int:
+    """Return about how many measurements and texts of the initial loss there will be."""
     arms = len(options.arms)
     losses = 0 if options.model is None else options.loss_documents
     return arms * (_MEASUREMENTS + losses) + (2 if arms == 2 else 0)
@@ -101,7 +102,7 @@ def _sections(
     values: HealthValues | None,
     items: list[CorpusText] | None,
     window: int,
-    on_step: OnProgress,
+    progress: Progress,
 ) -> list[Section]:
     measurements: tuple[Callable[[], Section], ...] = (
         lambda: measure_size(corpus),
@@ -117,7 +118,7 @@ def _sections(
     sections = []
     for measure in measurements:
         sections.append(measure())
-        on_step(1, 0)
+        progress.advance(1)
     return sections
 
 
@@ -125,14 +126,14 @@ def _contrast(
     corpora: Sequence[Corpus],
     arms: Sequence[Arm],
     losses: Sequence[list[TextLoss] | None],
-    on_step: OnProgress,
+    progress: Progress,
 ) -> list[Section]:
     one, other = corpora
     values = [arm.values for arm in arms if arm.values is not None]
     balance = measure_balance(one, other, values)
-    on_step(1, 0)
+    progress.advance(1)
     separability = measure_separability(one, other, values)
-    on_step(1, 0)
+    progress.advance(1)
     first, second = losses
     both = None if first is None or second is None else (first, second)
     return [separability, balance, loss_contrast(both)]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from data_prep.health.corpus import Corpus
 from data_prep.health.figures import Figure, Section
-from data_prep.progress import OnProgress
+from megatron_msm.progress import Progress
 
 _MISSING = "needs --model"
 
@@ -39,14 +39,12 @@ class Scorer(Protocol):
         ...
 
 
-def text_losses(
-    corpus: Corpus, scorer: Scorer, *, most: int, on_progress: OnProgress
-) -> list[TextLoss]:
+def text_losses(corpus: Corpus, scorer: Scorer, *, most: int, progress: Progress) -> list[TextLoss]:
     """Return the losses of a sample; texts of a single token are left out."""
     found = []
     for place in corpus.some(most):
         loss = scorer.loss(corpus.sample[place].text)
-        on_progress(1, 1)
+        progress.advance(1)
         if loss.tokens:
             found.append(loss)
     return found

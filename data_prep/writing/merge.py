@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.progress import OnProgress
 from data_prep.writing.dataset_writer import DatasetWriter, open_writer, refuse_foreign_files
 from data_prep.writing.encoded_block import EncodedBlock
 from data_prep.writing.join_inputs import all_inputs
@@ -29,6 +28,7 @@ from megatron_msm.formats.manifest import (
 )
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, read_provenance_tables
 from megatron_msm.formats.rejects import REJECTS_SUFFIX, read_rejects
+from megatron_msm.progress import SILENT, Progress
 
 _SHARD_NAME = re.compile(r"-\d{5}-of-\d{5}\.manifest\.json$")
 
@@ -38,7 +38,7 @@ def merge_datasets(
     out: Path,
     *,
     force: bool = False,
-    on_progress: OnProgress | None = None,
+    progress: Progress = SILENT,
 ) -> Prepared:
     """Concatenate datasets into the dataset `out`: shards by their number, others as given.
 
@@ -46,7 +46,7 @@ def merge_datasets(
         prefixes: Finished datasets of one kind, tokenizer, template and settings.
         out: Prefix of the result.
         force: Replace what is there.
-        on_progress: Called with the number of rows just copied, twice.
+        progress: Told the number of rows just copied.
 
     Raises:
         DataFormatError: The datasets do not fit together, or another one is in the way.
@@ -66,7 +66,7 @@ def merge_datasets(
     dtype, carry = token_dtype(recipe.vocab_size), recipe.settings.get("carry", ())
     with open_writer(out, dtype=dtype, has_mask=has_mask, carry=carry) as writer:
         for prefix, manifest in sources:
-            _copy(prefix, manifest, writer, on_progress)
+            _copy(prefix, manifest, writer, progress)
         return Prepared(out, writer.publish(recipe, inputs), already_made=False)
 
 
@@ -102,7 +102,7 @@ def _copy(
     prefix: Path,
     manifest: DatasetManifest,
     writer: DatasetWriter,
-    on_progress: OnProgress | None,
+    progress: Progress,
 ) -> None:
     tokens = IndexedDataset(prefix)
     masks = IndexedDataset(mask_prefix(prefix)) if manifest.kind == "chats" else None
@@ -124,8 +124,7 @@ def _copy(
             ),
         )
         writer.add_block(rows, num_lines=table.num_rows)
-        if on_progress is not None:
-            on_progress(table.num_rows, table.num_rows)
+        progress.advance(table.num_rows)
         first = stop
     writer.add_rejects(read_rejects(dataset_file(prefix, REJECTS_SUFFIX)), manifest.counts)
 

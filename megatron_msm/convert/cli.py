@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from megatron_msm.convert.progress import progress_bar
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.checkpoint_folder import WEIGHTS_SUFFIX
+from megatron_msm.progress import show_progress
 
 if TYPE_CHECKING:
     from megatron_msm.convert.verifying import ForwardReport
@@ -71,7 +71,7 @@ def import_command(
     from megatron_msm.convert.importing import import_hf, import_megatron
 
     started = time.monotonic()
-    with progress_bar() as progress:
+    with show_progress() as progress:
         if hf is None:
             state = import_hf(
                 source,
@@ -142,7 +142,7 @@ def export_command(
     if base is not None:
         raise ConfigError("--base: goes with --adapter; merged weights need no base.")
     started = time.monotonic()
-    with progress_bar() as progress:
+    with show_progress() as progress:
         manifest = export_hf(
             checkpoint,
             out,
@@ -195,7 +195,7 @@ def verify_command(
     """
     from megatron_msm.convert.verifying import verify
 
-    with progress_bar() as progress:
+    with show_progress() as progress:
         report = verify(hf_dir, checkpoint, logits=logits, progress=progress)
     num_equal = report.num_tensors - len(report.differences)
     lines = [f"{num_equal} of {report.num_tensors} tensors are equal bit for bit"]

@@ -28,7 +28,6 @@ from megatron_msm.convert.importing import check_disk_space, write_errors_explai
 from megatron_msm.convert.jobs import run_jobs
 from megatron_msm.convert.matching import check_megatron_tensors, tied_copies
 from megatron_msm.convert.megatron.reader import MegatronCheckpoint
-from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.convert.targets import (
     folder_to_replace,
     only_writer,
@@ -52,6 +51,7 @@ from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from megatron_msm.models.families.registry import table_for
 from megatron_msm.models.hf_config import ModelShape, read_model_shape
 from megatron_msm.models.tensor_table import MappedTensor, hf_tensors
+from megatron_msm.progress import SILENT, Progress
 from megatron_msm.runtime.versions import installed_versions
 
 DTYPES = {
@@ -113,7 +113,7 @@ def export_hf(
     force: bool = False,
     check: bool = True,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> ExportManifest:
     """Write a checkpoint as a complete Hugging Face folder.
 
@@ -140,7 +140,6 @@ def export_hf(
         CheckpointWriteError: The disk failed meanwhile.
         ConfigError: An option is wrong.
     """
-    progress = progress or NoProgress()
     shard_bytes = parse_size(max_shard_size)
     dtype = None if dtype is None else _dtype_name(dtype)
     out = folder_to_replace(out)

@@ -28,7 +28,6 @@ from megatron_msm.convert.megatron.writer import (
     write_file,
     write_metadata,
 )
-from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.convert.targets import only_writer, refuse_to_delete_foreign_files
 from megatron_msm.errors import CheckpointError, CheckpointWriteError
 from megatron_msm.formats.checkpoint_folder import (
@@ -46,6 +45,7 @@ from megatron_msm.formats.vocabulary import check_tokenizer_fits
 from megatron_msm.models.families.registry import table_for
 from megatron_msm.models.hf_config import HfConfig, read_hf_config
 from megatron_msm.models.tensor_table import MappedTensor
+from megatron_msm.progress import SILENT, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def import_hf(
     workers: int | None = None,
     adapter: Path | None = None,
     check: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> CheckpointState:
     """Write the model in `hf_folder` as iteration 0 of the checkpoint folder `out`.
 
@@ -109,7 +109,7 @@ def import_megatron(
     force: bool = False,
     workers: int | None = None,
     check: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> CheckpointState:
     """Write a checkpoint of Megatron-LM, Megatron-Bridge or NeMo 2 as iteration 0 of `out`.
 
@@ -153,9 +153,8 @@ def _import(
     force: bool,
     workers: int | None,
     check: bool,
-    progress: Progress | None,
+    progress: Progress,
 ) -> CheckpointState:
-    progress = progress or NoProgress()
     tokenizer = read_tokenizer_files(hf_folder)
     check_tokenizer_fits(tokenizer, config.shape.vocab_size)
     carried = small_files(hf_folder)

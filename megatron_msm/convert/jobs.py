@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
-from megatron_msm.convert.progress import NoProgress, Progress
+from megatron_msm.progress import SILENT, Progress
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -47,7 +47,7 @@ def run_jobs(
     # Spawned: a fork would copy whatever threads of torch are in the middle of.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = {pool.submit(function, job, NoProgress()): job for job in jobs}
+        futures = {pool.submit(function, job, SILENT): job for job in jobs}
         try:
             for future in as_completed(futures):
                 future.result()

@@ -19,7 +19,6 @@ from megatron_msm.convert.forward.comparison import LogitDifference, MegatronPro
 from megatron_msm.convert.huggingface.weights import HfWeights, open_hf_weights, read_tensor
 from megatron_msm.convert.matching import check_hf_weights, check_megatron_tensors
 from megatron_msm.convert.megatron.reader import MegatronCheckpoint
-from megatron_msm.convert.progress import NoProgress, Progress
 from megatron_msm.convert.tokenizer_readings import difference_of_tokenizers
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import read_checkpoint_state, resolve_checkpoint
@@ -27,6 +26,7 @@ from megatron_msm.models.families.registry import table_for
 from megatron_msm.models.hf_config import read_model_shape
 from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.tensor_table import MappedTensor
+from megatron_msm.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class CheckpointReader:
 
 
 def verify(
-    hf_folder: Path, checkpoint: Path, *, logits: bool = True, progress: Progress | None = None
+    hf_folder: Path, checkpoint: Path, *, logits: bool = True, progress: Progress = SILENT
 ) -> VerifyReport:
     """Compare a checkpoint with the Hugging Face folder that it should be equal to.
 
@@ -114,7 +114,7 @@ def verify(
     check_hf_weights(hf_folder, weights, shape, mapped)
     megatron, adapters = open_checkpoint(folder, mapped, state.adapter)
     check_megatron_tensors(megatron, shape, mapped, adapters)
-    compared = list(_compare_tensors(weights, megatron, mapped, progress or NoProgress()))
+    compared = list(_compare_tensors(weights, megatron, mapped, progress))
     differences = [found for one in compared for found in one.differences]
     return VerifyReport(
         num_tensors=sum(len(tensor.hf_names) for tensor in mapped),

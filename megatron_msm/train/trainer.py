@@ -21,6 +21,7 @@ from megatron_msm.formats.checkpoint_folder import (
 from megatron_msm.formats.files import write_text_atomic
 from megatron_msm.formats.metrics_file import StepMetrics
 from megatron_msm.models.sizes.gpus import gpu_of_device
+from megatron_msm.progress import SILENT, Progress, show_progress
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.runtime.versions import installed_versions
@@ -32,7 +33,7 @@ from megatron_msm.train.checkpoints.saving import CheckpointSaver
 from megatron_msm.train.reporting.expected import expected_lines
 from megatron_msm.train.reporting.metrics import MetricsWriter
 from megatron_msm.train.reporting.profiling import profiled
-from megatron_msm.train.reporting.progress import ProgressBar
+from megatron_msm.train.reporting.progress import StepProgress
 from megatron_msm.train.reporting.run_record import record_start
 from megatron_msm.train.reporting.step_report import StepReport
 from megatron_msm.train.reporting.trackers import build_trackers
@@ -113,24 +114,25 @@ class PhaseRun:
             raise PreemptedError(f"before step {first_step + 1} of {config.name}: nothing to save")
         with (
             self._metrics_writer() as metrics,
-            ProgressBar(
-                config.name, self._phase.num_steps, first_step, shown=trainer.is_writer
-            ) as bar,
+            self._progress() as progress,
             profiled(
                 trainer.run.config.logging.profile, trainer.out, config.name, trainer.ranks.rank
             ) as profiler,
         ):
+            steps = StepProgress(
+                progress, config.name, num_steps=self._phase.num_steps, first_step=first_step
+            )
             self._make_up_validation(metrics)
             for step in range(first_step, self._phase.num_steps):
                 row = self._step(step)
                 if self._is_validation_due(step + 1):
-                    bar.note("validating")
+                    progress.note("validating")
                     row = self._validated(row)
                 if metrics is not None:
                     metrics.write(row)
-                bar.advance(row)
+                steps.advance(row)
                 profiler.after_step(step + 1)
-                self._save_if_due(step + 1, metrics, bar)
+                self._save_if_due(step + 1, metrics, progress)
 
     def _step(self, step: int) -> StepMetrics:
         times = PartTimes(is_cuda=self._trainer.runtime.is_cuda)
@@ -153,7 +155,13 @@ class PhaseRun:
         self._model.load_again(saved)
         self._guard.went_back(saved.state, step)
 
-    def _save_if_due(self, num_done: int, metrics: MetricsWriter | None, bar: ProgressBar) -> None:
+    def _progress(self) -> contextlib.AbstractContextManager[Progress]:
+        is_shown = self._trainer.is_writer
+        return show_progress(leaves_bar=True) if is_shown else contextlib.nullcontext(SILENT)
+
+    def _save_if_due(
+        self, num_done: int, metrics: MetricsWriter | None, progress: Progress
+    ) -> None:
         must_stop = self._trainer.must_stop()
         is_last = num_done == self._phase.num_steps
         is_due = num_done % self._config.checkpoint.save_interval_steps == 0
@@ -164,7 +172,7 @@ class PhaseRun:
         started = time.perf_counter()
         if metrics is not None:
             metrics.flush_to_disk()
-        bar.note("saving")
+        progress.note("saving")
         settle_weights(self._model.wrapped)
         self._save(num_done, wait=is_last or must_stop)
         self._save_s = time.perf_counter() - started

@@ -12,7 +12,7 @@ import torch
 
 from megatron_msm.convert.exporting import export_hf
 from megatron_msm.convert.importing import import_hf
-from megatron_msm.convert.progress import NoProgress
+from megatron_msm.progress import SILENT
 
 MIB = 2**20
 
@@ -33,7 +33,7 @@ def main(hf_folder: Path, out: Path, cap_mib: int) -> None:
     try:
         torch.ones(sum(path.stat().st_size for path in hf_folder.glob("*.safetensors")) // 4)
     except RuntimeError:  # as it should be: the model does not fit
-        import_hf(hf_folder, out / "megatron", progress=NoProgress())
+        import_hf(hf_folder, out / "megatron", progress=SILENT)
         export_hf(out / "megatron", out / "back", max_shard_size="500MB")
     sys.stdout.write(f"{(kib_of('VmHWM') - before_kib) // 1024}\n")
 

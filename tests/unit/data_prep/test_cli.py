@@ -116,7 +116,7 @@ print(len(names), len(formats))
 def test_long_looks_at_a_corpus_tell_how_far_they_are(
     command: str, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_prep.progress._LOG_INTERVAL_S", 0.0)
+    monkeypatch.setattr("megatron_msm.progress.LINE_EVERY_S", 0.0)
     more = ("--against", made / "d.jsonl") if command == "contamination" else ()
     of_lines = run(command, made / "d.jsonl", *more).stderr.splitlines()
     assert f"{command}: 0 of 0 MB" in of_lines[-1]

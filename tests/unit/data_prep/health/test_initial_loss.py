@@ -12,6 +12,7 @@ from data_prep.cli import app
 from data_prep.health.base_model import BaseModel
 from data_prep.health.initial_loss import TextLoss, loss_contrast, loss_section, text_losses
 from megatron_msm.errors import CheckpointError
+from megatron_msm.progress import SILENT
 from tests.tiny import write_tiny_llama
 from tests.unit.data_prep.health.corpora import corpus
 
@@ -56,7 +57,7 @@ def test_a_token_counts_20_nats_at_most(tmp_path: Path) -> None:
 def test_figures_are_means_over_tokens_and_medians_over_documents(folder: Path) -> None:
     model = BaseModel(folder)
     made = corpus(TEXTS)
-    losses = text_losses(made, model, most=9, on_progress=lambda amount, rows: None)
+    losses = text_losses(made, model, most=9, progress=SILENT)
     each = [by_transformers(folder, text) for text in TEXTS]
     each = [(mean, tokens) for mean, tokens in each if tokens]
     figures = {figure.name: figure.value for figure in loss_section(losses, model).figures}
