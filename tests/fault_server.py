@@ -14,6 +14,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.fault_batches import Batches
+
 FAULTS = ("429", "500", "529", "drop", "half_body", "not_json", "no_choices", "stall", "trickle")
 
 
@@ -30,6 +32,8 @@ class FaultServer:
         only: The faults to choose from.
         delay_s: Seconds before an answer.
         stall_s: Seconds for which a stalled connection says nothing.
+        batch_s: Seconds until a batch ends.
+        batch_faults: Share of a batch's requests that expire or come back with an error.
         served: File with a line for each whole reply sent.
         seed: Of the faults.
     """
@@ -41,6 +45,8 @@ class FaultServer:
         only: Sequence[str],
         delay_s: float,
         stall_s: float,
+        batch_s: float,
+        batch_faults: float,
         served: Path,
         seed: int,
     ) -> None:
@@ -50,6 +56,14 @@ class FaultServer:
         self._stall_s = stall_s
         self._served = served.open("a", buffering=1)
         self._random = random.Random(seed)
+        self.batches = Batches(
+            reply=lambda path, request: json.loads(self._body(path, request, "", "")),
+            prompt=_prompt,
+            batch_s=batch_s,
+            failing=batch_faults,
+            served=self._served,
+            seed=seed,
+        )
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -62,16 +76,21 @@ class FaultServer:
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
-        path = head.split(b" ", 2)[1].decode()
+        method, path = head.decode().split(" ", 2)[:2]
         length = next(
-            int(line.split(b":")[1])
-            for line in head.lower().split(b"\r\n")
-            if line.startswith(b"content-length")
+            (
+                int(line.split(b":")[1])
+                for line in head.lower().split(b"\r\n")
+                if line.startswith(b"content-length")
+            ),
+            0,
         )
-        request = json.loads(await reader.readexactly(length))
+        sent = await reader.readexactly(length)
         await asyncio.sleep(self._delay_s)
         fault = self._random.choice(self._only) if self._random.random() < self._faults else ""
-        body = self._body(path, request, fault, _key(head))
+        about_batches = "" if fault.isdigit() else self.batches.answer(method, path, sent)
+        request = None if "batches" in path or "files" in path else json.loads(sent)
+        body = about_batches or self._body(path, request, fault, _key(head))
         if fault == "drop":
             return False
         if fault == "stall":
@@ -89,7 +108,7 @@ class FaultServer:
             writer.write(payload[: len(payload) // 2])
             await writer.drain()
             return False
-        if not fault:
+        if not fault and request is not None:
             self._served.write(_prompt(request) + "\n")
         writer.write(payload)
         await writer.drain()
@@ -104,13 +123,14 @@ class FaultServer:
             await writer.drain()
             await asyncio.sleep(0.1)
 
-    def _body(self, path: str, request: dict[str, object], fault: str, key: str) -> str:
+    def _body(self, path: str, request: dict[str, object] | None, fault: str, key: str) -> str:
         if fault == "401":
             return json.dumps({"error": {"message": f"wrong key {key}", "type": "x"}})
         if fault.isdigit():
             return json.dumps({"error": {"message": f"made to fail with {fault}", "type": "x"}})
         if fault == "not_json":
             return '{"id": "x", "choices": [{"mess'
+        assert request is not None
         text = reply_to(_prompt(request))
         if path.endswith("/messages"):
             content = [] if fault == "no_choices" else [{"type": "text", "text": text}]
@@ -166,6 +186,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=FAULTS)
     parser.add_argument("--delay-s", type=float, default=0.0)
     parser.add_argument("--stall-s", type=float, default=5.0)
+    parser.add_argument("--batch-s", type=float, default=1.0)
+    parser.add_argument("--batch-faults", type=float, default=0.0)
     parser.add_argument("--served", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
@@ -174,6 +196,8 @@ def main() -> None:
         only=given.only,
         delay_s=given.delay_s,
         stall_s=given.stall_s,
+        batch_s=given.batch_s,
+        batch_faults=given.batch_faults,
         served=given.served,
         seed=given.seed,
     )

@@ -30,8 +30,12 @@ class _Server(Section):
     """Seconds an attempt may take."""
     max_attempts: PositiveInt = 6
     """Attempts of a call before it counts as failed; a later run tries again."""
+    batch: bool = False
+    """Whether calls go through the provider's batch API: half the price, within a day. A run that
+    is killed meanwhile finds its batches again."""
     price: Price | None = None
-    """Left out: the published price of this model, if there is one."""
+    """Left out: the published price of this model, if there is one. With `batch`, half of it is
+    counted."""
     extra_body: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request, as the server documents them."""
 

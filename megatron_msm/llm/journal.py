@@ -115,6 +115,17 @@ class Journal:
         self._end += len(line)
         self._count(call.step, reply.usage, answer.cost_usd)
 
+    def sync(self) -> None:
+        """Return when the disk has everything.
+
+        Raises:
+            JournalWriteError: It fails.
+        """
+        try:
+            self._sync()
+        except OSError as error:
+            raise self._write_error(error) from None
+
     @property
     def total(self) -> Spent:
         """What all calls used."""
@@ -137,10 +148,10 @@ class Journal:
     ) -> None:
         """Close the file."""
         try:
-            os.fsync(self._file.fileno())
-        except OSError as fault:
+            self.sync()
+        except JournalWriteError:
             if error is None:
-                raise self._write_error(fault) from None
+                raise
         finally:
             self._file.close()
             self._lock.close()
@@ -167,10 +178,12 @@ class Journal:
         )
 
     def _sync_now_and_then(self) -> None:
-        now = time.monotonic()
-        if now - self._synced_s > _FSYNC_INTERVAL_S:
-            os.fsync(self._file.fileno())
-            self._synced_s = now
+        if time.monotonic() - self._synced_s > _FSYNC_INTERVAL_S:
+            self._sync()
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced_s = time.monotonic()
 
     def _count(self, step: str, usage: Usage, cost_usd: float | None) -> None:
         self.spent[step] = self.spent.get(step, Spent()).plus(usage, cost_usd)

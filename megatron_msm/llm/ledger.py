@@ -3,10 +3,13 @@
 from dataclasses import dataclass, replace
 
 from megatron_msm.llm.budget import Budget
-from megatron_msm.llm.call import Answer, Call, Reply
+from megatron_msm.llm.call import Answer, Call, Reply, Usage
 from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint
 from megatron_msm.llm.journal import Journal
 from megatron_msm.llm.prices import cost_usd
+
+_BYTES_PER_TOKEN = 3
+"""Of a prompt, on the cautious side."""
 
 
 @dataclass
@@ -21,6 +24,8 @@ class Traffic:
     """Attempts that were repeated."""
     failed: int = 0
     """Calls that no attempt answered; a later run tries them again."""
+    in_batches: int = 0
+    """Calls of batches that have not ended."""
     in_flight: int = 0
     """Calls that a server has now."""
 
@@ -45,6 +50,18 @@ class Ledger:
             BudgetReachedError: It may not.
         """
         self.budget.check(self.journal.total)
+
+    def expected(
+        self, call: Call, endpoint: OpenAIEndpoint | AnthropicEndpoint
+    ) -> tuple[Usage, float | None]:
+        """Return what a call will use: the mean of its step, or before that the most it can."""
+        so_far = self.journal.spent.get(call.step)
+        if so_far is not None and so_far.calls:
+            usage = Usage(so_far.input_tokens // so_far.calls, so_far.output_tokens // so_far.calls)
+        else:
+            num_bytes = len(call.system.encode()) + len(call.prompt.encode())
+            usage = Usage(num_bytes // _BYTES_PER_TOKEN, call.max_tokens)
+        return usage, cost_usd(usage, endpoint)
 
     def keep(
         self,

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 
 from megatron_msm.errors import PreemptedError
+from megatron_msm.llm.batch_records import BatchRecords
+from megatron_msm.llm.batched import BatchLine
 from megatron_msm.llm.budget import Budget
 from megatron_msm.llm.call import Answer, Call, Client
-from megatron_msm.llm.clients import new_client
+from megatron_msm.llm.clients import new_batch_client, new_client
 from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint
 from megatron_msm.llm.journal import Journal
 from megatron_msm.llm.ledger import Ledger, Traffic
@@ -17,6 +19,9 @@ from megatron_msm.llm.live import LiveLine
 from megatron_msm.llm.stopping import Stop, StopAskedError
 
 OnAnswer = Callable[[Answer], None]
+_Line = LiveLine | BatchLine
+_Missing = Mapping[_Line, Sequence[tuple[int, Call]]]
+"""Calls that the journal does not hold, with their places among those asked for."""
 
 
 class Pool:
@@ -43,12 +48,15 @@ class Pool:
         self.journal = journal
         self._ledger = Ledger(journal, budget or Budget())
         self._runner = asyncio.Runner()
-        self._lines = {
-            name: LiveLine(
-                endpoint, (clients or {}).get(name) or new_client(endpoint), self._ledger
-            )
-            for name, endpoint in endpoints.items()
-        }
+        records = BatchRecords(journal.path)
+        self._lines: dict[str, _Line] = {}
+        for name, given in endpoints.items():
+            if not isinstance(given, JournalEndpoint) and given.batch:
+                sender = new_batch_client(given)
+                self._lines[name] = BatchLine(given, sender, self._ledger, records)
+            else:
+                client = (clients or {}).get(name) or new_client(given)
+                self._lines[name] = LiveLine(given, client, self._ledger)
 
     @property
     def traffic(self) -> Traffic:
@@ -101,7 +109,7 @@ class Pool:
                 self.traffic.replayed += 1
                 if on_answer is not None:
                     on_answer(found)
-        missing: dict[LiveLine, list[tuple[int, Call]]] = {}
+        missing: dict[_Line, list[tuple[int, Call]]] = {}
         for index, (call, line) in enumerate(asked):
             if answers[index] is None:
                 missing.setdefault(line, []).append((index, call))
@@ -109,14 +117,14 @@ class Pool:
             answers[index] = given
         return [found for found in answers if found is not None]
 
-    def _addressed(
-        self, call: Call, endpoint: str | Callable[[Call], str]
-    ) -> tuple[Call, LiveLine]:
+    def _addressed(self, call: Call, endpoint: str | Callable[[Call], str]) -> tuple[Call, _Line]:
         line = self._lines[endpoint if isinstance(endpoint, str) else endpoint(call)]
         return replace(call, model=line.endpoint.model), line
 
     def _run(
-        self, missing: Mapping[LiveLine, Sequence[tuple[int, Call]]], on_answer: OnAnswer | None
+        self,
+        missing: _Missing,
+        on_answer: OnAnswer | None,
     ) -> list[tuple[int, Answer]]:
         if not missing:
             return []
@@ -126,20 +134,31 @@ class Pool:
         except StopAskedError:
             raise PreemptedError(
                 f"stopped: {self.journal.path} holds {len(self.journal):,} replies, those of the "
-                f"calls in flight included. {go_on}"
+                f"calls in flight included{self._in_batches()}. {go_on}"
             ) from None
         except asyncio.CancelledError:
             raise PreemptedError(
                 f"stopped at once: {self.journal.path} holds {len(self.journal):,} replies, those "
-                f"of the calls in flight are lost. {go_on}"
+                f"of the calls in flight are lost{self._in_batches()}. {go_on}"
             ) from None
 
+    def _in_batches(self) -> str:
+        number = self.traffic.in_batches
+        return f", and {number:,} calls in batches go on at the provider" if number else ""
+
     async def _ask(
-        self, missing: Mapping[LiveLine, Sequence[tuple[int, Call]]], on_answer: OnAnswer | None
+        self,
+        missing: _Missing,
+        on_answer: OnAnswer | None,
     ) -> list[tuple[int, Answer]]:
         given: list[tuple[int, Answer]] = []
         ended_by: list[Exception] = []
         stop = Stop(lambda: self.traffic.in_flight)
+
+        def give(index: int, answer: Answer) -> None:
+            given.append((index, answer))
+            if on_answer is not None:
+                on_answer(answer)
 
         async def work(line: LiveLine, waiting: Iterator[tuple[int, Call]]) -> None:
             # One iterator for an endpoint's workers; an error of one lets the others finish what
@@ -147,23 +166,33 @@ class Pool:
             while not stop.is_asked and (task := next(waiting, None)) is not None:
                 index, call = task
                 try:
-                    answer = await line.ask(call, stop)
-                    given.append((index, answer))
-                    if on_answer is not None:
-                        on_answer(answer)
+                    give(index, await line.ask(call, stop))
                 except Exception as error:
                     ended_by.append(error)
                     stop.ask()
 
-        with stop.listening():
-            await asyncio.gather(
-                *(
-                    work(line, waiting)
-                    for line, tasks in missing.items()
-                    for waiting in [iter(tasks)]
-                    for _ in range(min(line.endpoint.concurrency, len(tasks)))
+        async def work_in_batches(line: BatchLine, tasks: Sequence[tuple[int, Call]]) -> None:
+            index_of = {call.key: index for index, call in tasks}
+            try:
+                await line.ask(
+                    [call for _, call in tasks],
+                    stop,
+                    lambda answer: give(index_of[answer.call.key], answer),
                 )
-            )
+            except Exception as error:
+                ended_by.append(error)
+                stop.ask()
+
+        workers: list[Coroutine[None, None, None]] = []
+        for line, tasks in missing.items():
+            if isinstance(line, BatchLine):
+                workers.append(work_in_batches(line, tasks))
+            else:
+                waiting = iter(tasks)
+                number = min(line.endpoint.concurrency, len(tasks))
+                workers += [work(line, waiting) for _ in range(number)]
+        with stop.listening():
+            await asyncio.gather(*workers)
         if ended_by:
             raise ended_by[0]
         if stop.is_asked and len(given) < sum(len(tasks) for tasks in missing.values()):

@@ -6,6 +6,8 @@ from megatron_msm.llm.call import Usage
 from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint, Price
 
 _PER_MILLION = 1e-6
+_BATCH_SHARE = 0.5
+"""What OpenAI and Anthropic ask for a call in a batch, as a share of the usual price."""
 
 
 def cost_usd(
@@ -17,7 +19,7 @@ def cost_usd(
     if usage == Usage() and endpoint.price != Price(input=0, output=0):
         return None  # A server that does not count its tokens does not give them away.
     if endpoint.price is not None:
-        return _by_price(usage, endpoint.price)
+        return _by_price(usage, endpoint.price) * (_BATCH_SHARE if endpoint.batch else 1.0)
     return _published(usage, endpoint)
 
 
@@ -35,13 +37,19 @@ def _published(usage: Usage, endpoint: OpenAIEndpoint | AnthropicEndpoint) -> fl
         cache_read_tokens=usage.cached_tokens,
         cache_write_tokens=usage.cache_write_tokens,
     )
+    context = {"processing": "batch"} if endpoint.batch else None
     try:
         if endpoint.base_url is not None:
             found = genai_prices.calc_price(
-                counted, endpoint.model, provider_api_url=endpoint.base_url
+                counted,
+                endpoint.model,
+                provider_api_url=endpoint.base_url,
+                price_context=context,
             )
         else:
-            found = genai_prices.calc_price(counted, endpoint.model, provider_id=endpoint.kind)
+            found = genai_prices.calc_price(
+                counted, endpoint.model, provider_id=endpoint.kind, price_context=context
+            )
     except LookupError:
         return None
     return float(found.total_price)

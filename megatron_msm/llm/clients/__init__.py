@@ -3,6 +3,7 @@
 A call in, the reply of one attempt or a `CallError` out.
 """
 
+from megatron_msm.llm.batch_client import BatchClient
 from megatron_msm.llm.call import Client
 from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint
 
@@ -25,3 +26,18 @@ def new_client(endpoint: OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint) -
     from megatron_msm.llm.clients.recorded import RecordedClient
 
     return RecordedClient(endpoint.path)
+
+
+def new_batch_client(endpoint: OpenAIEndpoint | AnthropicEndpoint) -> BatchClient:
+    """Return what sends an endpoint's batches.
+
+    Raises:
+        ConfigError: Its key is missing.
+    """
+    if isinstance(endpoint, OpenAIEndpoint):
+        from megatron_msm.llm.clients.openai_batches import OpenAIBatches
+
+        return OpenAIBatches(endpoint)
+    from megatron_msm.llm.clients.anthropic_batches import AnthropicBatches
+
+    return AnthropicBatches(endpoint)

@@ -32,14 +32,7 @@ class AnthropicClient:
 
     def __init__(self, endpoint: AnthropicEndpoint) -> None:
         self._endpoint = endpoint
-        self._key = api_key(endpoint.api_key_env, base_url=endpoint.base_url)
-        self._sdk = anthropic.AsyncAnthropic(
-            api_key=self._key,
-            # Never left to the SDK, which would take it from an environment variable.
-            base_url=endpoint.base_url or _PROVIDER,
-            timeout=endpoint.timeout_s,
-            max_retries=0,
-        )
+        self._sdk = new_sdk(endpoint)
 
     async def complete(self, call: Call) -> Reply:
         """Answer one call, by one attempt.
@@ -48,36 +41,65 @@ class AnthropicClient:
             CallError: There is no reply.
         """
         try:
-            message = await self._sdk.messages.create(**self._request(call))
+            message = await self._sdk.messages.create(
+                **_request(call, self._endpoint), extra_body=_further(call, self._endpoint) or None
+            )
         except (anthropic.APIError, *BROKEN_ANSWER) as error:
-            raise call_error(error, sdk=anthropic, key=self._key) from None
-        return _reply(message)
+            raise call_error(error, sdk=anthropic, key=self._sdk.api_key or "") from None
+        return reply_of_message(message)
 
     async def close(self) -> None:
         """Give connections back."""
         await self._sdk.close()
 
-    def _request(self, call: Call) -> dict[str, Any]:
-        # The SDK has no argument for the temperature any more; the service still takes one.
-        extra_body = dict(self._endpoint.extra_body)
-        if call.temperature is not None:
-            extra_body["temperature"] = call.temperature
-        request: dict[str, Any] = {
-            "model": call.model,
-            "max_tokens": call.max_tokens,
-            "messages": [{"role": "user", "content": call.prompt}],
-            "extra_body": extra_body or None,
-        }
-        if call.system:
-            cached = {"type": "ephemeral"}
-            request["system"] = [{"type": "text", "text": call.system, "cache_control": cached}]
-        if call.schema is not None and self._endpoint.structured == "json_schema":
-            output = {"type": "json_schema", "schema": call.schema}
-            request["output_config"] = {"format": output}
-        return request
+
+def new_sdk(endpoint: AnthropicEndpoint) -> anthropic.AsyncAnthropic:
+    """Return the SDK's client for an endpoint.
+
+    Raises:
+        ConfigError: Its key is missing.
+    """
+    return anthropic.AsyncAnthropic(
+        api_key=api_key(endpoint.api_key_env, base_url=endpoint.base_url),
+        # Never left to the SDK, which would take it from an environment variable.
+        base_url=endpoint.base_url or _PROVIDER,
+        timeout=endpoint.timeout_s,
+        max_retries=0,
+    )
 
 
-def _reply(message: Message) -> Reply:
+def body_of(call: Call, endpoint: AnthropicEndpoint) -> dict[str, Any]:
+    """Return the body of a call's request."""
+    return {**_request(call, endpoint), **_further(call, endpoint)}
+
+
+def _request(call: Call, endpoint: AnthropicEndpoint) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        "model": call.model,
+        "max_tokens": call.max_tokens,
+        "messages": [{"role": "user", "content": call.prompt}],
+    }
+    if call.system:
+        cached = {"type": "ephemeral"}
+        request["system"] = [{"type": "text", "text": call.system, "cache_control": cached}]
+    if call.schema is not None and endpoint.structured == "json_schema":
+        output = {"type": "json_schema", "schema": call.schema}
+        request["output_config"] = {"format": output}
+    return request
+
+
+def _further(call: Call, endpoint: AnthropicEndpoint) -> dict[str, Any]:
+    # The SDK has no argument for the temperature any more; the service still takes one.
+    temperature = {} if call.temperature is None else {"temperature": call.temperature}
+    return {**temperature, **endpoint.extra_body}
+
+
+def reply_of_message(message: Message) -> Reply:
+    """Return what a message holds.
+
+    Raises:
+        CallError: It holds no reply.
+    """
     blocks: Any = getattr(message, "content", None)
     if not isinstance(blocks, list):
         raise CallError("the server's answer has no content", outcome="retry")

@@ -33,6 +33,6 @@ def api_key(variable: str, *, base_url: str | None) -> str:
 
 def without_keys(text: str, key: str) -> str:
     """Return what a server said, without the key it was sent or anything that looks like one."""
-    if key != _NO_KEY:
+    if key not in ("", _NO_KEY):
         text = text.replace(key, "[key]")
     return _LOOKS_LIKE_A_KEY.sub("[key]", text)

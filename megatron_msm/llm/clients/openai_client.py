@@ -31,14 +31,7 @@ class OpenAIClient:
 
     def __init__(self, endpoint: OpenAIEndpoint) -> None:
         self._endpoint = endpoint
-        self._key = api_key(endpoint.api_key_env, base_url=endpoint.base_url)
-        self._sdk = openai.AsyncOpenAI(
-            api_key=self._key,
-            # Never left to the SDK, which would take it from an environment variable.
-            base_url=endpoint.base_url or _PROVIDER,
-            timeout=endpoint.timeout_s,
-            max_retries=0,
-        )
+        self._sdk = new_sdk(endpoint)
 
     async def complete(self, call: Call) -> Reply:
         """Answer one call, by one attempt.
@@ -47,28 +40,50 @@ class OpenAIClient:
             CallError: There is no reply.
         """
         try:
-            completion = await self._sdk.chat.completions.create(**self._request(call))
+            completion = await self._sdk.chat.completions.create(
+                **_request(call, self._endpoint), extra_body=self._endpoint.extra_body or None
+            )
         except (openai.APIError, *BROKEN_ANSWER) as error:
-            raise call_error(error, sdk=openai, key=self._key) from None
-        return _reply(completion)
+            raise call_error(error, sdk=openai, key=self._sdk.api_key) from None
+        return reply_of_completion(completion)
 
     async def close(self) -> None:
         """Give connections back."""
         await self._sdk.close()
 
-    def _request(self, call: Call) -> dict[str, Any]:
-        messages = [{"role": "system", "content": call.system}] if call.system else []
-        request: dict[str, Any] = {
-            "model": call.model,
-            "messages": [*messages, {"role": "user", "content": call.prompt}],
-            self._endpoint.max_tokens_field: call.max_tokens,
-            "extra_body": self._endpoint.extra_body or None,
-        }
-        if call.temperature is not None:
-            request["temperature"] = call.temperature
-        if call.schema is not None and self._endpoint.structured != "none":
-            request["response_format"] = _response_format(call.schema, self._endpoint.structured)
-        return request
+
+def new_sdk(endpoint: OpenAIEndpoint) -> openai.AsyncOpenAI:
+    """Return the SDK's client for an endpoint.
+
+    Raises:
+        ConfigError: Its key is missing.
+    """
+    return openai.AsyncOpenAI(
+        api_key=api_key(endpoint.api_key_env, base_url=endpoint.base_url),
+        # Never left to the SDK, which would take it from an environment variable.
+        base_url=endpoint.base_url or _PROVIDER,
+        timeout=endpoint.timeout_s,
+        max_retries=0,
+    )
+
+
+def body_of(call: Call, endpoint: OpenAIEndpoint) -> dict[str, Any]:
+    """Return the body of a call's request."""
+    return {**_request(call, endpoint), **endpoint.extra_body}
+
+
+def _request(call: Call, endpoint: OpenAIEndpoint) -> dict[str, Any]:
+    messages = [{"role": "system", "content": call.system}] if call.system else []
+    request: dict[str, Any] = {
+        "model": call.model,
+        "messages": [*messages, {"role": "user", "content": call.prompt}],
+        endpoint.max_tokens_field: call.max_tokens,
+    }
+    if call.temperature is not None:
+        request["temperature"] = call.temperature
+    if call.schema is not None and endpoint.structured != "none":
+        request["response_format"] = _response_format(call.schema, endpoint.structured)
+    return request
 
 
 def _response_format(schema: dict[str, Any], structured: str) -> dict[str, Any]:
@@ -80,7 +95,12 @@ def _response_format(schema: dict[str, Any], structured: str) -> dict[str, Any]:
     }
 
 
-def _reply(completion: ChatCompletion) -> Reply:
+def reply_of_completion(completion: ChatCompletion) -> Reply:
+    """Return what a completion holds.
+
+    Raises:
+        CallError: It holds no reply.
+    """
     # A server that is not OpenAI's may leave out what the SDK's types promise.
     choices: Any = getattr(completion, "choices", None)
     if not choices or getattr(choices[0], "message", None) is None:
