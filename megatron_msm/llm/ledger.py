@@ -9,7 +9,7 @@ from megatron_msm.llm.journal import Journal
 from megatron_msm.llm.prices import cost_usd
 
 _BYTES_PER_TOKEN = 3
-"""Of a prompt, on the cautious side."""
+"""A cautious estimate for prompts."""
 
 
 @dataclass
