@@ -1,10 +1,15 @@
 """Clients, one for each kind of endpoint.
 
-A call in, the reply of one attempt or a `CallError` out.
+A call in, the reply of one attempt or a `CallError` out; with `batch`, many calls at a time.
 """
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from megatron_msm.llm.batch_client import BatchClient
 from megatron_msm.llm.call import Client
+from megatron_msm.llm.clients.recorded import RecordedClient
 from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint
 
 
@@ -14,18 +19,9 @@ def new_client(endpoint: OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint) -
     Raises:
         ConfigError: Its key is missing, or its recording cannot be read.
     """
-    # Each SDK takes a second to import, and most runs use one.
-    if isinstance(endpoint, OpenAIEndpoint):
-        from megatron_msm.llm.clients.openai_client import OpenAIClient
-
-        return OpenAIClient(endpoint)
-    if isinstance(endpoint, AnthropicEndpoint):
-        from megatron_msm.llm.clients.anthropic_client import AnthropicClient
-
-        return AnthropicClient(endpoint)
-    from megatron_msm.llm.clients.recorded import RecordedClient
-
-    return RecordedClient(endpoint.path)
+    if isinstance(endpoint, JournalEndpoint):
+        return RecordedClient(endpoint.path)
+    return _clients(endpoint).live()
 
 
 def new_batch_client(endpoint: OpenAIEndpoint | AnthropicEndpoint) -> BatchClient:
@@ -34,10 +30,26 @@ def new_batch_client(endpoint: OpenAIEndpoint | AnthropicEndpoint) -> BatchClien
     Raises:
         ConfigError: Its key is missing.
     """
+    return _clients(endpoint).batch()
+
+
+class _Clients(NamedTuple):
+    live: Callable[[], Client]
+    batch: Callable[[], BatchClient]
+
+
+def _clients(endpoint: OpenAIEndpoint | AnthropicEndpoint) -> _Clients:
+    # Each SDK takes a second to import, and most runs use one.
     if isinstance(endpoint, OpenAIEndpoint):
-        from megatron_msm.llm.clients.openai_batches import OpenAIBatches
+        from megatron_msm.llm.clients import openai_batches, openai_client
 
-        return OpenAIBatches(endpoint)
-    from megatron_msm.llm.clients.anthropic_batches import AnthropicBatches
+        return _Clients(
+            partial(openai_client.OpenAIClient, endpoint),
+            partial(openai_batches.OpenAIBatches, endpoint),
+        )
+    from megatron_msm.llm.clients import anthropic_batches, anthropic_client
 
-    return AnthropicBatches(endpoint)
+    return _Clients(
+        partial(anthropic_client.AnthropicClient, endpoint),
+        partial(anthropic_batches.AnthropicBatches, endpoint),
+    )
