@@ -5,8 +5,8 @@ is left is style, genre, subject and whatever else leaked. The heavier the mask,
 so the number of masked words is told beside it.
 
 Source: SoM's data-quality figures: masked bag of words, logistic regression, 5 folds, at most 2,000
-documents an arm; up to .75 passes there, above .85 fails. Features and penalty are
-this project's.
+documents an arm; up to .75 passes there, above .85 fails. Features and penalty
+are this project's.
 """
 
 import random
