@@ -1,11 +1,18 @@
-"""Megatron-Bridge and mbridge for benchmarks/convert.py, made to run without a GPU.
+r"""Megatron-Bridge and mbridge for benchmarks/convert.py, made to run without a GPU.
 
     PYTHON benchmarks/conversion_peers.py megatron-bridge|mbridge WORK
 
 PYTHON belongs to an environment of their own, made in November 2026 with Python 3.11:
 
     pip install --no-deps megatron-bridge==0.3.1 mbridge==0.15.1
-    pip install megatron-core==0.16.1 torch transformers==4.57.6 omegaconf einops
+    pip install megatron-core==0.16.1 torch transformers==4.57.6 omegaconf einops datasets \
+        hydra-core "huggingface_hub<1.0" matplotlib ipython
+
+or with Python 3.12:
+
+    pip install --no-deps megatron-bridge==0.6.2
+    pip install megatron-core==0.19.2 torch transformers==5.12.1 omegaconf einops datasets \
+        hydra-core tensorboard matplotlib ipython
 
 Both need GPU packages at import (Transformer Engine, triton); empty modules stand for them, and
 megatron-core's local layer spec for Transformer Engine's. Each step prints one JSON line.
@@ -23,7 +30,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_ABSENT = ("transformer_engine", "triton", "mamba_ssm", "causal_conv1d", "flash_attn")
+_ABSENT = (
+    *("transformer_engine", "triton", "mamba_ssm", "causal_conv1d", "flash_attn"),
+    *("modelopt", "nvidia_resiliency_ext", "megatron.energon", "wandb", "mlflow", "comet_ml"),
+)
 
 
 def _accept(self: object, *args: object, **kwargs: object) -> None:
@@ -56,7 +66,7 @@ class _AbsentPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, name: str, path: object, target: object = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name.split(".")[0] in _ABSENT:
+        if f"{name}.".startswith(tuple(f"{absent}." for absent in _ABSENT)):
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 
@@ -69,55 +79,99 @@ class _AbsentPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
-def start_megatron() -> Callable[[Any], Any]:
-    """Join a process group of one rank; return the function that makes a CPU layer spec."""
+def start_megatron(
+    *, rank: int = 0, store: Any = None, size: int = 1, tensor: int = 1, expert: int = 1
+) -> Callable[..., Any]:
+    """Join a process group; return the function that makes a CPU layer spec.
+
+    Args:
+        rank: Of this process.
+        store: Where `size` ranks meet; not needed for one.
+        size: Of the group.
+        tensor: Tensor parallel ranks.
+        expert: Expert parallel ranks.
+    """
     # Before the placeholders: megatron-core is to see that Transformer Engine is absent.
     import megatron.core.models.gpt.gpt_layer_specs as specs
     import megatron.core.models.gpt.gpt_model
-    import megatron.core.optimizer  # noqa: F401
+    import megatron.core.optimizer
+    import megatron.core.utils
     import torch
     from megatron.core import parallel_state, tensor_parallel
+    from packaging.version import Version
 
+    # From 0.19 on layer specs are made at import, of which one asks for this version.
+    megatron.core.utils._te_version = Version("2.9.0")
     sys.meta_path.append(_AbsentPackages())
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from megatron_msm.runtime import cpu_redirects
 
     cpu_redirects.install()
-    store = torch.distributed.HashStore()
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    parallel_state.initialize_model_parallel(create_gloo_process_groups=False)
+    store = store or torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=tensor,
+        expert_model_parallel_size=expert,
+        expert_tensor_parallel_size=1,
+        create_gloo_process_groups=False,
+    )
     tensor_parallel.model_parallel_cuda_manual_seed(1)
-    return lambda *args, **kwargs: specs.get_gpt_layer_local_spec(normalization="RMSNorm")
+
+    def local_spec(config: Any, *args: object, **kwargs: object) -> Any:
+        spec = specs.get_gpt_layer_local_spec(
+            num_experts=config.num_moe_experts,
+            moe_grouped_gemm=False,
+            qk_layernorm=config.qk_layernorm,
+            normalization="RMSNorm",
+        )
+        if config.num_moe_experts is not None:
+            # Before experts Transformer Engine's spec has the norm under its own name.
+            del spec.submodules.sharded_state_dict_keys_map["pre_mlp_layernorm."]
+        return spec
+
+    return local_spec
+
+
+def build_by_bridge(
+    hf: Path, local_spec: Callable[..., Any], *, tensor: int = 1, expert: int = 1
+) -> tuple[Any, list[Any]]:
+    """Return Megatron-Bridge's bridge of a folder and this rank's model, without weights."""
+    import torch
+    from megatron.bridge import AutoBridge
+    from megatron.core.process_groups_config import ProcessGroupCollection
+
+    bridge = AutoBridge.from_hf_pretrained(str(hf), torch_dtype=torch.bfloat16)
+    provider = bridge.to_megatron_provider(load_weights=False)
+    for name, value in {
+        "transformer_layer_spec": local_spec,
+        "tensor_model_parallel_size": tensor,
+        "expert_model_parallel_size": expert,
+        "expert_tensor_parallel_size": 1,
+        "moe_grouped_gemm": False,
+        "moe_permute_fusion": False,
+        "moe_token_dispatcher_type": "allgather",
+        "persist_layer_norm": False,
+        "masked_softmax_fusion": False,
+        "bias_activation_fusion": False,
+        "bias_dropout_fusion": False,
+        "apply_rope_fusion": False,
+        "gradient_accumulation_fusion": False,
+        "use_cpu_initialization": True,
+        "perform_initialization": False,
+        "params_dtype": torch.bfloat16,
+        "bf16": True,
+    }.items():
+        setattr(provider, name, value)
+    provider.finalize()
+    provider._pg_collection = ProcessGroupCollection.use_mpu_process_groups()
+    return bridge, [provider.provide().to(torch.bfloat16)]
 
 
 def megatron_bridge(work: Path) -> None:
     """Import into a model, and export it."""
-    import torch
-
     local_spec = start_megatron()
-    from megatron.bridge import AutoBridge
-    from megatron.core.process_groups_config import ProcessGroupCollection
-
     with _step("import"):
-        bridge = AutoBridge.from_hf_pretrained(str(work / "hf"), torch_dtype=torch.bfloat16)
-        provider = bridge.to_megatron_provider(load_weights=False)
-        for name, value in {
-            "transformer_layer_spec": local_spec,
-            "persist_layer_norm": False,
-            "masked_softmax_fusion": False,
-            "bias_activation_fusion": False,
-            "bias_dropout_fusion": False,
-            "apply_rope_fusion": False,
-            "gradient_accumulation_fusion": False,
-            "use_cpu_initialization": True,
-            "perform_initialization": False,
-            "params_dtype": torch.bfloat16,
-            "bf16": True,
-        }.items():
-            setattr(provider, name, value)
-        provider.finalize()
-        provider._pg_collection = ProcessGroupCollection.use_mpu_process_groups()
-        model = [provider.provide().to(torch.bfloat16)]
+        bridge, model = build_by_bridge(work / "hf", local_spec)
         bridge.load_hf_weights(model)
     with _step("export"):
         bridge.save_hf_pretrained(model, str(work / "bridge"))

@@ -68,6 +68,16 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
+YARN: dict[str, Any] = {
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+}
+
+
 def write_tiny_model(
     folder: Path, model_type: str, *, dtype: str = "float32", seed: int = 0, **changes: Any
 ) -> Path:

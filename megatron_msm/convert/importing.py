@@ -20,6 +20,8 @@ from megatron_msm.convert.huggingface.files import TENSORS_FILE, copy_files, sma
 from megatron_msm.convert.import_sources import ImportSource, imported_state, open_hf_source
 from megatron_msm.convert.jobs import run_jobs
 from megatron_msm.convert.megatron.external_checkpoints import NeighbourSource, find_torch_dist
+from megatron_msm.convert.megatron.extra_state import add_extra_state
+from megatron_msm.convert.megatron.run_config import check_run_config
 from megatron_msm.convert.megatron.writer import (
     CONTENT_METADATA,
     TensorToWrite,
@@ -130,7 +132,9 @@ def import_megatron(
     """
     config = read_hf_config(hf_folder)
     mapped = table_for(config.shape).expand(config.shape)
-    source = NeighbourSource(find_torch_dist(checkpoint), hf_folder, mapped)
+    folder = find_torch_dist(checkpoint)
+    check_run_config(folder, config.shape)
+    source = NeighbourSource(folder, hf_folder, mapped)
     return _import(source, hf_folder, config, mapped, out, force, workers, check, progress)
 
 
@@ -181,6 +185,7 @@ def _import(
             progress=progress,
         )
         write_metadata(tmp, list(zip(files, written, strict=True)), content=CONTENT_METADATA)
+        add_extra_state(tmp, mapped)
         copy_files(hf_folder, carried, tmp / HF_FOLDER)
         write_json_atomic(tmp / HF_FOLDER / TENSORS_FILE, source.tensor_list())
         state = imported_state(config, tokenizer, lineage_entry.result(), remarks=remarks)

@@ -15,7 +15,7 @@ from megatron_msm.models.layers.layer_spec import block_spec
 from megatron_msm.models.layers.lora import freeze_base
 from megatron_msm.models.layers.output_loss import ChunkedLossModel
 from megatron_msm.models.layers.recompute import recompute_settings
-from megatron_msm.models.layers.rope import stretched_frequencies
+from megatron_msm.models.layers.rope import scale_of_scores, stretched_frequencies
 from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.layout import check_layout, layers_of_stages, padded_vocab_size
 from megatron_msm.runtime.device import HAS_FUSED_WEIGHT_GRADIENT, Runtime
@@ -37,6 +37,7 @@ def transformer_config(
         num_attention_heads=shape.num_attention_heads,
         num_query_groups=shape.num_query_groups,
         kv_channels=shape.head_dim,
+        softmax_scale=scale_of_scores(shape),
         normalization="RMSNorm",
         layernorm_epsilon=shape.norm_epsilon,
         activation_func=torch.nn.functional.silu,

@@ -12,6 +12,7 @@ import orjson
 from megatron_msm.errors import CheckpointError
 from megatron_msm.models.architecture import HfConfig
 from megatron_msm.models.families.registry import ARCHITECTURES
+from megatron_msm.models.families.unsupported import explain
 from megatron_msm.models.shape import ModelShape
 
 __all__ = ["HfConfig", "ModelShape", "read_hf_config", "read_model_shape", "shape_from_hf_config"]
@@ -68,7 +69,7 @@ def _read(config: object, *, source: str) -> HfConfig:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise CheckpointError(
-            f"{source}: model_type {str(model_type)[:60]!r} is not supported. "
-            f"Supported: {', '.join(ARCHITECTURES)}."
+            f"{source}: model_type {str(model_type)[:60]!r} is not supported."
+            f"{explain(str(model_type), ARCHITECTURES)} Supported: {', '.join(ARCHITECTURES)}."
         )
     return ARCHITECTURES[model_type].read(config, source)

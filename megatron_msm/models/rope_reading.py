@@ -12,6 +12,7 @@ Source: transformers 5.24, modeling_rope_utils.py, `RotaryEmbeddingConfigMixin`;
 `modeling_rope_utils.py`, and the configuration files of the five families.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +26,13 @@ _FIELDS = {
     "default": (),
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", _ORIGINAL),
+    "yarn": ("factor", _ORIGINAL),
+}
+_OPTIONAL = {
+    "yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
 }
 # Stated for other kinds and read for none of these.
-_NOT_READ = {"default": (_ORIGINAL,), "linear": (_ORIGINAL,), "llama3": ()}
+_NOT_READ = {"default": (_ORIGINAL,), "linear": (_ORIGINAL,), "llama3": (), "yarn": ()}
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def read_rope(fields: ConfigFields, *, max_positions: int) -> Rope:
         place = "rope_scaling" if scaling else "rope_parameters"
         raise fields.refusal(f"{place}.rope_type", kind, f"supported: {', '.join(_FIELDS)}")
     original = fields.take(_ORIGINAL)
-    if kind == "llama3":
+    if _ORIGINAL in _FIELDS[kind]:
         if fields.is_given(_ORIGINAL):
             taken[_ORIGINAL] = original
         taken.setdefault(_ORIGINAL, max_positions)
@@ -65,7 +70,7 @@ def read_rope(fields: ConfigFields, *, max_positions: int) -> Rope:
     if not is_positive(theta):
         raise fields.refusal("rope_theta", theta, "a positive number is needed")
     found = Rope(float(theta), _scaling(fields, kind, taken), ())
-    other = _as_transformers_4(fields, scaling)
+    other = _as_transformers_4(fields, scaling, max_positions)
     if other == f"reads {_words(found)}":
         return found
     remark = (
@@ -89,7 +94,7 @@ def _section(fields: ConfigFields, name: str) -> Config:
 
 def _refuse_what_is_not_read(fields: ConfigFields, taken: Config, kind: str) -> None:
     """Compare every statement of the file with what was taken."""
-    read = {"rope_theta", "rope_type", *_FIELDS[kind]}
+    read = {"rope_theta", "rope_type", *_FIELDS[kind], *_OPTIONAL.get(kind, ())}
     for place, name, value in _statements(fields):
         if value is None and name != "partial_rotary_factor":
             continue
@@ -127,6 +132,9 @@ def _scaling(fields: ConfigFields, kind: str, taken: Config) -> RopeScaling | No
         if not is_right:
             needed = f"rope_type {kind!r} needs a positive number"
             raise fields.refusal(f"{name} of the rotary embeddings", value, needed)
+    if kind == "yarn":
+        _check_yarn(fields, taken)
+        values |= _yarn_settings(taken)
     found = RopeScaling.model_validate({"kind": kind, **values})
     if kind == "llama3" and found.high_freq_factor <= found.low_freq_factor:
         needed = f"it has to be larger than low_freq_factor, {found.low_freq_factor:g}"
@@ -134,15 +142,65 @@ def _scaling(fields: ConfigFields, kind: str, taken: Config) -> RopeScaling | No
     return found
 
 
-def _as_transformers_4(fields: ConfigFields, scaling: Config) -> str:
+def _check_yarn(fields: ConfigFields, taken: Config) -> None:
+    if taken["factor"] < 1:
+        raise fields.refusal("factor of the rotary embeddings", taken["factor"], "yarn needs 1 up")
+    if is_positive(taken["rope_theta"]) and taken["rope_theta"] <= 1:
+        raise fields.refusal("rope_theta", taken["rope_theta"], "yarn needs more than 1")
+    for name in _OPTIONAL["yarn"]:
+        value = taken.get(name)
+        if name == "truncate":
+            is_right = name not in taken or isinstance(value, bool)
+        else:
+            is_right = value is None or is_positive(value)
+        if not is_right:
+            needed = (
+                "true or false is needed" if name == "truncate" else "yarn needs null or above 0"
+            )
+            raise fields.refusal(f"{name} of the rotary embeddings", value, needed)
+
+
+def _yarn_settings(taken: Config) -> dict[str, float | bool]:
+    """Return YaRN's further settings, with what transformers puts in for those that are absent.
+
+    Source: transformers 5.24, modeling_rope_utils.py, `_compute_yarn_parameters`; 4.57 likewise.
+    """
+    factor, (mscale, of_all) = taken["factor"], (taken.get(n) for n in ("mscale", "mscale_all_dim"))
+    if taken.get("attention_factor") is not None:
+        attention_factor = float(taken["attention_factor"])
+    elif mscale is not None and of_all is not None:
+        attention_factor = _concentration(factor, mscale) / _concentration(factor, of_all)
+    else:
+        attention_factor = _concentration(factor, 1.0)
+    return {
+        "attention_factor": attention_factor,
+        "beta_fast": taken.get("beta_fast") or 32.0,
+        "beta_slow": taken.get("beta_slow") or 1.0,
+        "truncate": taken.get("truncate", True),
+    }
+
+
+def _concentration(factor: float, weight: float) -> float:
+    return 0.1 * weight * math.log(factor) + 1.0
+
+
+def _as_transformers_4(fields: ConfigFields, scaling: Config, max_positions: int) -> str:
     """Say what transformers 4 does with the same file."""
     theta = _top_theta(fields)
     kind = scaling.get("rope_type", scaling.get("type"))
     if kind is None and fields.take("rope_scaling") is None:
         kind = "default"
+    if kind == "yarn":
+        if fields.take("model_type") == "mistral" and fields.take("head_dim") is None:
+            return (
+                "does not load it"  # its class leaves head_dim None there, and yarn multiplies it
+            )
+        scaling = {**scaling, _ORIGINAL: scaling.get(_ORIGINAL) or max_positions}
     if theta is None or kind is None or any(scaling.get(name) is None for name in _FIELDS[kind]):
         return "does not load it"
     values = {"kind": kind, **{name: scaling[name] for name in _FIELDS[kind]}}
+    if kind == "yarn":
+        values |= _yarn_settings(scaling)
     found = None if kind == "default" else RopeScaling.model_validate(values)
     return f"reads {_words(Rope(float(theta), found, ()))}"
 
@@ -152,5 +210,6 @@ def _words(rope: Rope) -> str:
         return f"theta {rope.theta:g}, not stretched"
     settings = rope.scaling.model_dump()
     kind = settings.pop("kind")
-    listed = ", ".join(f"{name} {settings[name]:g}" for name in _FIELDS[kind])
+    names = [*_FIELDS[kind], *(name for name in _OPTIONAL.get(kind, ()) if name in settings)]
+    listed = ", ".join(f"{name} {settings[name]:g}" for name in names)
     return f"theta {rope.theta:g}, {kind} ({listed})"

@@ -15,14 +15,22 @@ class RopeScaling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["linear", "llama3"]
+    kind: Literal["linear", "llama3", "yarn"]
     factor: float
     low_freq_factor: float = 1.0
     """llama3: wavelengths above `original_max_position_embeddings` / this are stretched fully."""
     high_freq_factor: float = 4.0
     """llama3: wavelengths below `original_max_position_embeddings` / this stay."""
     original_max_position_embeddings: int = 8192
-    """llama3: positions of the model before it was stretched."""
+    """llama3, yarn: positions of the model before it was stretched."""
+    beta_fast: float = 32.0
+    """yarn: wavelengths that turn this often in the original length stay."""
+    beta_slow: float = 1.0
+    """yarn: wavelengths that turn this often are stretched fully."""
+    truncate: bool = True
+    """yarn: the two bounds are rounded to whole frequencies."""
+    attention_factor: float = 1.0
+    """yarn: queries and keys are multiplied by this when they are rotated."""
 
 
 class ExpertShape(BaseModel):

@@ -16,7 +16,7 @@ from tests.distributed import reference
 from tests.distributed.layout_worker import Case, layout_name, packs_of_step, save_mathematics
 from tests.distributed.ranks import run_on_ranks
 from tests.distributed.test_same_mathematics import check_tensors_agree, relative_difference
-from tests.tiny import ARCHITECTURES, write_tiny_model
+from tests.tiny import ARCHITECTURES, YARN, write_tiny_model
 
 CORPUS = np.random.default_rng(3).integers(0, 300, 4096)
 LR = 1e-3
@@ -25,6 +25,8 @@ RELATIVE = 1e-4
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ARCHITECTURES},
     "qwen3_moe_unnormalised": ("qwen3_moe", {"norm_topk_prob": False}),
+    "llama_yarn": ("llama", YARN),
+    "qwen2_yarn": ("qwen2", YARN),
 }
 L = ParallelConfig
 DENSE = [name for name in MODELS if "moe" not in name]
@@ -33,6 +35,7 @@ CASES = [
     *((L(tensor=2), name) for name in DENSE),
     *((L(pipeline=2), name) for name in MODELS),
     (L(tensor=2, sequence=True), "qwen3"),
+    (L(context=2), "qwen2_yarn"),
     *((L(tensor=2, sequence=True, expert=2), name) for name in MOE),
     *((L(data=2, expert=2), name) for name in MOE),
 ]

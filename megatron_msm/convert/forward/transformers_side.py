@@ -64,6 +64,8 @@ def _stretch_fields(kind: str) -> tuple[str, ...]:
     if kind == "llama3":
         original = "original_max_position_embeddings"
         return "factor", "low_freq_factor", "high_freq_factor", original
+    if kind == "yarn":
+        return "factor", "original_max_position_embeddings"
     return () if kind == "default" else ("factor",)
 
 

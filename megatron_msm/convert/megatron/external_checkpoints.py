@@ -3,14 +3,15 @@
 All three save megatron-core's GPTModel, so the tensors are those of our table. What differs:
 
     folder   ROOT/iter_0000100/ (Megatron-LM, Megatron-Bridge with run_config.yaml),
+             ROOT/release/ (Megatron-LM's converted ones, when the tracker says so),
              ROOT/weights/ (NeMo 2, beside context/)
     prefix   none, or `module.` (NeMo 2)
     layers   one key a layer, or one key for all with the layer as first dimension (megatron-core's
              default: transformer_block.py, `non_homogeneous_layers`)
 
 Source: megatron-core 0.16.1; Megatron-Bridge 0.3.1, training/utils/checkpoint_utils.py; the prefix
-of NeMo 2 from its published key lists. In tests megatron-core itself writes both layouts of layers;
-the folders and the prefix were only checked against these sources.
+of NeMo 2 from its published key lists. In tests megatron-core itself writes both layouts of layers,
+and Megatron-Bridge its folders (tests/integration/test_megatron_bridge.py).
 """
 
 import re
@@ -28,6 +29,7 @@ from megatron_msm.convert.matching import is_optimizer_key, listed
 from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import (
+    LATEST_FILE,
     STATE_FILE,
     LineageEntry,
     iteration_folder,
@@ -37,6 +39,7 @@ from megatron_msm.formats.files import sha256_of_file, sha256_of_json
 from megatron_msm.models.tensor_table import MappedTensor, Size, hf_tensors
 from megatron_msm.runtime.safe_metadata import METADATA_FILE
 
+RELEASE = "release"
 _PREFIXES = ("", "module.", "model.", "model.module.")
 _LAYER = re.compile(r"(decoder\.layers\.)(\d+)\.")
 
@@ -58,9 +61,7 @@ def find_torch_dist(path: Path) -> Path:
         CheckpointError: There is none, or it is one of ours.
     """
     candidates = [path, path / "weights"]
-    iteration = latest_iteration(path) if path.is_dir() else None
-    if iteration is not None:
-        candidates.append(iteration_folder(path, iteration))
+    candidates += _named_by_latest(path)
     candidates += sorted(path.glob("iter_*"), reverse=True)
     found = next((folder for folder in candidates if (folder / METADATA_FILE).is_file()), None)
     if found is None:
@@ -73,6 +74,15 @@ def find_torch_dist(path: Path) -> Path:
             f"{found}: was written by this program and needs no import. Train from it or export it."
         )
     return found
+
+
+def _named_by_latest(path: Path) -> list[Path]:
+    """Return what the root's tracker names: an iteration, or Megatron-LM's `release`."""
+    tracker = path / LATEST_FILE
+    if tracker.is_file() and tracker.read_text().strip() == RELEASE:
+        return [path / RELEASE]
+    iteration = latest_iteration(path) if path.is_dir() else None
+    return [] if iteration is None else [iteration_folder(path, iteration)]
 
 
 class NeighbourSource:

@@ -27,6 +27,7 @@ from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShard
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_msm.config.checkpoint import CheckpointConfig
+from megatron_msm.convert.megatron.extra_state import add_extra_state
 from megatron_msm.errors import CheckpointWriteError
 from megatron_msm.formats.checkpoint_folder import (
     HF_FOLDER,
@@ -38,6 +39,8 @@ from megatron_msm.formats.checkpoint_folder import (
     remove_unfinished,
 )
 from megatron_msm.formats.files import FileRecord, file_record, tmp_path
+from megatron_msm.models.families.registry import table_for
+from megatron_msm.models.hf_config import read_model_shape
 from megatron_msm.runtime.megatron_versions import save_options
 from megatron_msm.runtime.writer_results import WriterResult, use_for_next_save
 from megatron_msm.train.checkpoints.checkpoint import CONTENT, sharded_state
@@ -103,6 +106,8 @@ class CheckpointSaver:
     def _publish(self, tmp: Path, state: CheckpointState, records: Records) -> None:
         """Complete the checkpoint; on rank 0, when all ranks have written."""
         shutil.copytree(self._hf_folder, tmp / HF_FOLDER)
+        shape = read_model_shape(self._hf_folder)
+        add_extra_state(tmp, table_for(shape).expand(shape))
         (tmp / RUN_FILE).write_text(self._run_yaml)
         publish_checkpoint(tmp, self._root, state, known_files=records)
         config = self._config

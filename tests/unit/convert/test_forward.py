@@ -65,6 +65,29 @@ def test_every_architecture_computes_what_transformers_does(
         assert found.num_positions == 64 + 64  # beyond the length before it was stretched
 
 
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "qwen3_moe"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"attention_factor": 1.3, "beta_fast": 8.0, "beta_slow": 2.0, "truncate": False}],
+    ids=["defaults", "every setting"],
+)
+def test_yarn_computes_what_transformers_does_below_and_beyond_the_original_length(
+    model_type: str, settings: dict[str, Any], tmp_path: Path, megatron: MegatronProcess
+) -> None:
+    rope = {**tiny.YARN["rope_parameters"], **settings}
+    folder = tiny.write_tiny_model(tmp_path, model_type, rope_parameters=rope)
+    shape = read_model_shape(folder)
+    assert differences_in_reading(folder, shape) == []
+    short, long = compare(megatron, folder, shape)
+    assert max(short.relative, long.relative) < 2e-6
+    assert long.num_positions == 64 + 64
+    assert shape.rope_scaling is not None
+    without = shape.rope_scaling.model_copy(update={"attention_factor": 1.0})
+    for lost in (None, without):
+        wrong = shape.model_copy(update={"rope_scaling": lost})
+        assert not any(found.is_same for found in compare(megatron, folder, wrong))
+
+
 LLAMA3 = RopeScaling(kind="llama3", factor=8.0, original_max_position_embeddings=64)
 # What a reader might make of the folder, and whether short prompts would tell.
 FAULTS: dict[str, tuple[str, dict[str, Any], bool]] = {

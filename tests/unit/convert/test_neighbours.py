@@ -55,7 +55,13 @@ def write_nemo(root: Path, tensors: Tensors) -> None:
     write_shards(root / "weights", named | optimizer, 3)
 
 
-@pytest.mark.parametrize("write", [write_megatron_lm, write_bridge, write_nemo])
+def write_release(root: Path, tensors: Tensors) -> None:
+    (root / "release").mkdir(parents=True)
+    write_shards(root / "release", stacked(tensors), 1)
+    (root / "latest_checkpointed_iteration.txt").write_text("release")
+
+
+@pytest.mark.parametrize("write", [write_megatron_lm, write_release, write_bridge, write_nemo])
 def test_their_checkpoints_become_ours(
     write: Callable[[Path, Tensors], None], hf_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -89,3 +95,26 @@ def test_another_model_is_refused_by_name(
     with pytest.raises(CheckpointError, match="no torch_dist checkpoint here"):
         import_megatron(hf_folder, hf_folder, tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("rotary_base: 500000", "rotary_base is 500000, and by the folder of --hf it is 10000.0"),
+        ("layernorm_epsilon: 1.0e-06", "layernorm_epsilon is 1e-06.* it is 1e-05"),
+        ("rope_scaling: true", "rope_scaling is True.* it is False"),
+        ("seq_len_interpolation_factor: 4.0", "seq_len_interpolation_factor is 4.0.* it is None"),
+        ("position_embedding_type: yarn", "position_embedding_type is 'yarn'.* it is 'rope'"),
+        ("[", "not YAML"),
+    ],
+)
+def test_what_bridge_computed_otherwise_is_refused_by_name(
+    model: str, message: str, hf_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    write_bridge(tmp_path / "theirs", read_all(checkpoint))
+    config = tmp_path / "theirs/iter_0000030/run_config.yaml"
+    config.write_text(f"model:\n  _target_: a.Provider\n  {model}\n")
+    with pytest.raises(CheckpointError, match=message):
+        import_megatron(tmp_path / "theirs", hf_folder, tmp_path / "ours")
+    config.write_text("model:\n  rotary_base: 10000\n  layernorm_epsilon: 1.0e-05\n")
+    import_megatron(tmp_path / "theirs", hf_folder, tmp_path / "ours")

@@ -295,3 +295,10 @@ def test_a_checkpoint_without_adapters_has_none_to_export(base: Path, tmp_path: 
     import_hf(base, tmp_path / "megatron")
     with pytest.raises(CheckpointError, match="has no LoRA adapters"):
         export_adapter(tmp_path / "megatron", tmp_path / "out")
+
+
+def test_an_adapters_config_beside_merged_weights_is_refused(base: Path, tmp_path: Path) -> None:
+    merged = shutil.copytree(base, tmp_path / "merged")
+    (merged / CONFIG_FILE).write_text("{}")
+    with pytest.raises(CheckpointError, match="takes the folder for an adapter"):
+        import_hf(merged, tmp_path / "megatron")

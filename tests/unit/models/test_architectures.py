@@ -13,6 +13,7 @@ from megatron_msm.convert.importing import import_hf
 from megatron_msm.convert.verifying import verify
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.models.families.registry import ARCHITECTURES, table_for
+from megatron_msm.models.families.unsupported import UNSUPPORTED
 from megatron_msm.models.hf_config import read_model_shape, shape_from_hf_config
 from megatron_msm.models.layers.rope import stretched_frequencies
 from megatron_msm.models.sizes.layout import check_layout
@@ -142,7 +143,7 @@ def test_a_sliding_window_bounds_the_length_and_one_that_is_off_does_not() -> No
         ("Llama-3.1-8B", {"attention_bias": True}, "attention_bias is True"),
         ("Llama-3.1-8B", {"mlp_bias": True}, "mlp_bias is True"),
         ("Llama-3.1-8B", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
-        ("Llama-3.1-8B", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
+        ("Llama-3.1-8B", {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, "dynamic"),
         ("Llama-3.1-8B", {"rope_scaling": {"rope_type": "llama3"}}, "factor .* is None"),
         ("Llama-3.1-8B", {"num_hidden_layers": "many"}, "num_hidden_layers is 'many'"),
         ("Qwen3-8B", {"attention_bias": True}, "attention_bias is True"),
@@ -150,6 +151,8 @@ def test_a_sliding_window_bounds_the_length_and_one_that_is_off_does_not() -> No
         ("Qwen3-30B-A3B", {"decoder_sparse_step": 2}, "decoder_sparse_step is 2"),
         ("Qwen3-30B-A3B", {"moe_intermediate_size": None}, "moe_intermediate_size is None"),
         ("Qwen3-8B", {"model_type": "gemma3"}, "model_type 'gemma3' is not supported"),
+        ("Qwen3-8B", {"model_type": "olmo2"}, "nearest is qwen3; what is missing: norms after"),
+        ("Qwen3-8B", {"model_type": "qwen_3"}, "nearest name is qwen3"),
     ],
 )
 def test_what_is_not_computed_exactly_is_refused(
@@ -219,3 +222,11 @@ def test_layouts_that_experts_do_not_fit(layout: dict[str, Any], message: str) -
     check_layout(
         shape_of("Qwen3-30B-A3B"), ParallelConfig(tensor=2, sequence=True, expert=4, data=2)
     )
+
+
+def test_what_is_not_supported_points_to_what_is() -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    assert not UNSUPPORTED.keys() & ARCHITECTURES.keys()
+    assert {found.model_type for found in UNSUPPORTED.values()} <= ARCHITECTURES.keys()
+    assert UNSUPPORTED.keys() - CONFIG_MAPPING_NAMES.keys() <= {"internlm2"}

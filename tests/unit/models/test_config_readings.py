@@ -61,7 +61,9 @@ def test_every_combination_is_read_as_transformers_reads_it_or_refused(tmp_path:
         assert "error" not in five, f"{name}: transformers does not load it"
         expected = torch.tensor(five["inv_freq"])
         torch.testing.assert_close(frequencies(found), expected, rtol=2e-6, atol=0.0, msg=name)
-        assert five["attention_scaling"] == 1.0
+        scaling = found.shape.rope_scaling
+        factor = 1.0 if scaling is None else scaling.attention_factor
+        assert factor == pytest.approx(five["attention_scaling"], rel=1e-12), name
         for size in SIZES_COMPARED:
             assert getattr(found.shape, size) == five[size], (name, size)
         longest = min(five["max_position_embeddings"], five["window"] or 2**31)
@@ -126,7 +128,12 @@ def test_what_transformers_4_would_lose_is_said(tmp_path: Path) -> None:
         ({"rope_parameters": "x"}, "rope_parameters is 'x'; an object"),
         ({"rope_scaling": {"type": "linear", "factor": None}}, "factor .* is None"),
         ({"rope_scaling": {"type": "linear", "factor": 0}}, "factor .* is 0"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling.rope_type is 'yarn'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope_type is 'dynamic'"),
+        ({"rope_scaling": {"type": "yarn", "factor": 0.5}}, "factor .* is 0.5"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4, "truncate": None}}, "truncate .* is None"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4, "beta_fast": 0}}, "beta_fast .* is 0"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4, "low_freq_factor": 1}}, "is not read with"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4}, "rope_theta": 1}, "rope_theta is 1;"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0, "x": 1}}, "rope_scaling.x is 1"),
         ({"rope_parameters": {"rope_theta": 5.0}, "rope_theta": 6.0}, "reads rope_theta 5.0"),
         ({"num_hidden_layers": True}, "num_hidden_layers is True"),
@@ -165,7 +172,10 @@ FIELDS = sorted(
         "unheard_of",
     }
 )
-ROPE_FIELDS = ("rope_theta", "rope_type", "type", "factor", "low_freq_factor", "high_freq_factor")
+ROPE_FIELDS = (
+    *("rope_theta", "rope_type", "type", "factor", "low_freq_factor", "high_freq_factor"),
+    *("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
+)
 ANY_NUMBER = st.integers() | st.floats() | st.integers(min_value=10**300, max_value=10**400)
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | ANY_NUMBER | st.text(max_size=8),
@@ -177,7 +187,7 @@ ANY_JSON = st.recursive(
 )
 ANY_ROPE = st.dictionaries(
     st.sampled_from((*ROPE_FIELDS, "original_max_position_embeddings", "partial_rotary_factor")),
-    ANY_JSON | st.sampled_from(["default", "linear", "llama3", 8.0, 1, 32]),
+    ANY_JSON | st.sampled_from(["default", "linear", "llama3", "yarn", 8.0, 1, 32]),
 )
 
 

@@ -53,6 +53,8 @@ _LLAMA3 = {
 _NO_ORIGINAL = {name: value for name, value in _LLAMA3.items() if not name.startswith("orig")}
 _THETA = {"rope_theta": 500000.0}
 _LINEAR = {"rope_type": "linear", "factor": 4.0}
+_YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+_YARN_ALONE = {"rope_type": "yarn", "factor": 4.0}
 ROPE: dict[str, list[Any]] = {
     "rope_parameters": [
         ABSENT, None, {}, _THETA, {"rope_type": "default"}, {"rope_type": "default", **_THETA},
@@ -86,13 +88,26 @@ SINGLE: dict[str, list[Any]] = {
 }
 
 
+YARN: dict[str, list[Any]] = {
+    "rope_parameters": [ABSENT, _YARN | _THETA, _YARN_ALONE],
+    "rope_scaling": [
+        ABSENT, _YARN, _YARN_ALONE, {"type": "yarn", "factor": 4.0}, _YARN | {"factor": 1.0},
+        _YARN | _THETA, _YARN | {"attention_factor": 1.3}, _YARN | {"truncate": False},
+        _YARN | {"beta_fast": 16, "beta_slow": 2}, _YARN | {"mscale": 0.7, "mscale_all_dim": 1.0},
+        _YARN | {"mscale": 0.7}, _YARN | {"beta_fast": None, "attention_factor": None},
+    ],
+    "rope_theta": [ABSENT, 500000.0],
+    "original_max_position_embeddings": [ABSENT, 48],
+}  # fmt: skip
+
+
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and content of every config.json."""
     for model_type in CLASSES:
         base = {"model_type": model_type, **SIZES}
         if model_type == "qwen3_moe":
             base |= _EXPERTS
-        for table in (ROPE, WINDOWS):
+        for table in (ROPE, YARN, WINDOWS):
             for values in itertools.product(*table.values()):
                 yield from _case(base, dict(zip(table, values, strict=True)))
         single = SINGLE | ({"num_local_experts": [4]} if model_type == "qwen3_moe" else {})
