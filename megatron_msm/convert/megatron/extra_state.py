@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 from megatron_msm.models.tensor_table import MappedTensor
 from megatron_msm.runtime.safe_metadata import METADATA_FILE, read_metadata
 
-_FILE = "__empty_0.distcp"
+_FILE = "extra_state.pt"
 _PROJECTION = ".self_attention.linear_qkv"
 
 
