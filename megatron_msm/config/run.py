@@ -114,6 +114,9 @@ class RunConfig(Section):
     lora: LoraConfig | None = None
     """Train low-rank adapters instead of all weights; every phase goes on with the same adapters.
     Left out: all weights are trained."""
+    freeze: tuple[str, ...] = ()
+    """Weights that stay as they are, by patterns of their Hugging Face names, such as
+    `model.embed_tokens.*` or `model.layers.[0-3].*`. Not with `lora`, which freezes all."""
     runtime: RuntimeConfig = RuntimeConfig()
     memory: MemoryConfig = MemoryConfig()
     parallel: ParallelConfig = ParallelConfig()
@@ -126,6 +129,15 @@ class RunConfig(Section):
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phase names must differ, found {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _freeze_without_lora(self) -> Self:
+        if self.freeze and self.lora is not None:
+            raise ValueError(
+                f"freeze: {list(self.freeze)} with lora, under which every weight of the model is "
+                "frozen: leave one of the two out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from megatron_msm.formats.manifest import DatasetManifest, dataset_file
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, count_roles
 from megatron_msm.models.hf_config import ModelShape, read_model_shape
 from megatron_msm.models.sizes.batch_shape import batch_shape
+from megatron_msm.models.sizes.freezing import frozen_keys
 from megatron_msm.models.sizes.layout import check_layout
 from megatron_msm.models.sizes.recompute_sizes import check_recompute
 from megatron_msm.train.base import Base, find_base
@@ -47,6 +48,7 @@ def _check_model(config: RunConfig, base: Base, shape: ModelShape) -> None:
     batches = [batch_shape(phase) for phase in config.phases]
     check_layout(shape, config.parallel, batches, config.runtime.fp8)
     check_recompute(shape, config.memory)
+    frozen_keys(shape, config.freeze)
     check_adapter(base.state, shape, config.lora, base.folder)
     check_wandb(config.logging.wandb)
     for phase in config.phases:

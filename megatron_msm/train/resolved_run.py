@@ -141,4 +141,5 @@ def _phase_identity(
         settings["save_interval_steps"] = phase.checkpoint.save_interval_steps
     lora = config.lora and config.lora.model_dump(mode="json")
     precision = config.runtime.model_dump(mode="json", include={"dtype", "fp8"})
-    return sha256_of_json([settings, data, amounts, packing, seed, precision, lora])
+    frozen = [sorted(config.freeze)] if config.freeze else []
+    return sha256_of_json([settings, data, amounts, packing, seed, precision, lora, *frozen])

@@ -4,6 +4,7 @@ import sys
 
 from megatron_msm.data.accounting import account
 from megatron_msm.models.sizes.adapter_sizes import num_adapter_parameters
+from megatron_msm.models.sizes.freezing import frozen_keys
 from megatron_msm.plan.weights import weights_of_rank
 from megatron_msm.train.checkpoints.resume import PhaseStart
 from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun
@@ -46,6 +47,9 @@ def describe(run: ResolvedRun) -> list[str]:
             f"lora       rank {lora.rank}, scale {lora.record.scale:g}, {', '.join(lora.targets)}: "
             f"{trainable:,} trainable parameters beside {run.shape.num_parameters:,} frozen ones"
         )
+    if run.config.freeze:
+        frozen = frozen_keys(run.shape, run.config.freeze)
+        lines.append(f"frozen     {', '.join(run.config.freeze)}: {len(frozen)} weights")
     for phase in run.phases:
         lines += _describe_phase(phase, run.config.num_microbatches(phase.config))
     return lines

@@ -63,7 +63,9 @@ def train(model: Any, corpus: npt.NDArray[np.int64], *, peak: float) -> list[tup
         loss.backward()
         assert OPTIMIZER.clip_grad_norm is not None
         # torch's own clipping sums millions of squares in float32 and is off in the fourth digit.
-        norm = torch.nn.utils.get_total_norm([p.grad.double() for p in model.parameters()])
+        norm = torch.nn.utils.get_total_norm(
+            [p.grad.double() for p in model.parameters() if p.grad is not None]
+        )
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), OPTIMIZER.clip_grad_norm, norm)
         optimizer.step()
         results.append((loss.item(), norm.item()))

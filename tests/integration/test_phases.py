@@ -4,13 +4,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from megatron_msm.config.load import load_config
 from megatron_msm.config.run import RunConfig
+from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.checkpoint_folder import resolve_checkpoint
 from megatron_msm.train.checks import checked_run
 from tests.integration.forked_ranks import output, train
-from tests.integration.training_runs import metrics_rows
+from tests.integration.training_runs import metrics_rows, weights
 
 PHASE = """\
   - name: {name}
@@ -84,3 +87,29 @@ def test_a_run_ends_in_order_when_its_time_is_over(prepared: Path, tmp_path: Pat
     last = metrics_rows(folder)[-1]["step"]
     assert f"after step {last} of midtrain, which is saved" in output(folder)
     assert (folder / "train" / "midtrain" / f"iter_{last:07d}").exists()
+
+
+def is_start_of(trained: torch.Tensor, base: torch.Tensor) -> bool:
+    """Return whether they are equal but for rows that pad the vocabulary."""
+    return torch.equal(trained[: len(base)], base)
+
+
+def test_frozen_weights_are_those_of_the_base_and_another_choice_is_another_run(
+    prepared: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(prepared, tmp_path / "run")
+    short = [
+        "parallel.data=1",
+        "phases.midtrain.duration={steps: 2}",
+        "phases.sft.duration.steps=1",
+    ]
+    frozen = "freeze=[model.embed_tokens.*, 'model.layers.[01].*']"
+    assert train(folder, *short, frozen) == 0, output(folder)
+    assert "frozen     model.embed_tokens.*, model.layers.[01].*: 13 weights" in output(folder)
+    base = MegatronCheckpoint(resolve_checkpoint(folder / "base"))
+    trained = weights(folder, "sft")
+    same = {key for key in base.tensors if is_start_of(trained[key], base.read(key))}
+    stays = ("embedding.", "decoder.layers.0.", "decoder.layers.1.")
+    assert same == {key for key in base.tensors if key.startswith(stays)}
+    assert train(folder, *short, "freeze=[model.embed_tokens.*]") == 2
+    assert "freeze: was ['model.embed_tokens.*', 'model.layers.[01].*'], now" in output(folder)

@@ -34,6 +34,7 @@ from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from torch.nn.functional import linear
 
 from megatron_msm.config.lora import LoraConfig, LoraTarget
+from megatron_msm.models.layers.freezing import keep_gradients_through_recomputation
 from megatron_msm.models.sizes.adapter_sizes import LORA_A, LORA_B
 from megatron_msm.runtime.megatron_versions import submodules_of
 
@@ -191,10 +192,7 @@ def freeze_base(model: GPTModel) -> None:
     """Leave gradients to the adapters alone."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_adapter(name))
-    if model.pre_process and model.config.recompute_granularity is not None:
-        # A recomputed block passes gradients to its parameters only if its input has one
-        # (tensor_parallel/random.py, CheckpointFunction), and the embedding is frozen.
-        model.embedding.register_forward_hook(lambda module, args, out: out.requires_grad_())
+    keep_gradients_through_recomputation(model)
 
 
 def initialize_adapters(model: GPTModel, seed: int) -> None:

@@ -11,11 +11,17 @@ from megatron_msm.data.loss_groups import LossGroups
 from megatron_msm.errors import CheckpointError
 from megatron_msm.models.build import build_model
 from megatron_msm.models.layers.context import ContextShare
+from megatron_msm.models.layers.freezing import freeze
 from megatron_msm.models.layers.lora import initialize_adapters
+from megatron_msm.models.sizes.freezing import frozen_keys
 from megatron_msm.models.sizes.trainable import check_trainable
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
-from megatron_msm.train.checkpoints.checkpoint import load_checkpoint
+from megatron_msm.train.checkpoints.checkpoint import (
+    chunk_name,
+    load_checkpoint,
+    sharded_state,
+)
 from megatron_msm.train.checkpoints.hf_loading import load_hf
 from megatron_msm.train.checkpoints.replicas import check_replicas
 from megatron_msm.train.checkpoints.resume import PhaseStart, SavedCheckpoint
@@ -48,6 +54,7 @@ class PhaseModel:
             run.shape, config.parallel, runtime, ranks, config.lora, config.memory
         )
         main_weights = None if start.is_resumed else self._load_parent(start)
+        self._freeze()
         check_trainable(self.chunks, run.shape, config.lora, ranks)
         self.wrapped = wrap_data_parallel(self.chunks, runtime)
         self.optimizer: MegatronOptimizer = build_optimizer(
@@ -65,6 +72,14 @@ class PhaseModel:
             self._carry_on(start.origin)
         check_replicas(self.chunks, ranks)
         self.groups = LossGroups(self._phase.dataset, config.logging.loss_by)
+
+    def _freeze(self) -> None:
+        """Leave the named weights as they are."""
+        keys = frozen_keys(self._run.shape, self._run.config.freeze)
+        if keys:
+            states = sharded_state(self.chunks, None, is_loading=False)
+            for index, chunk in enumerate(self.chunks):
+                freeze(chunk, states[chunk_name(index)], keys)
 
     def _carry_on(self, parent: SavedCheckpoint) -> None:
         """Take over the optimizer state that the phase before ended with."""
