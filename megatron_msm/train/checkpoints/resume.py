@@ -176,8 +176,10 @@ def _differences(found: LineageEntry, expected: LineageEntry) -> list[str]:
     if found.identity == expected.identity:
         return []
     details: dict[str, Any] = expected.details
-    return [
+    differing = [
         f"{expected.stage} {key}: was {found.details.get(key)}, now {value}"
         for key, value in details.items()
         if key != "config_sha256" and found.details.get(key) != value
     ]
+    # What the details do not tell is one of the fields of the run file, which are named beside.
+    return differing or [f"{expected.stage}: trained with other settings"]
