@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from evals.report.inputs import LossCurve, StageFact
 from evals.report.page import render_report
+from tests.integration.chromium import Chromium
 from tests.unit.evals.choice.results import result
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -96,3 +98,110 @@ def test_nothing_is_wider_than_a_phone(report: Path, tmp_path: Path) -> None:
     """Only tables may scroll sideways: the margins of a narrow page stay empty."""
     pixels = photograph(report, tmp_path, width=500)
     assert len(np.unique(pixels[:, -8:].reshape(-1, 3), axis=0)) == 1
+
+
+TAB, ENTER = ("Tab", 9, ""), ("Enter", 13, "\r")
+
+
+@pytest.fixture(scope="module")
+def transcripts_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two arms, three groups, thirty replies each."""
+    results = []
+    for arm in ("base", "after midtraining"):
+        one = result(arm, {group: [float(n % 2) for n in range(10)] for group in "abc"})
+        rows = [
+            row.model_copy(update={"details": {"reply": f"{arm} says {row.id} <b>&amp;</b>"}})
+            for row in one.rows
+        ]
+        results.append(one.model_copy(update={"rows": tuple(rows)}))
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(render_report(results, title="Transcripts"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Chromium]:
+    assert BROWSER is not None
+    with Chromium(BROWSER, tmp_path / "profile", FLAGS) as opened:
+        yield opened
+
+
+def choose(browser: Chromium, field: str, value: str) -> None:
+    browser.value(
+        f"(() => {{ const one = document.getElementById('transcript-filters').elements['{field}'];"
+        f" one.value = {value!r}; one.dispatchEvent(new Event('input', {{bubbles: true}})); }})()"
+    )
+
+
+def count(browser: Chromium) -> str:
+    return str(browser.value("document.getElementById('transcript-count').textContent"))
+
+
+def test_transcripts_are_filtered_and_read(browser: Chromium, transcripts_page: Path) -> None:
+    browser.open(transcripts_page)
+    assert count(browser) == "60 of 60 transcripts; 20 listed"
+    choose(browser, "arm", "after midtraining")
+    assert count(browser).startswith("30 of 60")
+    choose(browser, "group", "b")
+    assert count(browser).startswith("10 of 60")
+    choose(browser, "verdict", "mean log-odds: above 0")
+    assert count(browser).startswith("5 of 60")
+    choose(browser, "contains", "SAYS B-3 <B>&AMP;")
+    assert count(browser) == "1 of 60 transcripts; 1 listed"
+    browser.value("document.querySelector('.transcript summary').click()")
+    browser.value("new Promise((done) => setTimeout(done, 100))")
+    shown = "document.querySelector('.transcript pre').textContent"
+    assert browser.value(shown) == "after midtraining says b-3 <b>&amp;</b>"
+    assert browser.errors == []
+
+
+def test_everything_is_reached_and_worked_by_keys(
+    browser: Chromium, transcripts_page: Path
+) -> None:
+    browser.open(transcripts_page)
+    reached = []
+    for _ in range(60):
+        browser.press(TAB[0], code=TAB[1])
+        focused = "document.activeElement"
+        reached.append(browser.value(f"{focused}.name || {focused}.id || {focused}.className"))
+        is_summary = browser.value(f"{focused}.tagName == 'SUMMARY'")
+        if is_summary and "opened" not in reached:
+            browser.press(ENTER[0], code=ENTER[1], text=ENTER[2])
+            assert browser.value(f"{focused}.parentElement.open")
+            reached.append("opened")
+        if reached[-1] == "transcript-more":
+            break
+    for name in ("evaluation", "arm", "group", "verdict", "contains", "opened", "wide heat"):
+        assert name in reached
+    assert reached[-1] == "transcript-more"
+    browser.press(ENTER[0], code=ENTER[1], text=ENTER[2])
+    assert count(browser) == "60 of 60 transcripts; 40 listed"
+    assert browser.value("document.activeElement.tagName") == "SUMMARY"
+    assert browser.errors == []
+
+
+def test_every_picture_is_there_in_light_dark_and_print(
+    browser: Chromium, transcripts_page: Path
+) -> None:
+    browser.open(transcripts_page)
+    sizes = "[...document.querySelectorAll('svg')].map((one) => one.getBoundingClientRect().width)"
+    assert len(browser.value(sizes)) == 9  # levels and changes of four, and the heat map
+    assert min(browser.value(sizes)) > 100
+    colour = "getComputedStyle(document.body).color"
+    colours = {}
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.call("Emulation.setEmulatedMedia", media="screen", features=features)
+        colours[scheme] = browser.value(colour)
+    assert colours == {"light": "rgb(29, 33, 41)", "dark": "rgb(232, 233, 236)"}
+    browser.call("Emulation.setEmulatedMedia", media="print", features=features)
+    assert browser.value(colour) == colours["light"]
+    filters = "getComputedStyle(document.getElementById('transcript-filters')).display"
+    assert browser.value(filters) == "none"
+
+
+def test_a_phone_scrolls_only_downwards(browser: Chromium, transcripts_page: Path) -> None:
+    size = {"width": 375, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+    browser.call("Emulation.setDeviceMetricsOverride", **size)
+    browser.open(transcripts_page)
+    assert browser.value("document.documentElement.scrollWidth") <= 375
