@@ -168,6 +168,14 @@ def report(
         Path | None,
         typer.Option(metavar="FACTS.json", help="Stages: a list of {stage, made, where, seconds}."),
     ] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference",
+            metavar="EVALUATION=FIGURE[:PUBLISHED=OWN,...]",
+            help="A figure of the paper to lay one's own arms beside; repeat it.",
+        ),
+    ] = None,
     across_protocols: Annotated[
         bool,
         typer.Option(
@@ -193,6 +201,7 @@ def report(
         title=title,
         facts_path=facts,
         across_protocols=across_protocols,
+        references=references or (),
     )
     verdicts = [visible(line) for line in lines]
     if as_json:

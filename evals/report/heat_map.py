@@ -4,6 +4,8 @@ Cells are shaded by the page's accent above zero and by its second colour below,
 the farther from zero; the number stands in every cell, so that nothing rests on colour alone.
 """
 
+from dataclasses import dataclass
+
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -18,7 +20,15 @@ MAX_SHADE = 0.55
 """So that text on the strongest shade is still read."""
 
 
-def heat_map(evaluation: Evaluation, *, prefix: str) -> Markup:
+@dataclass(frozen=True)
+class HeatMap:
+    """The picture, and how wide it was drawn."""
+
+    svg: Markup
+    width_in: float
+
+
+def heat_map(evaluation: Evaluation, *, prefix: str) -> HeatMap:
     """Draw the groups as rows and the arms as columns.
 
     Args:
@@ -49,7 +59,8 @@ def heat_map(evaluation: Evaluation, *, prefix: str) -> Markup:
         axes.set_yticks(range(len(values)), [shorten(one, LABEL_CHARS) for one in values])
         for spine in axes.spines.values():
             spine.set_visible(False)
-        return to_svg(figure, prefix, f"{metric.title} by group and model")
+        svg = to_svg(figure, prefix, f"{metric.title} by group and model")
+    return HeatMap(svg, width)
 
 
 def _draw_cell(

@@ -23,9 +23,10 @@ from evals.report.figures import (
     shorten,
     whisker_figure,
 )
-from evals.report.heat_map import heat_map
+from evals.report.heat_map import HeatMap, heat_map
 from evals.report.inputs import LossCurve, StageFact, load_curve, load_facts, load_results
 from evals.report.number_files import data_folder, write_numbers
+from evals.report.published import BesidePublished, lay_beside
 from evals.report.transcripts import json_block, transcripts_of
 from megatron_msm.formats.eval_result import EvalResult, Metric, Summary
 from megatron_msm.formats.files import write_text_atomic
@@ -54,12 +55,12 @@ class Section:
     evaluation: Evaluation
     first: EvalResult
     panels: list[GroupPanel]
-    heat_svg: Markup | None
+    heat: HeatMap | None
 
     @property
     def pictures(self) -> dict[str, Markup]:
         """By file name, without its suffix."""
-        found = {"groups": self.heat_svg}
+        found = {"groups": self.heat.svg if self.heat else None}
         for number, panel in enumerate(self.panels):
             found |= {f"level-{number}": panel.level_svg, f"change-{number}": panel.change_svg}
         return {f"{self.first.name}-{name}": svg for name, svg in found.items() if svg}
@@ -82,6 +83,7 @@ def write_report(
     title: str,
     facts_path: Path | None = None,
     across_protocols: bool = False,
+    references: Sequence[str] = (),
 ) -> list[str]:
     """Read everything, then write the report in one go; return its verdicts as lines of text.
 
@@ -94,19 +96,22 @@ def write_report(
         title: The heading.
         facts_path: A JSON list of `StageFact`.
         across_protocols: Take results that were not measured alike, and say so of them.
+        references: `EVALUATION=FIGURE[:PUBLISHED=OWN,...]` of each published figure.
 
     Raises:
         MsmError: An input is broken or two results were not measured alike.
     """
     loaded = load_results(results, across_protocols=across_protocols)
     evaluations = compare(loaded, contrasts, across_protocols=across_protocols)
+    published = [lay_beside(evaluations, asked) for asked in references]
     curves = [load_curve(argument) for argument in metrics]
     facts = load_facts(facts_path) if facts_path else []
     sections, panels = _sections(evaluations), _curve_panels(curves)
     pictures = {name: svg for section in sections for name, svg in section.pictures.items()}
     pictures |= {f"loss-{number}": panel.svg for number, panel in enumerate(panels)}
     write_numbers(data_folder(out), evaluations, curves, pictures)
-    page = _render(sections, panels, facts=facts, title=title, data=data_folder(out).name)
+    data = data_folder(out).name
+    page = _render(sections, panels, facts=facts, title=title, data=data, published=published)
     write_text_atomic(out, page)
     return verdict_lines(evaluations)
 
@@ -167,6 +172,7 @@ def _render(
     facts: Sequence[StageFact],
     title: str,
     data: str | None = None,
+    published: Sequence[BesidePublished] = (),
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("evals.report"),
@@ -196,6 +202,7 @@ def _render(
         "facts": facts,
         "total_s": sum(fact.seconds or 0 for fact in facts),
         "data": data,
+        "published": published,
         "num_transcripts": len(transcripts),
         "transcripts": json_block(transcripts),
         "script": Markup(script),

@@ -1,0 +1,63 @@
+"""Published figures of the MSM paper, to lay one's own results beside.
+
+Numbers were read from the paper's text and charts. `baseline` is its instruction-tuned model.
+"""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from megatron_msm.errors import ConfigError
+from megatron_msm.formats.json_input import check_model, parse_json
+
+FILE = "figures.json"
+
+
+class PublishedFigure(BaseModel):
+    """One panel of a figure."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str
+    title: str
+    model: str
+    """Which base model."""
+    unit: str
+    better: Literal["higher", "lower"] | None
+    seeds: int | None
+    """Training seeds behind each number; None where the paper does not say."""
+    note: str
+    arms: dict[str, float]
+    """The first is the reference."""
+
+
+class _Figures(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    paper: str
+    figures: tuple[PublishedFigure, ...]
+
+
+def published_figures() -> Mapping[str, PublishedFigure]:
+    """Return all figures by their id."""
+    content = files("evals.reference").joinpath(FILE).read_bytes()
+    value = parse_json(content, where=FILE)
+    read = check_model(_Figures, value, where=FILE, remedy="Install the package again.")
+    return {figure.id: figure for figure in read.figures}
+
+
+def published_figure(figure_id: str, *, where: str) -> PublishedFigure:
+    """Return the figure of this id.
+
+    Args:
+        figure_id: Its id.
+        where: What asked for it, for the message.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    figures = published_figures()
+    if figure_id not in figures:
+        known = ", ".join(figures)
+        raise ConfigError(f"{where}: no figure {figure_id!r}. There are {known}.")
+    return figures[figure_id]
