@@ -158,7 +158,8 @@ def _check_same_run(saved: SavedCheckpoint, run: ResolvedRun, index: int) -> Non
 _NOT_COMPARED = {
     *(WITHOUT_EFFECT - {"data"}),
     *("out", "model", "memory", "parallel", "logging"),
-    *("device", "threads_per_rank", "timeout_min", "prefix", "prefixes", "roles"),
+    *("device", "deterministic", "threads_per_rank", "stop_after_min", "timeout_min"),
+    *("prefix", "prefixes", "roles"),
 }
 
 
