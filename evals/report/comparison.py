@@ -3,6 +3,7 @@
 Results are sorted by evaluation and then by arm: `ARM#SEED` is one training seed of `ARM`.
 """
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from evals.statistics.contrast import Contrast, contrast
 from evals.statistics.paired import check_comparable, differences_in_protocol, verdict
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.eval_result import EvalResult, Interval, Metric, Summary
+
+logger = logging.getLogger(__name__)
 
 Arms = Mapping[str, Sequence[EvalResult]]
 """The results of each arm, one a training seed; the first arm is what others are compared with."""
@@ -130,7 +133,7 @@ def _weights(text: str) -> dict[str, float]:
 
 def _evaluation(arms: Arms, asked: Mapping[str, Mapping[str, float]]) -> Evaluation:
     first, metric = next(iter(arms)), next(iter(arms.values()))[0].headline_metric
-    names: list[str | None] = [None, *metric.groups]
+    names: list[str | None] = [None, *_scored_groups(arms, metric)]
     groups = {name: tuple(_line(arms, first, arm, name) for arm in arms) for name in names}
     return Evaluation(
         arms=arms,
@@ -147,6 +150,25 @@ def _evaluation(arms: Arms, asked: Mapping[str, Mapping[str, float]]) -> Evaluat
         ),
         protocol_differences=tuple(_protocol_differences(arms)),
     )
+
+
+def _scored_groups(arms: Arms, metric: Metric) -> list[str]:
+    """Return the groups in which every arm has a scored row in common; say which have none."""
+    results = [result for of_arm in arms.values() for result in of_arm]
+    scored = [
+        {(row.group, row.id) for row in result.rows if row.numbers[metric.name] is not None}
+        for result in results
+    ]
+    kept = {group for group, _ in set.intersection(*scored)}
+    for group in metric.groups:
+        if group not in kept:
+            logger.warning(
+                "%s: no item of %r could be scored in every result; the group is left out. "
+                "See the unscored rows in the results.",
+                results[0].name,
+                group,
+            )
+    return [group for group in metric.groups if group in kept]
 
 
 def _protocol_differences(arms: Arms) -> list[str]:

@@ -8,6 +8,7 @@ another way of asking; what it holds already is not asked again.
 """
 
 import contextlib
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ def run_task(
     key = sha256_of_json([protocol.sha256, asked.key, log_key])[:16]
     folder = out / "logs" / f"{name}-{key}"
     total = len(task.dataset) * (task.epochs or 1)
-    with _counting(total, on_progress):
+    with _counting(total, on_progress), _logging_kept():
         succeeded, logs = eval_set(
             task,
             log_dir=str(folder),
@@ -140,6 +141,20 @@ def _counting(total: int, on_progress: Progress) -> Iterator[None]:
         yield
     finally:
         ON_SCORED.reset(token)
+
+
+@contextlib.contextmanager
+def _logging_kept() -> Iterator[None]:
+    """Give the process its logging back: Inspect takes the root logger, and hides warnings."""
+    names = ("", __name__.split(".")[0], "megatron_msm")
+    loggers = [logging.getLogger(name) for name in names]
+    kept = [(one, one.level, list(one.handlers)) for one in loggers]
+    try:
+        yield
+    finally:
+        for one, level, handlers in kept:
+            one.setLevel(level)
+            one.handlers[:] = handlers
 
 
 def _failure(name: str, log: EvalLog, total: int) -> SamplingError:

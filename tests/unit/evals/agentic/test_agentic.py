@@ -112,6 +112,20 @@ def test_what_was_answered_is_not_asked_again_and_another_model_is(
     assert {row.details["reply"] for row in result.rows} == {"I cannot."}
 
 
+def test_a_report_says_which_condition_had_no_verdict(
+    msm_eval: Run, suite: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arms = []
+    for name, lines in {"one": MODEL, "two": [MODEL[1], MODEL[3]]}.items():
+        model = write_lines(tmp_path / f"{name}.jsonl", lines)
+        assert msm_eval("run", suite, model, "--out", tmp_path / name).status == 0
+        arms += ["--result", f"{name}={tmp_path / name / 'am.json'}"]
+    ended = msm_eval("report", tmp_path / "report.html", *arms)
+    assert ended.status == 0, ended.err
+    assert "no item of 'leaking/none' could be scored" in caplog.text
+    assert "blackmail/america" in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("judge", "suite_text", "parts"),
     [
