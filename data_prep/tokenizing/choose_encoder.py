@@ -17,7 +17,7 @@ from data_prep.parent_watch import end_with_parent
 from data_prep.tokenizing.encode import EncodedBatch, TextEncoder, TokenizersEncoder
 from data_prep.tokenizing.gigatoken_encoder import GigatokenEncoder, RescuedEncoder, is_failure
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
-from megatron_msm.formats.tokenizer_probes import awkward_texts
+from megatron_msm.formats.tokenizer_probes import encoder_probes
 
 _SHOWN_CHARACTERS = 40
 
@@ -80,7 +80,7 @@ def _compared(
     exact = TokenizersEncoder(files, control_tokens_as_text=as_text)
     if find_spec("gigatoken") is None:
         return _Candidates(exact, None, "gigatoken is not installed")
-    texts = [*awkward_texts(files.added_tokens), *sample]
+    texts = [*encoder_probes(files.added_tokens), *sample]
     with ProcessPoolExecutor(
         1,
         mp_context=multiprocessing.get_context("fork"),

@@ -21,7 +21,7 @@ class ParallelConfig(Section):
     sequence: bool = False
     """Split norms and residuals over the tensor parallel ranks too: less memory, same traffic."""
     pipeline: PositiveInt = 1
-    """Ranks that the layers are dealt to, first to last."""
+    """Ranks that the layers are assigned to, first to last."""
     virtual_pipeline: PositiveInt = 1
     """Model chunks of each pipeline rank (interleaved schedule): shorter bubbles, more messages."""
     layers_per_stage: tuple[PositiveInt, ...] | None = None
@@ -76,7 +76,7 @@ class ParallelConfig(Section):
 
     @property
     def expert_pool(self) -> int:
-        """Ranks of one pipeline stage, over which experts can be dealt."""
+        """Ranks of one pipeline stage, over which experts can be assigned."""
         return self.tensor * self.context * self.data
 
     @property

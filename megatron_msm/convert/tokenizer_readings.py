@@ -12,7 +12,7 @@ from typing import Any
 from megatron_msm.convert.forward.transformers_side import transformers_for
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.tokenizer_files import load_tokenizer, read_tokenizer_files
-from megatron_msm.formats.tokenizer_probes import awkward_texts
+from megatron_msm.formats.tokenizer_probes import encoder_probes
 
 _SHOWN = 40
 
@@ -40,7 +40,7 @@ def difference_of_tokenizers(folder: Path) -> str | None:
         found = theirs.encode(text, add_special_tokens=False)
         return ours.encode(text, add_special_tokens=False).ids, found
 
-    texts = [probe.decode() for probe in awkward_texts(files.added_tokens)]
+    texts = [probe.decode() for probe in encoder_probes(files.added_tokens)]
     for text in texts:
         trained, served = ids(text)
         if trained == served:

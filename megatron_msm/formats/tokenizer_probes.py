@@ -34,7 +34,7 @@ _PHRASES = (
 )
 
 
-def awkward_texts(added_tokens: Collection[str]) -> list[bytes]:
+def encoder_probes(added_tokens: Collection[str]) -> list[bytes]:
     """Return the texts as UTF-8.
 
     Args:

@@ -58,8 +58,8 @@ def layers_in_flight(
     warm-up has p - r - 1 micro batches, or with v chunks 2 (p - r - 1) + (v - 1) p chunk passes;
     one more is in work.
     """
-    dealt = layers_of_stages(shape.num_layers, parallel)
-    mine = [dealt[stage] for stage in stages_of_rank(parallel, pipeline_rank)]
+    assigned = layers_of_stages(shape.num_layers, parallel)
+    mine = [assigned[stage] for stage in stages_of_rank(parallel, pipeline_rank)]
     behind = parallel.pipeline - pipeline_rank - 1
     chunks = parallel.virtual_pipeline
     passes = behind if chunks == 1 else 2 * behind + (chunks - 1) * parallel.pipeline

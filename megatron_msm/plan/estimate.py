@@ -48,7 +48,7 @@ class LayoutEstimate:
 
     def seconds(self, num_steps: Mapping[str, int]) -> float:
         """Return the time of that many steps of each phase."""
-        return sum(self.steps[name].total * steps for name, steps in num_steps.items())
+        return sum(self.steps[name].total_s * steps for name, steps in num_steps.items())
 
 
 @dataclass(frozen=True)

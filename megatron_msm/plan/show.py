@@ -29,7 +29,7 @@ def as_text(estimate: RunEstimate, *, num_layouts: int) -> Iterator[str]:
     yield from _time_lines(estimate, chosen)
     yield f"\nlegal layouts that fit, fastest first ({len(estimate.layouts)} in all):"
     for layout in estimate.layouts[:num_layouts]:
-        seconds = ", ".join(f"{name} {step.total:.2f} s" for name, step in layout.steps.items())
+        seconds = ", ".join(f"{name} {step.total_s:.2f} s" for name, step in layout.steps.items())
         yield f"  {layout.memory.total / _GIB:5.1f} GiB  {seconds}  {layout.parallel.overrides}"
 
 
@@ -48,11 +48,11 @@ def _memory_lines(estimate: RunEstimate, chosen: LayoutEstimate) -> Iterator[str
 def _time_lines(estimate: RunEstimate, chosen: LayoutEstimate) -> Iterator[str]:
     for name, step in chosen.steps.items():
         steps = estimate.num_steps[name]
-        rate = estimate.tokens_per_step[name] / step.total / estimate.num_gpus
+        rate = estimate.tokens_per_step[name] / step.total_s / estimate.num_gpus
         length = (
             "steps not known, its datasets are not there" if steps is None else f"{steps} steps"
         )
-        yield f"  {name}: {step.total:.2f} s a step, {rate:,.0f} tokens/s and GPU, {length}"
+        yield f"  {name}: {step.total_s:.2f} s a step, {rate:,.0f} tokens/s and GPU, {length}"
     if estimate.seconds is not None:
         yield f"  in all {estimate.seconds / 3600:.2f} hours, {estimate.gpu_hours:.1f} GPU hours"
 
@@ -79,7 +79,9 @@ def _layout(layout: LayoutEstimate) -> dict[str, Any]:
         "fits": layout.fits,
         "memory": _memory(layout.memory),
         "step_seconds": {
-            name: {**vars(step), "total": step.total} for name, step in layout.steps.items()
+            name: {part.removesuffix("_s"): value for part, value in vars(step).items()}
+            | {"total": step.total_s}
+            for name, step in layout.steps.items()
         },
     }
 

@@ -44,19 +44,21 @@ LATENCY_S = 2e-5
 class StepTime:
     """Seconds of one optimizer step, by part."""
 
-    compute: float
-    recompute: float
-    tensor: float
-    context: float
-    pipeline: float
-    data: float
-    optimizer: float
+    compute_s: float
+    recompute_s: float
+    tensor_s: float
+    context_s: float
+    pipeline_s: float
+    data_s: float
+    optimizer_s: float
 
     @property
-    def total(self) -> float:
+    def total_s(self) -> float:
         """All parts, which follow each other."""
-        passes = self.compute + self.recompute + self.tensor + self.context + self.pipeline
-        return passes + self.data + self.optimizer
+        passes = (
+            self.compute_s + self.recompute_s + self.tensor_s + self.context_s + self.pipeline_s
+        )
+        return passes + self.data_s + self.optimizer_s
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,13 @@ class SpeedModel:
         rounds = num_microbatches(parallel, batch)
         weights = weights_of_rank(self.shape, parallel, self.lora, 0)
         return StepTime(
-            compute=linear + attention,
-            recompute=recompute,
-            tensor=tensor,
-            context=context,
-            pipeline=self._pipeline(parallel, batch, work),
-            data=self._data(parallel, weights.trainable, hidden_by=work / rounds / 2),
-            optimizer=self._optimizer(parallel, weights.trainable),
+            compute_s=linear + attention,
+            recompute_s=recompute,
+            tensor_s=tensor,
+            context_s=context,
+            pipeline_s=self._pipeline(parallel, batch, work),
+            data_s=self._data(parallel, weights.trainable, hidden_by=work / rounds / 2),
+            optimizer_s=self._optimizer(parallel, weights.trainable),
         )
 
     def _compute(self, tokens: float, seq_length: int) -> tuple[float, float]:
@@ -151,8 +153,8 @@ class SpeedModel:
             return 0.0
         rounds, chunks = num_microbatches(parallel, batch), parallel.virtual_pipeline
         bubble = work * (parallel.pipeline - 1) / (chunks * rounds)
-        dealt = layers_of_stages(self.shape.num_layers, parallel)
-        waiting = work * (max(dealt) * len(dealt) / sum(dealt) - 1)
+        assigned = layers_of_stages(self.shape.num_layers, parallel)
+        waiting = work * (max(assigned) * len(assigned) / sum(assigned) - 1)
         split = parallel.tensor if parallel.sequence else 1
         message = batch.positions(parallel) * self.shape.hidden_size * self.precision.dtype_bytes
         between = self._bandwidth(parallel.tensor * parallel.context * parallel.pipeline)

@@ -63,8 +63,8 @@ def stages_of_rank(parallel: ParallelConfig, pipeline_rank: int) -> range:
 
 def layers_of_rank(shape: ModelShape, parallel: ParallelConfig, pipeline_rank: int) -> int:
     """Return how many layers a pipeline rank holds."""
-    dealt = layers_of_stages(shape.num_layers, parallel)
-    return sum(dealt[stage] for stage in stages_of_rank(parallel, pipeline_rank))
+    assigned = layers_of_stages(shape.num_layers, parallel)
+    return sum(assigned[stage] for stage in stages_of_rank(parallel, pipeline_rank))
 
 
 def weights_of_rank(

@@ -68,5 +68,7 @@ def agree_to_stop(wanted_here: bool, device: "torch.device") -> bool:
     import torch
 
     wanted = torch.tensor(int(wanted_here), dtype=torch.int32, device=device)
+    # The host waits here, between two steps, for the slowest rank: one that stopped alone would
+    # leave the others in a collective. It is one number, so the wait is all that it costs.
     torch.distributed.all_reduce(wanted, op=torch.distributed.ReduceOp.MAX)
     return bool(wanted.item())

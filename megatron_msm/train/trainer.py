@@ -153,7 +153,7 @@ class PhaseRun:
         saved = SavedCheckpoint(folder, read_checkpoint_state(folder))
         verify_origin(saved)
         self._model.load_again(saved)
-        self._guard.went_back(saved.state, step)
+        self._guard.roll_back(saved.state, step)
 
     def _progress(self) -> contextlib.AbstractContextManager[Progress]:
         is_shown = self._trainer.is_writer

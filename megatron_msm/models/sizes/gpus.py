@@ -13,7 +13,7 @@ from megatron_msm.errors import ConfigError
 MatmulPrecision = Literal["fp32", "bf16", "fp8"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gpu:
     """One GPU model as it sits in a node of eight."""
 
@@ -31,20 +31,42 @@ class Gpu:
 
 GPUS: Mapping[str, Gpu] = {
     # Source: NVIDIA A100 data sheet (312 bf16, 600 GB/s NVLink both ways); DGX A100: 200 Gbit/s.
-    "a100": Gpu("A100 SXM 80GB", 79.2, {"fp32": 19.5, "bf16": 312.0}, 2039.0, 300.0, 25.0),
+    "a100": Gpu(
+        name="A100 SXM 80GB",
+        memory_gib=79.2,
+        peak_tflops={"fp32": 19.5, "bf16": 312.0},
+        memory_gb_per_s=2039.0,
+        nvlink_gb_per_s=300.0,
+        network_gb_per_s=25.0,
+    ),
     # Source: NVIDIA H100 data sheet (SXM: 1,979 bf16 and 3,958 fp8 with sparsity, 900 GB/s NVLink
     # both ways); DGX H100: 400 Gbit/s.
     "h100": Gpu(
-        "H100 SXM 80GB", 79.6, {"fp32": 67.0, "bf16": 989.4, "fp8": 1978.9}, 3350.0, 450.0, 50.0
+        name="H100 SXM 80GB",
+        memory_gib=79.6,
+        peak_tflops={"fp32": 67.0, "bf16": 989.4, "fp8": 1978.9},
+        memory_gb_per_s=3350.0,
+        nvlink_gb_per_s=450.0,
+        network_gb_per_s=50.0,
     ),
     # Source: NVIDIA H200 data sheet; the same compute as the H100.
     "h200": Gpu(
-        "H200 SXM 141GB", 140.4, {"fp32": 67.0, "bf16": 989.4, "fp8": 1978.9}, 4800.0, 450.0, 50.0
+        name="H200 SXM 141GB",
+        memory_gib=140.4,
+        peak_tflops={"fp32": 67.0, "bf16": 989.4, "fp8": 1978.9},
+        memory_gb_per_s=4800.0,
+        nvlink_gb_per_s=450.0,
+        network_gb_per_s=50.0,
     ),
     # Source: NVIDIA HGX B200 data sheet (for 8: 36 PFLOP/s bf16 and 72 fp8, with sparsity; 1.8 TB/s
     # NVLink both ways); DGX B200: 400 Gbit/s.
     "b200": Gpu(
-        "B200 SXM 180GB", 178.4, {"fp32": 75.0, "bf16": 2250.0, "fp8": 4500.0}, 8000.0, 900.0, 50.0
+        name="B200 SXM 180GB",
+        memory_gib=178.4,
+        peak_tflops={"fp32": 75.0, "bf16": 2250.0, "fp8": 4500.0},
+        memory_gb_per_s=8000.0,
+        nvlink_gb_per_s=900.0,
+        network_gb_per_s=50.0,
     ),
 }
 

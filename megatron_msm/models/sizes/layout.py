@@ -102,12 +102,12 @@ def _expert_violations(shape: ModelShape, parallel: ParallelConfig) -> Iterator[
             f"(remainder {shape.experts.num_experts % parallel.expert})."
         )
     # Each tensor parallel rank has whole experts and some of the tokens. Their gradients are added
-    # up only when experts are dealt to ranks (megatron-core 0.16.1, tensor_parallel/layers.py:
+    # up only when experts are assigned to ranks (megatron-core 0.16.1, tensor_parallel/layers.py:
     # `allreduce` of an expert's weights): without it they would be wrong, not slow.
     if parallel.tensor > 1 and parallel.expert == 1:
         yield (
-            f"parallel.expert: 1, but a model with experts needs them dealt to ranks with tensor "
-            f"{parallel.tensor}; set parallel.expert to a divisor of both its "
+            f"parallel.expert: 1, but a model with experts needs them assigned to ranks with "
+            f"tensor {parallel.tensor}; set parallel.expert to a divisor of both its "
             f"{shape.experts.num_experts} experts and the {parallel.expert_pool} ranks of a stage."
         )
     # Source: megatron-core 0.16.1, transformer/moe/moe_layer.py:379.
@@ -183,7 +183,7 @@ def legal_layouts(
 ) -> Iterator[ParallelConfig]:
     """Yield every legal layout on exactly `num_ranks` ranks, small sizes first.
 
-    Layers are dealt evenly, or where the stages do not divide them by `balanced_layers`; of the
+    Layers are assigned evenly, or where the stages do not divide them by `balanced_layers`; of the
     many other uneven splits none is listed. Alignment is not held against a layout: it is a setting
     that context parallelism decides.
     """

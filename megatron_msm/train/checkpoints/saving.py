@@ -105,6 +105,8 @@ class CheckpointSaver:
 
     def _publish(self, tmp: Path, state: CheckpointState, records: Records) -> None:
         """Complete the checkpoint; on rank 0, when all ranks have written."""
+        # In this order a crash at any point leaves a checkpoint to resume from: the folder gets its
+        # name when all in it is on disk, `latest` moves after that, and only then old ones go.
         shutil.copytree(self._hf_folder, tmp / HF_FOLDER)
         shape = read_model_shape(self._hf_folder)
         add_extra_state(tmp, table_for(shape).expand(shape))
@@ -143,6 +145,7 @@ def _save_request(
 ) -> AsyncRequest:
     """Plan a save: what each rank writes, and what makes the checkpoint complete afterwards."""
     tmp = _agree_on_folder(root, state.iteration)
+    # Before megatron-core plans the save, which takes the queue for its results then.
     use_for_next_save()
     with _removed_when_rank_0_fails(tmp):
         request = dist_checkpointing.save(

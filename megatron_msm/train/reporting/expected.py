@@ -18,7 +18,7 @@ def expected_lines(run: ResolvedRun, gpu: Gpu) -> list[str]:
     seconds = estimate.seconds
     assert own is not None, "the number of GPUs is its own layout's"
     assert seconds is not None, "the steps of every phase are known"
-    steps = ", ".join(f"{name} {step.total:.2f} s a step" for name, step in own.steps.items())
+    steps = ", ".join(f"{name} {step.total_s:.2f} s a step" for name, step in own.steps.items())
     verdict = "" if own.fits else ", which does not fit"
     return [
         f"expected   {own.memory.total / 2**30:.1f} GiB on the fullest rank{verdict} ({gpu.name})",

@@ -89,7 +89,7 @@ class StepGuard:
             )
         return target
 
-    def went_back(self, state: CheckpointState, step: int) -> None:
+    def roll_back(self, state: CheckpointState, step: int) -> None:
         """Remember that the weights are those of `state` again, after a spike in `step`, from 0."""
         rollbacks = (*self._rollbacks, (state.iteration, step + 1))
         self.restore(state)

@@ -208,6 +208,8 @@ def train_step(
         tokens_per_micro_batch=tokens_per_micro_batch,
         forward_only=False,
     )
+    # The host waits for the device here, to know that the loss is finite before the update:
+    # until the last backward pass is done, with no kernel of the update queued behind it.
     loss_sum, num_tokens, *groups = _sum_over_ranks(reports, ranks, 2 + 2 * num_groups)
     if times is not None:
         times.end("forward_backward")
@@ -230,6 +232,8 @@ def _update(optimizer: MegatronOptimizer) -> float:
     looks at the gradients only under fp16.
     """
     optimizer.prepare_grads()
+    # The host waits here too: whether to update at all depends on the norm. The device has nothing
+    # queued until the update is launched.
     grad_norm = float(optimizer.get_grad_norm())
     if not math.isfinite(grad_norm):
         return grad_norm

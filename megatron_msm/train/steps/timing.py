@@ -29,6 +29,8 @@ class PartTimes:
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each part; on a GPU it waits for the last one."""
         if self._is_cuda:
+            # The host waits for the step's last kernel; whether to stop, which all ranks ask next,
+            # would wait for it anyway.
             self._marks[-1][1].synchronize()
         pairs = zip(self._marks, self._marks[1:], strict=False)
         return {part: self._between(start, end) for (_, start), (part, end) in pairs}

@@ -70,7 +70,7 @@ def test_speed_is_within_15_percent_of_what_was_published(
     parallel = ParallelConfig(**sizes)
     model = SpeedModel(shape, lora, MemoryConfig(), BF16, matmul, GPUS["h100"])
     tokens = of_step.global_batch_size * of_step.seq_length / parallel.world_size
-    found = tokens / model.step_time(parallel, of_step).total
+    found = tokens / model.step_time(parallel, of_step).total_s
     assert found == pytest.approx(published, rel=0.15)
 
 
@@ -146,11 +146,11 @@ def test_layouts_are_ranked_and_all_fit() -> None:
     found = estimate_run(run_config(), LLAMA_8B, {"midtrain": 100}, num_gpus=8, gpu=GPUS["h100"])
     assert found.own is not None
     assert found.own.parallel.tensor == 2
-    seconds = [layout.steps["midtrain"].total for layout in found.layouts]
+    seconds = [layout.steps["midtrain"].total_s for layout in found.layouts]
     assert seconds == sorted(seconds)
     assert len(seconds) > 3
     assert all(layout.fits for layout in found.layouts)
-    assert found.gpu_hours == pytest.approx(8 * 100 * found.own.steps["midtrain"].total / 3600)
+    assert found.gpu_hours == pytest.approx(8 * 100 * found.own.steps["midtrain"].total_s / 3600)
     activations = list(found.recompute.values())
     assert activations == sorted(activations, reverse=True)
 

@@ -15,7 +15,7 @@ from data_prep.tokenizing.gigatoken_encoder import GigatokenEncoder
 from megatron_msm.formats.indexed_dataset import IndexedDataset
 from megatron_msm.formats.manifest import read_manifest
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files, read_tokenizer_json
-from megatron_msm.formats.tokenizer_probes import awkward_texts
+from megatron_msm.formats.tokenizer_probes import encoder_probes
 from tests.unit.data_prep.prep_cases import prepare_docs, write_lines
 from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
 
@@ -163,7 +163,7 @@ def test_memory_of_new_words_is_bounded(
 
 
 def test_the_awkward_texts_are_what_they_say() -> None:
-    made = awkward_texts(["<|im_end|>"])
+    made = encoder_probes(["<|im_end|>"])
     whole = b"".join(made).decode()
     blocks = {ord(char) // 0x80 for char in whole if ord(char) < 0x20000}
     surrogates = set(range(0xD800 // 0x80, 0xE000 // 0x80))
