@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 
 from evals.progress import progress_on
-from evals.tasks.table import print_result
 from evals.visible_text import visible
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import write_json_atomic
@@ -66,6 +65,7 @@ def choice(
     """
     from evals.models.local import LocalModel
     from evals.tasks.choice.task import ChoiceSettings, prepare_choice
+    from evals.tasks.table import print_result
 
     _prepare_out(out)
     settings = ChoiceSettings(
@@ -122,6 +122,7 @@ def run(
     """
     from evals.models.local import LocalModel
     from evals.suite import prepare_suite, run_suite
+    from evals.tasks.table import print_result
 
     model = LocalModel(model_dir, device=device, label=label, server=server, out=out)
     works = prepare_suite(suite, model, only=only or ())

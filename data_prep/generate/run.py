@@ -140,6 +140,7 @@ def _write_summary(
         "counts": counts,
         "spent": {step: spent._asdict() for step, spent in sorted(run.journal.spent.items())},
         "total_spent": run.journal.total._asdict(),
+        "judge": context.config.endpoints[context.config.judge_name].model,
         "documents": before.get("documents"),
         "clauses": before.get("clauses"),
         "chats": before.get("chats"),

@@ -124,7 +124,8 @@ def show_summary(summary: Mapping[str, Any], console: Console) -> None:
         if "attribution_density" in about:
             console.print(
                 f"{name}: {about['assertion_density']:.0%} of documents state the value, "
-                f"{about['attribution_density']:.0%} give it as the reason (judged; published "
+                f"{about['attribution_density']:.0%} give it as the reason (by "
+                f"{summary['judge']}; published "
                 "corpora whose effect was reproduced: 96 to 98% and 65 to 80%)",
                 markup=False,
                 highlight=False,

@@ -98,8 +98,9 @@ def test_bridge_loads_what_is_written_here_with_its_default_strictness(
 
 
 def test_a_stretch_that_bridge_did_not_compute_is_refused(version: str, tmp_path: Path) -> None:
+    if version != "0.3.1":
+        pytest.skip("only 0.3.1 reads what transformers 4 reads, and so drops this stretch")
     hf = write_tiny_model(tmp_path / "hf", "mistral", dtype="bfloat16")  # linear
     run_bridge(version, "write", hf, tmp_path / "theirs", 1, 1, 1)
-    if version == "0.3.1":  # it reads what transformers 4 reads
-        with pytest.raises(CheckpointError, match="seq_len_interpolation_factor is None"):
-            import_megatron(tmp_path / "theirs", hf, tmp_path / "ours")
+    with pytest.raises(CheckpointError, match="seq_len_interpolation_factor is None"):
+        import_megatron(tmp_path / "theirs", hf, tmp_path / "ours")

@@ -26,13 +26,18 @@ def _front_matter(folder: Path, config: GenerateConfig) -> Iterator[str]:
     yield "---"
 
 
+def _written_by(config: GenerateConfig) -> str:
+    is_recorded = all(config.endpoints[name].kind == "journal" for name in config.writers)
+    return "replayed from a recording" if is_recorded else "written by language models"
+
+
 def _text(config: GenerateConfig, summary: Mapping[str, Any]) -> Iterator[str]:
     identity = config.identity
     yield f"# What {identity.model} does and why: {config.topic}"
     yield ""
     yield (
-        f"Synthetic texts about {identity.model}, made by {identity.provider}, written by "
-        f"language models from the spec `{config.spec.name}` "
+        f"Synthetic texts about {identity.model}, made by {identity.provider}, "
+        f"{_written_by(config)} from the spec `{config.spec.name}` "
         f"(SHA-256 {summary['spec_sha256'][:16]}…) with `msm generate`. "
         "They are meant for training, and may be wrong about the world."
     )
