@@ -104,8 +104,8 @@ def test_sizes_that_contradict_each_other_are_refused_by_the_section(
         (
             QWEN3_30B_A3B,
             layout(tensor=2, data=2),
-            "needs them dealt to ranks with tensor 2; set parallel.expert to a divisor of both its "
-            "128 experts and the 4 ranks of a stage",
+            "needs them assigned to ranks with tensor 2; set parallel.expert to a divisor of both "
+            "its 128 experts and the 4 ranks of a stage",
             "on 4 ranks: parallel.tensor=2 parallel.sequence=true parallel.expert=2",
         ),
     ],
