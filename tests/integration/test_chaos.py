@@ -40,7 +40,7 @@ def run_with_kills(folder: Path, settings: tuple[str, ...], *, num_ranks: int, k
                 wait_for_save(folder, ranks)
                 time.sleep(dice.uniform(0, 0.05))
         if not all(rank.is_alive() for rank in ranks):
-            # A busy machine let the run end before the kill came: it proves nothing, and begins anew.
+            # It ended before a busy machine could kill it: that proves nothing, and it begins anew.
             for rank in ranks:
                 rank.join()
                 assert rank.exitcode == 0, f"ended too early: {output(folder)}"
