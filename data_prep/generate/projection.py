@@ -9,8 +9,8 @@ from megatron_msm.llm.journal import Journal, Spent
 from megatron_msm.llm.prices import cost_usd
 
 _ASSUMED = {
-    # Tokens in and out of a call, where no reply is there yet to measure. Documents and answers:
-    # the means of the published corpora (method.md 2.2); the others: of this project's recordings.
+    # Tokens in and out of a call, where no reply is there yet to measure: guesses, but for the
+    # length of a document, which is near the mean of the paper's published corpora.
     "assertions": (900, 600),
     "document types": (700, 900),
     "ideas": (900, 1800),
