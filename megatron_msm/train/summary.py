@@ -9,7 +9,7 @@ from megatron_msm.plan.weights import weights_of_rank
 from megatron_msm.train.checkpoints.resume import PhaseStart
 from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun
 
-# Stages of a few dozen steps looked trained and were not (method.md section 7, rows 3 and 30).
+# Stages of a few dozen steps looked trained and were not.
 FEW_STEPS = 100
 
 
