@@ -282,7 +282,7 @@ def test_arrays_are_as_large_as_the_cluster_allows(cluster: SlurmCluster, tmp_pa
     ids = [each.job_id for each in started]
     first = ids[0].partition("_")[0]
     assert ids[:4] == [f"{first}_{n}" for n in range(4)]
-    # Each member of an array that has started took a job id of its own, so the next is not first + 1.
+    # Members of an array that have started took job ids of their own: the next is not first + 1.
     assert int(ids[4]) > int(first)
     scripts = [path.read_text() for path in tmp_path.rglob("*_submission.sh")]
     assert sorted("--array=" in script for script in scripts) == [False, True]
