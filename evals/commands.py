@@ -3,6 +3,7 @@
 What brings transformers, scipy or matplotlib is imported when a command runs.
 """
 
+import contextlib
 import json
 import sys
 from enum import StrEnum
@@ -118,13 +119,14 @@ def run(
     works = prepare_suite(suite, model, only=only or ())
     _prepare_out(out / "NAME.json")
     errors, shown = Console(stderr=True), []
-    for ran in run_suite(works, out, model, lambda name: progress_on(errors, name)):
-        shown.append(ran.result.model_dump(mode="json", exclude={"rows"}))
-        if not as_json:
-            print_result(ran.result, Console(file=sys.stdout))
-            path = f"{out / ran.result.name}.json"
-            kept = f"kept       {path}: model, items and settings are those of an earlier run"
-            typer.echo(f"{kept if ran.was_kept else f'written    {path}'}\n")
+    with contextlib.closing(model):
+        for ran in run_suite(works, out, model, lambda name: progress_on(errors, name)):
+            shown.append(ran.result.model_dump(mode="json", exclude={"rows"}))
+            if not as_json:
+                print_result(ran.result, Console(file=sys.stdout))
+                path = f"{out / ran.result.name}.json"
+                kept = f"kept       {path}: model, items and settings are those of an earlier run"
+                typer.echo(f"{kept if ran.was_kept else f'written    {path}'}\n")
     if as_json:
         typer.echo(json.dumps(shown, indent=2))
 

@@ -1,11 +1,11 @@
-"""One user turn as the model's own chat template renders it, up to where the answer starts.
+"""Chats as the model's own template renders them, up to where the answer starts.
 
 Prompt and answer are tokenised apart and joined, because that is what generation does: a model
 never sees a token that spans the two.
 """
 
 import datetime
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from evals.models.continuations import Ids
@@ -32,20 +32,58 @@ def render_user_turn(tokenizer: Any, text: str) -> str:
     Raises:
         CheckpointError: The template cannot render it.
     """
+    turns = [{"role": "user", "content": text}]
+    return _render(tokenizer, turns, enable_thinking=CHAT_SETTINGS["enable_thinking"])
+
+
+def render_chat(
+    tokenizer: Any, messages: Sequence[dict[str, str]], *, thinking: bool | None = None
+) -> Ids:
+    """Return the tokens of a chat, up to where the assistant's next reply begins.
+
+    Args:
+        tokenizer: A transformers tokenizer with a chat template.
+        messages: `role` and `content` of each turn.
+        thinking: What a template with the variable `enable_thinking` gets; None leaves it out.
+
+    Raises:
+        CheckpointError: The template cannot render it, or it begins with two BOS tokens.
+    """
+    variables = {} if thinking is None else {"enable_thinking": thinking}
+    return encode_chat(tokenizer, _render(tokenizer, messages, **variables))
+
+
+def encode_chat(tokenizer: Any, rendered: str) -> Ids:
+    """Return a rendered chat's tokens; its template writes the BOS token where there is one.
+
+    Raises:
+        CheckpointError: It begins with two BOS tokens.
+    """
+    ids, bos = encode(tokenizer, rendered), tokenizer.bos_token_id
+    if bos is not None and ids[:2] == (bos, bos):
+        raise CheckpointError(
+            f"{tokenizer.name_or_path}: the chat template begins with two BOS tokens, which the "
+            "model was not trained on. Remove one from chat_template.jinja."
+        )
+    return ids
+
+
+def _render(tokenizer: Any, messages: Sequence[dict[str, str]], **variables: Any) -> str:
     try:
         # transformers 5 returns a dict of tensors unless told otherwise: text is asked for, and
         # tokenised by `encode`, which adds no second BOS.
         rendered = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
+            list(messages),
             chat_template=with_fixed_date(tokenizer.chat_template),
             tokenize=False,
             add_generation_prompt=True,
-            enable_thinking=CHAT_SETTINGS["enable_thinking"],
             date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
+            **variables,
         )
     except Exception as error:  # a template is a program of the model's author: anything can come
+        roles = [turn["role"] for turn in messages]
         raise CheckpointError(
-            f"{tokenizer.name_or_path}: the chat template cannot render a user turn "
+            f"{tokenizer.name_or_path}: the chat template cannot render the turns {roles} "
             f"({type(error).__name__}: {error}). Correct chat_template.jinja in that folder."
         ) from error
     assert isinstance(rendered, str), f"apply_chat_template returned {type(rendered)}"

@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from evals.models.chat_turn import TEMPLATE_DATE, encode, with_fixed_date
 from evals.models.continuations import Ids, pad_left
 from evals.models.hf import OpenModel
 from megatron_msm.errors import CheckpointError
@@ -39,47 +38,6 @@ class SampledReply(NamedTuple):
     """Without the token that ended it."""
     num_tokens: int
     finish: Literal["stop", "max_tokens"]
-
-
-def render_chat(
-    opened: OpenModel, messages: Sequence[dict[str, str]], *, thinking: bool | None = None
-) -> Ids:
-    """Return the tokens of a chat in the folder's own template, up to where the reply begins.
-
-    Args:
-        opened: The model.
-        messages: `role` and `content` of each turn.
-        thinking: What a template with the variable `enable_thinking` gets; None leaves it out.
-
-    Raises:
-        CheckpointError: The template cannot render it, or the text would begin with two BOS tokens.
-    """
-    tokenizer = opened.tokenizer
-    variables = {} if thinking is None else {"enable_thinking": thinking}
-    try:
-        text = tokenizer.apply_chat_template(
-            list(messages),
-            chat_template=with_fixed_date(tokenizer.chat_template),
-            tokenize=False,
-            add_generation_prompt=True,
-            date_string=TEMPLATE_DATE.strftime("%d %b %Y"),
-            **variables,
-        )
-    except Exception as error:  # a template is a program of the model's author: anything can come
-        raise CheckpointError(
-            f"{opened.record.path}: the chat template cannot render a chat of the roles "
-            f"{[turn['role'] for turn in messages]} ({type(error).__name__}: {error}). "
-            "Correct chat_template.jinja in that folder."
-        ) from error
-    # The template writes the BOS token where there is one: the tokenizer must not add another.
-    ids = encode(tokenizer, text)
-    bos = opened.tokenizer_files.bos_id
-    if bos is not None and ids[:2] == (bos, bos):
-        raise CheckpointError(
-            f"{opened.record.path}: the chat template begins with two BOS tokens, which the model "
-            "was not trained on. Remove one from chat_template.jinja."
-        )
-    return ids
 
 
 def sample_replies(opened: OpenModel, prompts: Sequence[Prompt]) -> list[SampledReply]:

@@ -24,6 +24,8 @@ from megatron_msm.models.hf_config import read_model_shape
 
 logger = logging.getLogger(__name__)
 
+_EXPORT_AGAIN = "Export the model again with `msm convert export`."
+
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -66,15 +68,23 @@ def check_folder(folder: Path) -> TokenizerFiles:
 
 
 def check_chat_template(folder: Path, files: TokenizerFiles) -> None:
-    """Refuse a model that cannot be asked in a chat turn.
+    """Refuse a model that cannot be asked in a chat turn as it was trained.
 
     Raises:
-        CheckpointError: The tokenizer has no chat template.
+        CheckpointError: The tokenizer has no chat template, or another than in training.
     """
     if not files.chat_template:
         raise CheckpointError(
             f"{folder}: the tokenizer has no chat template, and a chat turn is to be asked. "
             "Add the chat_template.jinja that the model was or will be trained with."
+        )
+    trained = _read_export(folder).get("chat_template_sha256")
+    found = files.chat_template_sha256
+    if trained is not None and trained != found:
+        raise CheckpointError(
+            f"{folder}: the chat template (sha256 {str(found)[:12]}) is not the one that the model "
+            f"was trained with ({str(trained)[:12]}, says {EXPORT_FILE}). Export the model again, "
+            "or put that chat_template.jinja back."
         )
 
 
@@ -199,16 +209,28 @@ def describe_folder(folder: Path, files: TokenizerFiles, label: str | None) -> M
         weights_sha256=sha256_of_json(weight_files),
         weight_files=weight_files,
         chat_template_sha256=files.chat_template_sha256,
-        lineage=_read_lineage(folder / EXPORT_FILE),
+        lineage=_read_lineage(folder),
     )
 
 
-def _read_lineage(path: Path) -> list[dict[str, Any]] | None:
-    if not path.exists():
-        return None
-    remedy = "Export the model again with `msm convert export`."
-    content = parse_json(read_file(path, what="export record", remedy=remedy), where=str(path))
-    lineage = content.get("lineage") if isinstance(content, dict) else None
-    if not isinstance(lineage, list) or not all(isinstance(entry, dict) for entry in lineage):
-        raise CheckpointError(f"{path}: field `lineage` is not a list of stages. {remedy}")
+def _read_lineage(folder: Path) -> list[dict[str, Any]] | None:
+    export = _read_export(folder)
+    lineage = export.get("lineage") if export else None
+    if export and (not isinstance(lineage, list) or not all(isinstance(e, dict) for e in lineage)):
+        raise CheckpointError(
+            f"{folder / EXPORT_FILE}: field `lineage` is not a list of stages. {_EXPORT_AGAIN}"
+        )
     return lineage
+
+
+def _read_export(folder: Path) -> dict[str, Any]:
+    """Return what an exported folder says of itself; nothing where it was not exported."""
+    path = folder / EXPORT_FILE
+    if not path.exists():
+        return {}
+    content = parse_json(
+        read_file(path, what="export record", remedy=_EXPORT_AGAIN), where=str(path)
+    )
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"{path}: is not a record of an export. {_EXPORT_AGAIN}")
+    return content

@@ -27,7 +27,8 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 from pydantic import BaseModel, ConfigDict, Field
 
-from evals.models.generation import Prompt, SampledReply, render_chat, sample_replies
+from evals.models.chat_turn import render_chat
+from evals.models.generation import Prompt, SampledReply, sample_replies
 from evals.models.hf import DTYPES, OpenModel, open_model, resolve_device
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.json_input import check_model, json_lines, read_file
@@ -112,7 +113,7 @@ class FolderAPI(ModelAPI):
             raise ConfigError("msm-folder: has no tool calls but those in the text.")
         messages = [{"role": turn.role, "content": turn.text} for turn in input]
         prompt = Prompt(
-            ids=render_chat(self.opened, messages, thinking=self._thinking),
+            ids=render_chat(self.opened.tokenizer, messages, thinking=self._thinking),
             seed=config.seed or 0,
             temperature=1.0 if config.temperature is None else config.temperature,
             max_tokens=config.max_tokens or MAX_TOKENS,

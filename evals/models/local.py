@@ -1,5 +1,6 @@
-"""A Hugging Face folder that is opened when the first evaluation asks for it, and once."""
+"""A Hugging Face folder that is opened, or served, once: when the first evaluation asks for it."""
 
+import gc
 import platform
 from collections.abc import Collection
 from functools import cached_property
@@ -9,6 +10,7 @@ import torch
 import transformers
 
 from evals.models.hf import OpenModel, check_chat_template, check_folder, open_model, resolve_device
+from evals.models.own_server import OwnServer, ServerConfig
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
 
 
@@ -40,6 +42,7 @@ class LocalModel:
         self.device_name = device
         self.label = label
         self._opened: dict[str, OpenModel] = {}
+        self._own_server: OwnServer | None = None
 
     @cached_property
     def files(self) -> TokenizerFiles:
@@ -120,8 +123,30 @@ class LocalModel:
             CheckpointError: The folder is incomplete or does not fit together.
         """
         if dtype not in self._opened:
-            self._opened.clear()  # two precisions of one model would take twice its memory
+            self.close()  # two of one model would take twice its memory
             self._opened[dtype] = open_model(
                 self.folder, dtype=dtype, device=self.device, label=self.label
             )
         return self._opened[dtype]
+
+    def served_by(self, config: ServerConfig) -> str:
+        """Return the address of a server of the folder, starting it where it does not run yet.
+
+        Raises:
+            SamplingError: It does not get ready.
+        """
+        if self._own_server is None or self._own_server.config != config:
+            self.close()
+            assert self.out is not None, "a suite has a folder for results"
+            self._own_server = OwnServer(config, self.folder, self.out / "logs" / "server.log")
+        return self._own_server.url
+
+    def close(self) -> None:
+        """Give up the weights, in this process and in a server that was started for them."""
+        self._opened.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self._own_server is not None:
+            self._own_server.close()
+            self._own_server = None

@@ -22,7 +22,7 @@ from evals.tasks.agentic.conditions import (
     scenario_text,
 )
 from evals.tasks.agentic.inspect_task import VERSION, agentic_misalignment
-from evals.tasks.sampling.asked import open_asked
+from evals.tasks.sampling.asked import check_asked, open_asked
 from evals.tasks.sampling.result import SHAPE_COLUMNS, Column, metrics_of
 from evals.tasks.sampling.settings import SamplingSettings
 from evals.tasks.sampling.work import Sampled, run_sampled
@@ -63,7 +63,7 @@ def prepare_agentic(settings: AgenticSettings, model: LocalModel, name: str) -> 
     Raises:
         MsmError: The model or the judge cannot be asked; the message says where, and what to do.
     """
-    model.check_can_reply()
+    check_asked(model, settings)
     return partial(_ask, settings, load_judge(settings.judge), model, name)
 
 

@@ -14,7 +14,7 @@ from evals.models.chat_turn import check_no_control_tokens
 from evals.models.local import LocalModel
 from evals.tasks.audit.inspect_task import JUDGE_TEXTS, VERSION, audit
 from evals.tasks.audit.tenets import load_tenets
-from evals.tasks.sampling.asked import open_asked
+from evals.tasks.sampling.asked import check_asked, open_asked
 from evals.tasks.sampling.judge_texts import read_texts
 from evals.tasks.sampling.result import SHAPE_COLUMNS, Column, metrics_of
 from evals.tasks.sampling.settings import SamplingSettings
@@ -45,7 +45,7 @@ def prepare_audit(settings: AuditSettings, model: LocalModel, name: str) -> Work
     Raises:
         MsmError: An input is broken; the message says which, where, and what to do.
     """
-    model.check_can_reply()
+    check_asked(model, settings)
     for tenet in load_tenets(settings.tenets):
         probes = {f"probes.{n}": probe for n, probe in enumerate(tenet.probes)}
         check_no_control_tokens(tenet.id, probes, model.control_tokens)

@@ -7,7 +7,7 @@ answer.
 
 from typing import Any, NamedTuple
 
-from evals.models.chat_turn import CHAT_SETTINGS, encode, render_user_turn
+from evals.models.chat_turn import CHAT_SETTINGS, encode, encode_chat, render_user_turn
 from evals.models.continuations import Continuation
 from evals.tasks.choice.items import ChoiceItem, ItemSet
 from megatron_msm.formats.eval_result import Protocol
@@ -78,6 +78,6 @@ def build_prompts(item: ChoiceItem, tokenizer: Any, *, target: str, other: str) 
     orders = []
     for first, second in (texts, texts[::-1]):
         user_text = PROMPT_TEMPLATE.format(question=item.question, first=first, second=second)
-        prompt = encode(tokenizer, render_user_turn(tokenizer, user_text))
+        prompt = encode_chat(tokenizer, render_user_turn(tokenizer, user_text))
         orders.append(OrderedPair(*(Continuation(prompt, answer) for answer in answers)))
     return ItemPrompts(*orders)

@@ -15,7 +15,7 @@ from evals.models.local import LocalModel
 from evals.statistics.summaries import mean_summary
 from evals.tasks.open_qa.inspect_task import HIGH, JUDGE_TEXTS, VERSION, open_qa
 from evals.tasks.open_qa.items import load_questions, read_spec
-from evals.tasks.sampling.asked import open_asked
+from evals.tasks.sampling.asked import check_asked, open_asked
 from evals.tasks.sampling.judge_texts import read_texts
 from evals.tasks.sampling.result import SHAPE_COLUMNS, Column, metrics_of
 from evals.tasks.sampling.settings import SamplingSettings
@@ -47,7 +47,7 @@ def prepare_open_qa(settings: OpenQASettings, model: LocalModel, name: str) -> W
     Raises:
         MsmError: An input is broken; the message says which, where, and what to do.
     """
-    model.check_can_reply()
+    check_asked(model, settings)
     for question in load_questions(settings.questions):
         fields = {"question": question.question}
         check_no_control_tokens(question.id, fields, model.control_tokens)

@@ -7,7 +7,7 @@ spans both is part of every answer. In a chat turn, prompt and answer are tokeni
 
 from typing import Any, Literal
 
-from evals.models.chat_turn import encode, render_user_turn
+from evals.models.chat_turn import encode, encode_chat, render_user_turn
 from evals.models.continuations import Continuation, Ids
 from evals.tasks.probes.items import ProbeItem
 
@@ -41,5 +41,5 @@ def text_continuations(item: ProbeItem, tokenizer: Any, *, start: Ids) -> list[C
 
 def chat_continuations(item: ProbeItem, tokenizer: Any, template: str) -> list[Continuation]:
     """Return the answers in a chat, the right one first."""
-    prompt = encode(tokenizer, render_user_turn(tokenizer, template.format(text=item.text)))
+    prompt = encode_chat(tokenizer, render_user_turn(tokenizer, template.format(text=item.text)))
     return [Continuation(prompt, encode(tokenizer, answer)) for answer in item.answers]

@@ -7,8 +7,10 @@ from inspect_ai.model import GenerateConfig, Model, get_model
 from evals.models.hf import describe_folder
 from evals.models.inspect_apis import name_for_opened, sha256_of_script
 from evals.models.local import LocalModel
-from evals.models.servers import SERVER_KEY_ENV, server_key, server_model
+from evals.models.own_server import load_server
+from evals.models.servers import SERVER_KEY_ENV, check_rendering, server_key, server_model
 from evals.tasks.sampling.settings import SamplingSettings
+from megatron_msm.errors import ConfigError
 from megatron_msm.formats.eval_result import ModelRecord
 from megatron_msm.formats.files import sha256_of_text
 
@@ -24,16 +26,38 @@ class Asked(NamedTuple):
     """How it was asked; part of the protocol, since precision and sampler differ."""
 
 
-def open_asked(model: LocalModel, settings: SamplingSettings) -> Asked:
-    """Return the model, loading it where it runs in this process.
+def check_asked(model: LocalModel, settings: SamplingSettings) -> None:
+    """Find out before the first evaluation that the model cannot be asked.
 
     Raises:
-        MsmError: The folder is incomplete, or the server's address is none.
+        MsmError: The folder has no chat template, or SERVER.yaml is broken or has no use here.
+    """
+    model.check_can_reply()
+    if settings.server is None:
+        return
+    load_server(settings.server)
+    if model.server is not None:
+        raise ConfigError(
+            f"--server {model.server}: the evaluation starts a server of its own by "
+            f"{settings.server}. Leave out one of them."
+        )
+    if not model.folder.is_dir():
+        raise ConfigError(f"{model.folder}: is no folder, and `server` starts one for a folder.")
+
+
+def open_asked(model: LocalModel, settings: SamplingSettings) -> Asked:
+    """Return the model, loading it where it runs in this process, or starting its server.
+
+    Raises:
+        MsmError: The folder is incomplete, or the server cannot be asked as the model was trained.
     """
     if model.is_script:
         return _scripted(model)
+    if settings.server is not None:
+        config = load_server(settings.server)
+        return _served(model, settings, model.served_by(config), config.way)
     if model.server is not None:
-        return _served(model, settings)
+        return _served(model, settings, model.server, "server")
     opened = model.opened(settings.dtype)
     asked = get_model(
         name_for_opened(opened),
@@ -70,17 +94,18 @@ def record_of(model: LocalModel) -> ModelRecord:
     )
 
 
-def _served(model: LocalModel, settings: SamplingSettings) -> Asked:
-    assert model.server is not None
-    key = server_key(SERVER_KEY_ENV, model.server)
+def _served(model: LocalModel, settings: SamplingSettings, url: str, way: str) -> Asked:
+    key = server_key(SERVER_KEY_ENV, url)
+    if model.folder.is_dir():
+        check_rendering(model.folder, url, key, thinking=settings.thinking)
     extra = {} if settings.thinking is None else {"enable_thinking": settings.thinking}
     config = GenerateConfig(
         max_connections=settings.concurrency,
         extra_body={"chat_template_kwargs": extra} if extra else None,
     )
     record = record_of(model)
-    asked = server_model(str(model.folder), model.server, key, config)
-    return Asked(asked, record, key_of(record), "server")
+    asked = server_model(str(model.folder), url, key, config)
+    return Asked(asked, record, key_of(record), way)
 
 
 def _scripted(model: LocalModel) -> Asked:

@@ -27,6 +27,9 @@ class SamplingSettings(Section):
     """Precision, where the model runs in this process."""
     batch_size: PositiveInt = 8
     """Replies sampled together, where the model runs in this process."""
+    server: Path | None = None
+    """SERVER.yaml: a server that is started for this evaluation and ended after it;
+    `evals/models/own_server.py` shows one. Left out: this process, or `--server`."""
     concurrency: PositiveInt = 32
     """Replies at once, where a server writes them."""
 

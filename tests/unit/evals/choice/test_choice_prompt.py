@@ -10,7 +10,7 @@ from evals.tasks.choice.prompt import (
     choice_protocol,
 )
 from megatron_msm.errors import CheckpointError, DataFormatError
-from tests.unit.evals.tiny_models import build_tokenizer, item
+from tests.unit.evals.tiny_models import CHAT_TEMPLATE, build_tokenizer, item
 
 
 def choice_item(**changes: Any) -> ChoiceItem:
@@ -68,6 +68,12 @@ def test_a_template_cannot_ask_for_today(template: str, rendered: str) -> None:
 def test_a_template_that_fails_is_the_models_fault() -> None:
     with pytest.raises(CheckpointError, match="needs a system turn"):
         render_user_turn(build_tokenizer("{{ raise_exception('needs a system turn') }}"), "hello")
+
+
+def test_a_doubled_bos_is_refused() -> None:
+    tokenizer = build_tokenizer("{{ bos_token }}" + CHAT_TEMPLATE)
+    with pytest.raises(CheckpointError, match="two BOS"):
+        build_prompts(choice_item(), tokenizer, target="homemade", other="affordability")
 
 
 @pytest.mark.parametrize(

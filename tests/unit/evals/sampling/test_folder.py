@@ -1,14 +1,19 @@
 """Replies of a folder in this process, beside transformers' own generation."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from evals.models.generation import Prompt, render_chat, sample_replies
-from evals.models.hf import open_model
+from evals.models.chat_turn import render_chat
+from evals.models.generation import Prompt, sample_replies
+from evals.models.hf import OpenModel, check_chat_template, open_model
 from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.checkpoint_folder import EXPORT_FILE
 from megatron_msm.formats.eval_result import load_eval_result
+from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from tests.unit.evals.conftest import Run
 from tests.unit.evals.tiny_models import CHAT_TEMPLATE, save_tiny_model
 from tests.unit.evals.written import write_judge
@@ -16,11 +21,14 @@ from tests.unit.evals.written import write_judge
 TEXTS = ["Which chair?", "The bread baked at home, or the cheap bread?", "One?"]
 
 
-def _prompts(opened: object, *, temperature: float, max_tokens: int = 12) -> list[Prompt]:
+def _prompts(opened: OpenModel, *, temperature: float, max_tokens: int = 12) -> list[Prompt]:
     return [
-        Prompt(render_chat(opened, [{"role": "user", "content": text}]), n, temperature, max_tokens)  # type: ignore[arg-type]
-        for n, text in enumerate(TEXTS)
+        Prompt(_rendered(opened, text), n, temperature, max_tokens) for n, text in enumerate(TEXTS)
     ]
+
+
+def _rendered(opened: OpenModel, text: str) -> tuple[int, ...]:
+    return render_chat(opened.tokenizer, [{"role": "user", "content": text}])
 
 
 def test_greedy_replies_are_those_of_transformers(tiny_model: Path) -> None:
@@ -51,7 +59,18 @@ def test_a_doubled_bos_is_refused(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "model", chat_template="{{ bos_token }}" + CHAT_TEMPLATE)
     opened = open_model(folder, dtype="fp32", device=torch.device("cpu"), label=None)
     with pytest.raises(CheckpointError, match="two BOS"):
-        render_chat(opened, [{"role": "user", "content": "x"}])
+        _rendered(opened, "x")
+
+
+def test_a_template_that_was_not_trained_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    files = read_tokenizer_files(folder)
+    for trained in (None, files.chat_template_sha256):
+        (folder / EXPORT_FILE).write_text(json.dumps({"chat_template_sha256": trained}))
+        check_chat_template(folder, files)
+    (folder / EXPORT_FILE).write_text(json.dumps({"chat_template_sha256": "0" * 64}))
+    with pytest.raises(CheckpointError, match=r"not the one .* trained with \(000000000000"):
+        check_chat_template(folder, files)
 
 
 SUITE = """\

@@ -1,0 +1,49 @@
+"""Runs a server until standard input ends: `python -m evals.models.server_guard SECONDS COMMAND`.
+
+Whoever holds the other end of the pipe may be killed by anything: the pipe ends with it, and the
+server's whole process group is ended then. A server left behind would keep the GPU. SECONDS are
+those between the signal to end and the one that cannot be refused.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+
+def main(grace_s: float, command: list[str]) -> int:
+    """Run the command; return its status, or 0 where it was ended from here."""
+    # A session of its own: the terminal's Ctrl-C is not meant for it, and its group is its own.
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as server:
+        asked_to_end = threading.Event()
+        arguments = (server, grace_s, asked_to_end)
+        threading.Thread(target=_end_with_input, args=arguments, daemon=True).start()
+        status = server.wait()
+        _signal_group(server.pid, signal.SIGKILL)  # what it started and left
+    return 0 if asked_to_end.is_set() else status
+
+
+def _end_with_input(
+    server: "subprocess.Popen[bytes]", grace_s: float, asked_to_end: threading.Event
+) -> None:
+    while os.read(0, 1024):
+        pass
+    asked_to_end.set()
+    _signal_group(server.pid, signal.SIGTERM)
+    try:
+        server.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        _signal_group(server.pid, signal.SIGKILL)
+
+
+def _signal_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return
+
+
+if __name__ == "__main__":
+    status = main(float(sys.argv[1]), sys.argv[2:])
+    sys.exit(status if status >= 0 else 128 - status)
