@@ -2,9 +2,9 @@
 
 prep docs ─┐
 import ────┴─ midtrain ─┐
-prep chats ─────────────┴─ sft ── export ─┬─ evaluation ─┐
-                                          └─ evaluation ─┼─ report
-(every other arm) ───────────────────────────────────────┘
+prep chats ─────────────┴─ sft ── export ─┬─ evaluation ─────────────────┐
+                                          └─ evaluation ── evaluation of ┼─ report
+(every other arm) ───────────────────────────────────────────────────────┘
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -60,10 +60,10 @@ class ArmStages:
         if not self.grid.evaluations:
             return {}
         exported = self._export(name, training[-1]) if training else None
-        return {
-            task: self._evaluation(task, settings, name, lineage, exported)
-            for task, settings in self.grid.evaluations.items()
-        }
+        made: dict[str, Stage] = {}
+        for task, settings in self.grid.evaluations.items():
+            made[task] = self._evaluation(task, settings, name, lineage, exported, made)
+        return made
 
     def _model(self, name: str) -> Path:
         path = self.grid.models[name]
@@ -188,6 +188,7 @@ class ArmStages:
         name: str,
         lineage: Lineage,
         exported: Stage | None,
+        earlier: Mapping[str, Stage],
     ) -> Stage:
         located, reads = self.inputs.located(settings)
         if exported is None:
@@ -195,6 +196,11 @@ class ArmStages:
             reads.append(self.inputs.read(model))
         folder = str(model) if exported is None else exported.output("hf")
         suite = {"evaluations": {task: located}}
+        written, read = suite, earlier.get(settings.get("of", ""))
+        if read is not None:
+            # Each evaluation has a folder of its own, side by side.
+            result = f"../{read.folder.name}/{settings['of']}"
+            written = {"evaluations": {task: located | {"of": result}}}
         return self.keep(
             Stage(
                 kind="eval",
@@ -202,9 +208,9 @@ class ArmStages:
                 arguments=("eval", "run", f"{OUT}/suite.yaml", folder, "--out", OUT),
                 makes=(f"{task}.json",),
                 # JSON is YAML, and quotes every path as it has to be.
-                files={"suite.yaml": orjson.dumps(suite, option=orjson.OPT_INDENT_2).decode()},
+                files={"suite.yaml": orjson.dumps(written, option=orjson.OPT_INDENT_2).decode()},
                 settings=suite,
-                needs=(exported,) if exported else (),
+                needs=tuple(need for need in (exported, read) if need is not None),
                 reads=tuple(reads),
             )
         )

@@ -69,7 +69,8 @@ class GridConfig(Section):
     """Parts in which each corpus of documents is prepared; on SLURM a job array."""
     evaluations: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     """Evaluations of every arm by name: `task`, and that task's settings. Values that end as data
-    files do (`.jsonl`, ...) are paths."""
+    files do (`.jsonl`, ...) are paths; `of` names an evaluation that stands before, whose result
+    is read."""
     contrasts: dict[str, str] | None = None
     """Contrasts for the report by name, `+ARM,-ARM`; arms without their seeds. Left out: the
     study's own."""
@@ -97,6 +98,19 @@ class GridConfig(Section):
         for name, settings in self.evaluations.items():
             if not isinstance(settings.get("task"), str):
                 raise ValueError(f"evaluations.{name}: needs `task`, such as `task: choice`")
+        return self
+
+    @model_validator(mode="after")
+    def _evaluations_read_earlier_ones(self) -> Self:
+        earlier: list[str] = []
+        for name, settings in self.evaluations.items():
+            if "of" in settings and settings["of"] not in earlier:
+                known = ", ".join(earlier) or "none"
+                raise ValueError(
+                    f"evaluations.{name}.of: no evaluation {settings['of']!r} stands before it; "
+                    f"before it stand: {known}"
+                )
+            earlier.append(name)
         return self
 
     @model_validator(mode="after")

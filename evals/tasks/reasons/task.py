@@ -41,7 +41,8 @@ class ReasonsSettings(Section):
     """Reasons in transcripts, in a suite."""
 
     of: str
-    """Name of the evaluation whose replies are read; it stands earlier in the suite."""
+    """The evaluation whose replies are read: its name, or its result's path from the folder of
+    results, without `.json`."""
     judge: Path
     """JUDGE.yaml."""
 

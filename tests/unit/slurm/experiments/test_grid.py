@@ -1,6 +1,7 @@
 """A grid's arms, what they share, and what the plan says of them."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from megatron_msm.config.load import load_config
 from megatron_msm.errors import ConfigError
-from slurm.experiments.arms import Experiment, build_experiment
+from slurm.experiments.arms import Arm, Experiment, build_experiment
 from slurm.experiments.command import app
 from slurm.experiments.estimates import estimate_training, misfits
 from slurm.experiments.experiment_file import (
@@ -140,6 +141,20 @@ def test_an_arm_has_any_number_of_evaluations_and_one_export(grid_file: Path) ->
     assert len(exports) == 1
     assert experiment.report is not None
     assert len(experiment.report.needs) == 16
+
+
+def test_an_evaluation_reads_the_result_of_an_earlier_one(grid_file: Path) -> None:
+    def arm(*overrides: str) -> Arm:
+        why = "evaluations.why={task: reasons, of: choice}"
+        return next(a for a in built(grid_file, *overrides, why).arms if a.name == "base+msm(a)")
+
+    choice, why = arm().evaluations.values()
+    assert choice in why.needs
+    suite = json.loads(why.files["suite.yaml"])["evaluations"]["why"]
+    result = Path(why.folder, f"{suite['of']}.json")
+    assert os.path.normpath(result) == choice.output("choice.json")
+    other = arm("evaluations.choice.target=b").evaluations["why"]
+    assert other.identity != why.identity
 
 
 def test_moved_model_other_logging_and_saves_make_no_stage_new(grid_file: Path) -> None:
@@ -278,6 +293,10 @@ WRONG = {
         ["evaluations: {choice: {task: choice, items: items.jsonl, target: a}}"],
     ),
     "evaluation without task": (["evaluations={x: {items: i}}"], ["evaluations.x: needs `task`"]),
+    "evaluation of none": (
+        ["evaluations={x: {task: reasons, of: y}, y: {task: choice}}"],
+        ["evaluations.x.of: no evaluation 'y' stands before it"],
+    ),
     "evaluation's file": (
         ["evaluations={x: {task: choice, items: none.jsonl}}"],
         ["none.jsonl", "no such file"],
