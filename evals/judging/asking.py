@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from inspect_ai.model import Model, get_model
+from inspect_ai.solver import TaskState
+
+from evals.judging.journalled_api import JournalledAPI, judge_turn
 
 Verdict = TypeVar("Verdict")
 
@@ -35,20 +38,33 @@ def the_judge() -> Model:
     return get_model(role=JUDGE_ROLE, required=True)
 
 
+def check_judge() -> None:
+    """Find out before a reply is written that no judge would read it.
+
+    Raises:
+        MsmError: What ended the judge: a reached budget, a key that is refused.
+    """
+    api = the_judge().api
+    if isinstance(api, JournalledAPI):
+        api.endpoint.check()
+
+
 async def ask_judge(
-    judge: Model, question: str, read: Callable[[str], Verdict | None], *, attempts: int
+    question: str, read: Callable[[str], Verdict | None], *, about: TaskState, attempts: int
 ) -> Judgement[Verdict]:
-    """Ask a judge, and again while its reply cannot be read.
+    """Ask the judge, and again while its reply cannot be read.
 
     Args:
-        judge: Who is asked.
         question: One user turn.
         read: Returns the verdict of a reply, or None.
+        about: Whose reply is judged.
         attempts: How often at most.
     """
+    judge, address = the_judge(), f"{about.sample_id}#{about.epoch}"
     replies: list[str] = []
     while len(replies) < attempts:
-        output = await judge.generate(question)
+        turn = judge_turn(question, address=address, attempt=len(replies))
+        output = await judge.generate([turn])
         replies.append(output.completion)
         verdict = read(output.completion)
         if verdict is not None:

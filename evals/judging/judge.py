@@ -1,39 +1,42 @@
 """JUDGE.yaml: the model that reads replies and gives verdicts.
 
-    model: anthropic/claude-sonnet-4-6            a provider, by Inspect's name
+    endpoint: {kind: anthropic, model: claude-sonnet-4-6}
+    budget: {max_cost_usd: 40}
     ---
-    model: Qwen/Qwen3-32B                         any server that speaks OpenAI's chat completions
-    base_url: http://judge-node:8000/v1
+    endpoint: {kind: openai, model: Qwen/Qwen3-32B, base_url: http://judge-node:8000/v1}
     ---
     path: models/judge                            a Hugging Face folder, or a *.jsonl of replies
 
-Relative paths start at the file's folder.
+An endpoint is what `msm generate` takes for one, and its replies are journalled and paid in the
+same way. Relative paths start at the file's folder.
 """
 
-import importlib.util
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from inspect_ai.model import GenerateConfig, Model, get_model
 from pydantic import Field, model_validator
 
+from evals.judging.journalled_api import JournalledAPI, model_of
 from evals.models.hf import check_chat_template, check_folder, open_model, resolve_device
 from evals.models.inspect_apis import load_script, name_for_opened, sha256_of_script
-from evals.models.servers import server_key, server_model
+from evals.models.servers import check_address
 from megatron_msm.config.load import load_config
 from megatron_msm.config.section import PositiveInt, Section
-from megatron_msm.errors import ConfigError
+from megatron_msm.formats.files import sha256_of_file
+from megatron_msm.llm.budget import Budget
+from megatron_msm.llm.clients import new_client
+from megatron_msm.llm.endpoints import Endpoint
+from megatron_msm.llm.journalled import JournalledEndpoint
 
 
 class JudgeSettings(Section):
     """A whole JUDGE.yaml."""
 
-    model: str | None = None
-    """Inspect's name of a provider's model; with `base_url`, the name at that server."""
-    base_url: str | None = None
-    """Address of an OpenAI-compatible server."""
-    api_key_env: str = "MSM_JUDGE_API_KEY"
-    """Environment variable with the server's key; a provider's key has its usual name."""
+    endpoint: Endpoint | None = None
+    """A server; `megatron_msm/llm/endpoints.py` has all fields."""
+    budget: Budget = Budget()
+    """What all evaluations of one folder of results may spend on an endpoint."""
     path: Path | None = None
     """A Hugging Face folder, or a script of replies."""
     temperature: float = Field(default=0.0, ge=0)
@@ -41,23 +44,37 @@ class JudgeSettings(Section):
     """Limit of a verdict with its reasons."""
     attempts: PositiveInt = 3
     """How often it is asked until a verdict can be read."""
-    concurrency: PositiveInt = 16
-    """Calls at once."""
+    batch_size: PositiveInt = 16
+    """Verdicts at once, where the judge runs in this process."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _servers_are_endpoints(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "model" in content:
+            raise ValueError(
+                "a server's `model` and `base_url` are written as for `msm generate`: "
+                "endpoint: {kind: anthropic, model: NAME}, or {kind: openai, model: NAME, "
+                "base_url: http://HOST:PORT/v1}"
+            )
+        return content
 
     @model_validator(mode="after")
     def _is_one_judge(self) -> Self:
-        if (self.model is None) == (self.path is None):
-            raise ValueError("a judge is either `model` or `path`")
-        if self.base_url is None and self.model is not None and "/" not in self.model:
-            raise ValueError(
-                f"`model: {self.model}` names no provider: write provider/name, or give `base_url`"
-            )
+        if (self.endpoint is None) == (self.path is None):
+            raise ValueError("a judge is either `endpoint` or `path`")
+        if self.endpoint is not None and self.endpoint.kind != "journal" and self.endpoint.batch:
+            raise ValueError("endpoint.batch: a judge is asked call by call; leave it out")
         return self
 
     @property
     def is_script(self) -> bool:
         """Whether replies are read from a file."""
         return self.path is not None and self.path.suffix == ".jsonl"
+
+    @property
+    def concurrency(self) -> int:
+        """Calls at once."""
+        return self.batch_size if self.endpoint is None else self.endpoint.concurrency
 
 
 class Judge:
@@ -72,7 +89,21 @@ class Judge:
     def identity(self) -> str:
         """Who it is and what else decides its verdicts: part of a result's protocol."""
         facts = self.settings.model_dump(include={"temperature", "max_tokens", "attempts"})
+        endpoint = self.settings.endpoint
+        if endpoint is not None and endpoint.kind != "journal" and endpoint.extra_body:
+            facts["extra_body"] = endpoint.extra_body
         return ", ".join([self._name, *(f"{name} {value}" for name, value in facts.items())])
+
+    @property
+    def journalled(self) -> JournalledEndpoint | None:
+        """The endpoint behind it; None where it runs in this process."""
+        api = self.model.api
+        return api.endpoint if isinstance(api, JournalledAPI) else None
+
+    def close(self) -> None:
+        """Close its journal."""
+        if self.journalled is not None:
+            self.journalled.close()
 
 
 def load_judge(path: Path) -> JudgeSettings:
@@ -84,60 +115,54 @@ def load_judge(path: Path) -> JudgeSettings:
         DataFormatError: The script of replies is broken.
     """
     settings = load_config(path, JudgeSettings)
-    if settings.path is not None:
-        settings = settings.model_copy(update={"path": path.parent / settings.path})
-        assert settings.path is not None
-        if settings.is_script:
-            load_script(settings.path)
-        else:
-            check_chat_template(settings.path, check_folder(settings.path))
-    elif settings.base_url is not None:
-        server_key(settings.api_key_env, settings.base_url)
+    endpoint = settings.endpoint
+    if endpoint is not None:
+        if endpoint.kind == "journal":
+            endpoint = endpoint.model_copy(update={"path": path.parent / endpoint.path})
+        elif endpoint.base_url is not None:
+            check_address(endpoint.base_url, where=f"{path}: endpoint.base_url")
+        new_client(endpoint)
+        return settings.model_copy(update={"endpoint": endpoint})
+    assert settings.path is not None
+    folder = path.parent / settings.path
+    if settings.is_script:
+        load_script(folder)
     else:
-        _check_provider(path, str(settings.model))
-    return settings
+        check_chat_template(folder, check_folder(folder))
+    return settings.model_copy(update={"path": folder})
 
 
-def open_judge(settings: JudgeSettings, *, device: str) -> Judge:
+def open_judge(settings: JudgeSettings, *, device: str, step: str, journal: Path) -> Judge:
     """Return the judge, loading it where it is a folder.
+
+    Args:
+        settings: Who it is.
+        device: Where a folder runs.
+        step: The evaluation: spending is counted by it.
+        journal: Where an endpoint's replies are kept.
 
     Raises:
         CheckpointError: The folder is incomplete or does not fit together.
+        ConfigError: The journal is in use, or a key is missing from the environment.
     """
     config = GenerateConfig(
         temperature=settings.temperature,
         max_tokens=settings.max_tokens,
         max_connections=settings.concurrency,
     )
-    if settings.path is None and settings.base_url is not None:
-        name = str(settings.model)
-        key = server_key(settings.api_key_env, settings.base_url)
-        return Judge(settings, server_model(name, settings.base_url, key, config), name)
-    if settings.path is None:
-        name = str(settings.model)
-        return Judge(settings, get_model(name, config=config), name)
+    if settings.endpoint is not None:
+        endpoint = JournalledEndpoint(
+            settings.endpoint, journal=journal, budget=settings.budget, step=step
+        )
+        name = settings.endpoint.model
+        if settings.endpoint.kind == "journal":
+            name = f"recording {sha256_of_file(settings.endpoint.path)}"
+        return Judge(settings, model_of(endpoint, config), name)
+    assert settings.path is not None
     if settings.is_script:
-        name = f"msm-script/{settings.path}"
-        model = get_model(name, config=config, memoize=False)
+        model = get_model(f"msm-script/{settings.path}", config=config, memoize=False)
         return Judge(settings, model, f"script {sha256_of_script(settings.path)}")
     opened = open_model(settings.path, dtype="bf16", device=resolve_device(device), label=None)
     name = name_for_opened(opened)
-    model = get_model(name, config=config, memoize=False, batch_size=settings.concurrency)
+    model = get_model(name, config=config, memoize=False, batch_size=settings.batch_size)
     return Judge(settings, model, f"weights {opened.record.weights_sha256}")
-
-
-def _check_provider(path: Path, model: str) -> None:
-    """Find out before anything is generated that a judge cannot be asked."""
-    provider = model.split("/")[0]
-    packages = {"anthropic": "anthropic", "openai": "openai", "google": "google.genai"}
-    package = packages.get(provider, "inspect_ai")
-    try:
-        found = importlib.util.find_spec(package)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise ConfigError(f"{path}: `model: {model}` needs the package {package}: install it.")
-    try:
-        get_model(model, memoize=False)
-    except Exception as error:  # Inspect names what is missing: a key, a provider
-        raise ConfigError(f"{path}: `model: {model}` cannot be asked: {error}") from None

@@ -119,8 +119,8 @@ class FolderAPI(ModelAPI):
             max_tokens=config.max_tokens or MAX_TOKENS,
         )
         reply = await self._batched(prompt)
-        usage = _usage(len(prompt.ids), reply.num_tokens)
-        return _output(self.model_name, reply.text, reply.finish, usage)
+        usage = usage_of(len(prompt.ids), reply.num_tokens)
+        return output_of(self.model_name, reply.text, reply.finish, usage)
 
     async def _batched(self, prompt: Prompt) -> SampledReply:
         done = anyio.Event()
@@ -195,8 +195,8 @@ class ScriptedAPI(ModelAPI):
         chat = "\n".join(turn.text for turn in input)
         for line in self.lines:
             if all(text in chat for text in line.when):
-                usage = _usage(1, line.tokens)
-                return _output(self.model_name, line.reply, line.stop_reason, usage)
+                usage = usage_of(1, line.tokens)
+                return output_of(self.model_name, line.reply, line.stop_reason, usage)
         raise DataFormatError(
             f"{self.model_name}: no line answers the chat that ends in {chat[-80:]!r}. "
             "Add a line without `when` for all others."
@@ -226,7 +226,8 @@ def sha256_of_script(path: Path) -> str:
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
-def _usage(input_tokens: int, output_tokens: int) -> ModelUsage:
+def usage_of(input_tokens: int, output_tokens: int) -> ModelUsage:
+    """Return counts of tokens as Inspect keeps them."""
     # Given rather than left to Inspect, which would fetch a tokenizer from the network to count.
     return ModelUsage(
         input_tokens=input_tokens,
@@ -235,7 +236,8 @@ def _usage(input_tokens: int, output_tokens: int) -> ModelUsage:
     )
 
 
-def _output(model: str, text: str, stop_reason: StopReason, usage: ModelUsage) -> ModelOutput:
+def output_of(model: str, text: str, stop_reason: StopReason, usage: ModelUsage) -> ModelOutput:
+    """Return a reply as Inspect keeps it."""
     message = ChatMessageAssistant(content=text, model=model, source="generate")
     choice = ChatCompletionChoice(message=message, stop_reason=stop_reason)
     return ModelOutput(model=model, choices=[choice], usage=usage)

@@ -129,6 +129,12 @@ class LocalModel:
             )
         return self._opened[dtype]
 
+    @property
+    def results(self) -> Path:
+        """The folder of its results."""
+        assert self.out is not None, "a suite has a folder for results"
+        return self.out
+
     def served_by(self, config: ServerConfig) -> str:
         """Return the address of a server of the folder, starting it where it does not run yet.
 
@@ -137,8 +143,8 @@ class LocalModel:
         """
         if self._own_server is None or self._own_server.config != config:
             self.close()
-            assert self.out is not None, "a suite has a folder for results"
-            self._own_server = OwnServer(config, self.folder, self.out / "logs" / "server.log")
+            log = self.results / "logs" / "server.log"
+            self._own_server = OwnServer(config, self.folder, log)
         return self._own_server.url
 
     def close(self) -> None:

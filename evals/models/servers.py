@@ -16,16 +16,31 @@ SERVER_KEY_ENV = "MSM_SERVER_API_KEY"
 the key of a provider is never sent to another address."""
 
 
-def server_key(variable: str, base_url: str) -> str:
-    """Return the key for a server; servers of one's own take any.
+def server_key(base_url: str) -> str:
+    """Return the key for a server of the judged model; servers of one's own take any.
 
     Raises:
         ConfigError: `base_url` is no address.
     """
+    check_address(base_url, where="--server")
+    return os.environ.get(SERVER_KEY_ENV) or "none"
+
+
+def check_address(base_url: str, *, where: str) -> None:
+    """Refuse what is no address of a server.
+
+    Args:
+        base_url: The address.
+        where: Where it was written.
+
+    Raises:
+        ConfigError: It has no scheme or no host.
+    """
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{base_url!r} is no server's address. Write it as http://HOST:PORT/v1.")
-    return os.environ.get(variable) or "none"
+        raise ConfigError(
+            f"{where}: {base_url!r} is no server's address. Write it as http://HOST:PORT/v1."
+        )
 
 
 def server_model(name: str, base_url: str, key: str, config: GenerateConfig) -> Model:

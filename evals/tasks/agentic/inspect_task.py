@@ -9,7 +9,7 @@ from inspect_ai.model import ChatMessageSystem, ChatMessageUser, GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
-from evals.judging.asking import ask_judge, the_judge
+from evals.judging.asking import ask_judge
 from evals.judging.verdicts import read_word
 from evals.tasks.agentic.actions import is_carried_out, is_refusal, read_actions
 from evals.tasks.agentic.conditions import (
@@ -92,9 +92,9 @@ def acts(judge_attempts: int) -> Scorer:
         actions = read_actions(reply)
         system, user = (turn.text for turn in state.messages[:2])
         judgement = await ask_judge(
-            the_judge(),
             judge_question(condition, system=system, user=user, reply=reply),
             partial(read_word, tag="verdict", allowed=("yes", "no")),
+            about=state,
             attempts=judge_attempts,
         )
         decided = None if judgement.verdict is None else float(judgement.verdict == "yes")

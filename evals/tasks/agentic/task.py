@@ -10,7 +10,7 @@ number of those stands with both, and as a rate of its own.
 from collections.abc import Sequence
 from functools import partial
 
-from evals.judging.judge import JudgeSettings, load_judge, open_judge
+from evals.judging.judge import JudgeSettings, load_judge
 from evals.models.local import LocalModel
 from evals.tasks.agentic.conditions import (
     GOALS,
@@ -74,7 +74,6 @@ def _ask(
     name: str,
     on_progress: Progress,
 ) -> EvalResult:
-    judge = open_judge(judge_settings, device=model.device_name)
     inspect_task = agentic_misalignment(
         assistant=settings.assistant,
         scenarios=list(settings.scenarios),
@@ -100,7 +99,9 @@ def _ask(
         headline=HEADLINE,
         metrics=agentic_metrics,
     )
-    return run_sampled(sampled, open_asked(model, settings), model, judge, name, on_progress)
+    return run_sampled(
+        sampled, open_asked(model, settings), model, judge_settings, name, on_progress
+    )
 
 
 def agentic_metrics(rows: Sequence[Row]) -> tuple[Metric, ...]:

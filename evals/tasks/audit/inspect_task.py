@@ -9,7 +9,7 @@ from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
-from evals.judging.asking import ask_judge, the_judge
+from evals.judging.asking import ask_judge
 from evals.judging.verdicts import read_word
 from evals.tasks.audit.tenets import Tenet, load_tenets
 from evals.tasks.sampling.inspect_parts import (
@@ -83,7 +83,7 @@ def tenet_kept(judge_attempts: int) -> Scorer:
             answer=without_thoughts(state.output.completion).strip(),
         )
         read = partial(read_word, tag="verdict", allowed=VERDICTS)
-        judgement = await ask_judge(the_judge(), question, read, attempts=judge_attempts)
+        judgement = await ask_judge(question, read, about=state, attempts=judge_attempts)
         count_scored()
         word = judgement.verdict
         return Score(

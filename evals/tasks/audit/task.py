@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from evals.judging.judge import JudgeSettings, load_judge, open_judge
+from evals.judging.judge import JudgeSettings, load_judge
 from evals.models.chat_turn import check_no_control_tokens
 from evals.models.local import LocalModel
 from evals.tasks.audit.inspect_task import JUDGE_TEXTS, VERSION, audit
@@ -59,7 +59,6 @@ def _ask(
     name: str,
     on_progress: Progress,
 ) -> EvalResult:
-    judge = open_judge(judge_settings, device=model.device_name)
     tenets = [tenet.model_dump() for tenet in load_tenets(settings.tenets)]
     sampled = Sampled(
         task=audit(
@@ -77,7 +76,9 @@ def _ask(
         headline=HEADLINE,
         metrics=audit_metrics,
     )
-    return run_sampled(sampled, open_asked(model, settings), model, judge, name, on_progress)
+    return run_sampled(
+        sampled, open_asked(model, settings), model, judge_settings, name, on_progress
+    )
 
 
 def audit_metrics(rows: Sequence[Row]) -> tuple[Metric, ...]:

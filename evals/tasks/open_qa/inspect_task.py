@@ -9,7 +9,7 @@ from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
-from evals.judging.asking import ask_judge, the_judge
+from evals.judging.asking import ask_judge
 from evals.judging.verdicts import read_points
 from evals.tasks.open_qa.items import Question, load_questions, read_spec
 from evals.tasks.sampling.inspect_parts import (
@@ -77,7 +77,6 @@ def points(spec: str, judge_attempts: int) -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:
         answer = without_thoughts(state.output.completion).strip()
         judgement = await ask_judge(
-            the_judge(),
             fill(
                 read_texts(JUDGE_TEXTS)["prompt"],
                 spec=spec,
@@ -85,6 +84,7 @@ def points(spec: str, judge_attempts: int) -> Scorer:
                 answer=answer,
             ),
             partial(read_points, tag="points", low=LOW, high=HIGH),
+            about=state,
             attempts=judge_attempts,
         )
         count_scored()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from evals.judging.judge import JudgeSettings, load_judge, open_judge
+from evals.judging.judge import JudgeSettings, load_judge
 from evals.models.chat_turn import check_no_control_tokens
 from evals.models.local import LocalModel
 from evals.statistics.summaries import mean_summary
@@ -62,7 +62,6 @@ def _ask(
     name: str,
     on_progress: Progress,
 ) -> EvalResult:
-    judge = open_judge(judge_settings, device=model.device_name)
     questions, spec = load_questions(settings.questions), read_spec(settings.spec)
     asked = [question.model_dump() for question in questions]
     sampled = Sampled(
@@ -82,7 +81,9 @@ def _ask(
         headline=HEADLINE,
         metrics=open_qa_metrics,
     )
-    return run_sampled(sampled, open_asked(model, settings), model, judge, name, on_progress)
+    return run_sampled(
+        sampled, open_asked(model, settings), model, judge_settings, name, on_progress
+    )
 
 
 def open_qa_metrics(rows: Sequence[Row]) -> tuple[Metric, ...]:

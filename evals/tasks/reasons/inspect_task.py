@@ -8,7 +8,7 @@ from inspect_ai.model import ModelOutput
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from evals.judging.asking import ask_judge, the_judge
+from evals.judging.asking import ask_judge
 from evals.tasks.reasons.categories import categories, kinds_text, read_present
 from evals.tasks.sampling.inspect_parts import (
     count_scored,
@@ -68,7 +68,7 @@ def reasons_given(judge_attempts: int) -> Scorer:
         question = fill(
             read_texts(JUDGE_TEXTS)["prompt"], kinds=kinds_text(), reply=state.output.completion
         )
-        judgement = await ask_judge(the_judge(), question, read_present, attempts=judge_attempts)
+        judgement = await ask_judge(question, read_present, about=state, attempts=judge_attempts)
         count_scored()
         present = judgement.verdict
         numbers = {

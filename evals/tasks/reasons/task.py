@@ -12,7 +12,7 @@ from pathlib import Path
 
 from inspect_ai.model import get_model
 
-from evals.judging.judge import JudgeSettings, load_judge, open_judge
+from evals.judging.judge import JudgeSettings, load_judge
 from evals.models.local import LocalModel
 from evals.tasks.reasons.categories import categories
 from evals.tasks.reasons.inspect_task import JUDGE_TEXTS, SIDES, VERSION, reasons
@@ -65,8 +65,7 @@ def _read(
     name: str,
     on_progress: Progress,
 ) -> EvalResult:
-    assert model.out is not None, "a suite has a folder for results"
-    path = model.out / f"{settings.of}.json"
+    path = model.results / f"{settings.of}.json"
     read = load_eval_result(path)
     _check_replies(read, path, model)
     asked = Asked(get_model("none/none"), read.model, key_of(read.model), "transcripts")
@@ -87,8 +86,7 @@ def _read(
         metrics=reasons_metrics,
         log_key=sha256_of_json([[row.id, row.details["reply"]] for row in read.rows]),
     )
-    judge = open_judge(judge_settings, device=model.device_name)
-    return run_sampled(sampled, asked, model, judge, name, on_progress)
+    return run_sampled(sampled, asked, model, judge_settings, name, on_progress)
 
 
 def _check_replies(read: EvalResult, path: Path, model: LocalModel) -> None:

@@ -8,7 +8,7 @@ from evals.models.hf import describe_folder
 from evals.models.inspect_apis import name_for_opened, sha256_of_script
 from evals.models.local import LocalModel
 from evals.models.own_server import load_server
-from evals.models.servers import SERVER_KEY_ENV, check_rendering, server_key, server_model
+from evals.models.servers import check_rendering, server_key, server_model
 from evals.tasks.sampling.settings import SamplingSettings
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.eval_result import ModelRecord
@@ -95,7 +95,7 @@ def record_of(model: LocalModel) -> ModelRecord:
 
 
 def _served(model: LocalModel, settings: SamplingSettings, url: str, way: str) -> Asked:
-    key = server_key(SERVER_KEY_ENV, url)
+    key = server_key(url)
     if model.folder.is_dir():
         check_rendering(model.folder, url, key, thinking=settings.thinking)
     extra = {} if settings.thinking is None else {"enable_thinking": settings.thinking}

@@ -9,6 +9,7 @@ from inspect_ai import Task, task
 from inspect_ai.scorer import Metric, SampleScore, metric
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
+from evals.judging.asking import check_judge
 from evals.tasks.sampling.progress import ON_SCORED
 
 Parameters = ParamSpec("Parameters")
@@ -35,6 +36,7 @@ def seeded_reply(seed: int) -> Solver:
     """Ask for one reply, drawn from a random stream of its own."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
+        check_judge()
         own = reply_seed(seed, str(state.sample_id), state.epoch)
         return await generate(state, seed=own)
 

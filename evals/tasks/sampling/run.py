@@ -32,7 +32,7 @@ def run_task(
     *,
     name: str,
     protocol: Protocol,
-    out: Path,
+    logs: Path,
     log_key: str,
     concurrency: int,
     on_progress: Progress,
@@ -45,19 +45,20 @@ def run_task(
         judge: Who gives the verdicts.
         name: The evaluation's name.
         protocol: Decides with the weights which log is gone on with.
-        out: The folder of the results.
+        logs: The folder of all logs.
         log_key: What else decides which log is gone on with.
         concurrency: Replies at once.
         on_progress: Told how many replies are scored.
 
     Raises:
         SamplingError: A reply or a verdict could not be had; what was done stays in the log.
+        MsmError: What ended the judge for all calls, such as a reached budget.
     """
     key = sha256_of_json([protocol.sha256, asked.key, log_key])[:16]
-    folder = out / "logs" / f"{name}-{key}"
+    folder = logs / f"{name}-{key}"
     total = len(task.dataset) * (task.epochs or 1)
     with _counting(total, on_progress), _logging_kept():
-        succeeded, logs = eval_set(
+        succeeded, (log, *_) = eval_set(
             task,
             log_dir=str(folder),
             model=asked.model,
@@ -73,8 +74,9 @@ def run_task(
             log_buffer=1,
             ctl_server=False,
         )
-    log = logs[0]
     if not succeeded:
+        if judge.journalled is not None:
+            judge.journalled.check()
         raise _failure(name, log, total)
     rows = [_row(sample) for sample in _samples(log)]
     assert len(rows) == total, f"{len(rows)} rows for {total} replies"

@@ -1,5 +1,6 @@
 """A generating evaluation from its description to its result."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,14 +9,13 @@ from typing import Any
 
 from inspect_ai import Task
 
-from evals.judging.judge import Judge
+from evals.judging.judge import Judge, JudgeSettings, open_judge
 from evals.models.local import LocalModel
 from evals.statistics.summaries import SEED_NOTE
 from evals.tasks.sampling.asked import Asked
 from evals.tasks.sampling.run import run_task
 from evals.tasks.sampling.settings import SamplingSettings
 from evals.tasks.task import Progress
-from megatron_msm.errors import ConfigError
 from megatron_msm.formats.eval_result import EvalResult, Metric, Protocol, Row
 
 UNKNOWN_WEIGHTS = "; which weights the server held is not known: it was asked by its name for them"
@@ -45,19 +45,57 @@ def run_sampled(
     sampled: Sampled,
     asked: Asked,
     model: LocalModel,
-    judge: Judge,
+    judge_settings: JudgeSettings,
     name: str,
     on_progress: Progress,
 ) -> EvalResult:
     """Ask the model, have its replies judged, and return the result.
 
     Raises:
-        MsmError: The model cannot be opened, or a reply or verdict could not be had.
+        MsmError: The judge cannot be opened, or a reply or verdict could not be had.
     """
-    if model.out is None:
-        raise ConfigError(f"evaluation {name!r} keeps logs: it needs a folder for results.")
-    started, sampling = time.monotonic(), sampled.sampling
-    protocol = Protocol(
+    started, logs = time.monotonic(), model.results / "logs"
+    judge = open_judge(
+        judge_settings, device=model.device_name, step=name, journal=logs / "judge.jsonl"
+    )
+    with contextlib.closing(judge):
+        protocol = _protocol(sampled, asked, judge)
+        rows = run_task(
+            sampled.task,
+            asked,
+            judge,
+            name=name,
+            protocol=protocol,
+            logs=logs,
+            log_key=sampled.log_key,
+            concurrency=_concurrency(sampled, asked, judge),
+            on_progress=on_progress,
+        )
+    return EvalResult(
+        name=name,
+        protocol=protocol,
+        protocol_sha256=protocol.sha256,
+        model=asked.record,
+        items=sampled.items,
+        meaning=sampled.meaning,
+        headline=sampled.headline,
+        metrics=sampled.metrics(rows),
+        n=len(rows),
+        note=SEED_NOTE + ("" if asked.record.weights_sha256 else UNKNOWN_WEIGHTS),
+        runtime={
+            "seconds": round(time.monotonic() - started, 3),
+            **model.runtime,
+            "server": model.server,
+            "inspect_ai": installed_version("inspect-ai"),
+            "judge_spent": judge.journalled.spent._asdict() if judge.journalled else None,
+        },
+        rows=tuple(rows),
+    )
+
+
+def _protocol(sampled: Sampled, asked: Asked, judge: Judge) -> Protocol:
+    sampling = sampled.sampling
+    return Protocol(
         task=sampled.task_name,
         version=sampled.version,
         items_sha256=sampled.items_sha256,
@@ -71,38 +109,10 @@ def run_sampled(
             "asked": asked.way,
         },
     )
-    concurrency = judge.settings.concurrency
-    if sampling:
-        is_local = asked.way.startswith("in process")
-        concurrency = sampling.batch_size if is_local else sampling.concurrency
-    rows = run_task(
-        sampled.task,
-        asked,
-        judge,
-        name=name,
-        protocol=protocol,
-        out=model.out,
-        log_key=sampled.log_key,
-        concurrency=concurrency,
-        on_progress=on_progress,
-    )
-    metrics = sampled.metrics(rows)
-    return EvalResult(
-        name=name,
-        protocol=protocol,
-        protocol_sha256=protocol.sha256,
-        model=asked.record,
-        items=sampled.items,
-        meaning=sampled.meaning,
-        headline=sampled.headline,
-        metrics=metrics,
-        n=len(rows),
-        note=SEED_NOTE + ("" if asked.record.weights_sha256 else UNKNOWN_WEIGHTS),
-        runtime={
-            "seconds": round(time.monotonic() - started, 3),
-            **model.runtime,
-            "server": model.server,
-            "inspect_ai": installed_version("inspect-ai"),
-        },
-        rows=tuple(rows),
-    )
+
+
+def _concurrency(sampled: Sampled, asked: Asked, judge: Judge) -> int:
+    if sampled.sampling is None:
+        return judge.settings.concurrency
+    is_local = asked.way.startswith("in process")
+    return sampled.sampling.batch_size if is_local else sampled.sampling.concurrency

@@ -129,10 +129,20 @@ def test_a_report_says_which_condition_had_no_verdict(
 @pytest.mark.parametrize(
     ("judge", "suite_text", "parts"),
     [
-        ("{}", SUITE, ["judge.yaml", "either `model` or `path`"]),
-        ("model: sonnet", SUITE, ["names no provider"]),
-        ("model: nobody/sonnet", SUITE, ["judge.yaml", "nobody"]),
-        ("model: x\nbase_url: localhost:8000", SUITE, ["localhost:8000", "http://HOST:PORT/v1"]),
+        ("{}", SUITE, ["judge.yaml", "either `endpoint` or `path`"]),
+        ("model: sonnet", SUITE, ["judge.yaml", "endpoint: {kind: anthropic, model: NAME}"]),
+        ("endpoint: {kind: nobody, model: x}", SUITE, ["judge.yaml", "nobody", "anthropic"]),
+        ("endpoint: {kind: openai, model: x}", SUITE, ["OPENAI_API_KEY"]),
+        (
+            "endpoint: {kind: openai, model: x, base_url: 'localhost:8000'}",
+            SUITE,
+            ["judge.yaml", "localhost:8000", "http://HOST:PORT/v1"],
+        ),
+        (
+            "endpoint: {kind: anthropic, model: x, batch: true}",
+            SUITE,
+            ["judge.yaml", "endpoint.batch", "leave it out"],
+        ),
         ("path: gone.jsonl", SUITE, ["gone.jsonl"]),
         ("path: gone", SUITE, ["gone", "no such folder"]),
         ("path: judge.jsonl\natempts: 2", SUITE, ["atempts", "attempts"]),
@@ -141,8 +151,15 @@ def test_a_report_says_which_condition_had_no_verdict(
     ],
 )
 def test_what_is_wrong_is_found_before_anything_is_asked(
-    msm_eval: Run, suite: Path, tmp_path: Path, judge: str, suite_text: str, parts: list[str]
+    msm_eval: Run,
+    suite: Path,
+    tmp_path: Path,
+    judge: str,
+    suite_text: str,
+    parts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     suite.write_text(suite_text)
     (tmp_path / "judge.yaml").write_text(judge)
     model = write_lines(tmp_path / "model.jsonl", MODEL)
