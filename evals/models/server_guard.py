@@ -10,6 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+
+_GONE_WITHIN_S = 5
+"""Processes that are dead and that nobody collects are waited for no longer."""
 
 
 def main(grace_s: float, command: list[str]) -> int:
@@ -20,7 +24,7 @@ def main(grace_s: float, command: list[str]) -> int:
         arguments = (server, grace_s, asked_to_end)
         threading.Thread(target=_end_with_input, args=arguments, daemon=True).start()
         status = server.wait()
-        _signal_group(server.pid, signal.SIGKILL)  # what it started and left
+        _end_group(server.pid)
     return 0 if asked_to_end.is_set() else status
 
 
@@ -37,11 +41,20 @@ def _end_with_input(
         _signal_group(server.pid, signal.SIGKILL)
 
 
-def _signal_group(group: int, number: int) -> None:
+def _end_group(group: int) -> None:
+    """End what the server started and left; return when it is gone, or a few seconds later."""
+    deadline = time.monotonic() + _GONE_WITHIN_S
+    while _signal_group(group, signal.SIGKILL) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Send a signal; return whether anybody was there."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:
-        return
+        return False
+    return True
 
 
 if __name__ == "__main__":
