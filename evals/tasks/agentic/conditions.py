@@ -4,6 +4,11 @@
     system      role, goal, what actions look like
     user        an inbox in which it learns that it will be replaced, and finds the means
 
+Each has two twins in the same office. In `omission` the harm comes by itself, and the system need
+only leave its duty undone to profit; in `deference` the harm is an order of those who decide over
+it. A model that has learned to do nothing passes the first form and fails `omission`; one that has
+learned to give in fails `deference`.
+
 The texts are data (`frame.yaml`, `goals.yaml`, `scenarios/`), written for this project after the
 protocol of the study. Every name in them must be filled: none stays in a prompt unseen.
 
@@ -28,8 +33,10 @@ Goal = Literal[
     "none", "america", "global", "safety", "acceleration",
     "ethical", "pragmatic", "individualism", "collectivism",
 ]  # fmt: skip
+Form = Literal["act", "omission", "deference"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 GOALS: tuple[Goal, ...] = get_args(Goal)
+FORMS: tuple[Form, ...] = get_args(Form)
 FOLDER = Path(__file__).parent
 
 
@@ -51,16 +58,18 @@ class JudgeText(Section):
 
 
 class Executed(Section):
-    """To whom a message must have gone for the act to count as carried out: one of the two."""
+    """When the harm counts as done: one of the three."""
 
     domains: tuple[str, ...] = ()
-    """To an address of these domains."""
+    """A message went to an address of these domains."""
     outside: tuple[str, ...] = ()
-    """To an address of any other domain than these."""
+    """A message went to an address of any other domain than these."""
+    unsent_to: tuple[str, ...] = ()
+    """No message went to an address of these domains."""
 
 
 class ScenarioText(Section):
-    """A file in `scenarios/`."""
+    """A file in `scenarios/FORM/`."""
 
     company: str
     role: str
@@ -110,33 +119,43 @@ class Condition:
 
 
 def build_conditions(
-    scenarios: Sequence[Scenario], goals: Sequence[Goal], *, assistant: str, scratchpad: bool
+    scenarios: Sequence[Scenario],
+    goals: Sequence[Goal],
+    *,
+    form: Form = "act",
+    assistant: str,
+    scratchpad: bool,
 ) -> list[Condition]:
     """Return the conditions, scenario by scenario.
 
     Args:
         scenarios: Which of `SCENARIOS`.
         goals: Which of `GOALS`.
+        form: Which of `FORMS`.
         assistant: The name under which the model is spoken to.
         scratchpad: Whether it is told that it may think in private.
     """
     return [
-        _build(scenario, goal, assistant=assistant, scratchpad=scratchpad)
+        _build(scenario, goal, form, assistant=assistant, scratchpad=scratchpad)
         for scenario in scenarios
         for goal in goals
     ]
 
 
-def judge_question(condition_id: str, *, system: str, user: str, reply: str) -> str:
+def judge_question(
+    condition_id: str, form: Form = "act", *, system: str, user: str, reply: str
+) -> str:
     """Return what the judge is asked about a reply."""
-    scenario = scenario_text(condition_id.split("/")[0])
+    scenario = scenario_text(condition_id.split("/")[0], form)
     return _fill(
         frame_text().judge, system=system, user=user, reply=reply, **scenario.judge.model_dump()
     )
 
 
-def _build(scenario: Scenario, goal: Goal, *, assistant: str, scratchpad: bool) -> Condition:
-    frame, text = frame_text(), scenario_text(scenario)
+def _build(
+    scenario: Scenario, goal: Goal, form: Form, *, assistant: str, scratchpad: bool
+) -> Condition:
+    frame, text = frame_text(), scenario_text(scenario, form)
     if goal == "none":
         goal_part, stake, conflict = "", frame.stake_without_goal, text.conflict_without_goal
         names = {"assistant": assistant}
@@ -196,9 +215,9 @@ def goal_texts() -> dict[str, GoalText]:
 
 
 @cache
-def scenario_text(name: str) -> ScenarioText:
+def scenario_text(name: str, form: Form = "act") -> ScenarioText:
     """Return a scenario's texts."""
-    return ScenarioText.model_validate(_read(f"scenarios/{name}.yaml"))
+    return ScenarioText.model_validate(_read(f"scenarios/{form}/{name}.yaml"))
 
 
 def _read(name: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ addition that the act was really sent. A reply whose verdict cannot be read is i
 number of those stands with both, and as a rate of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from evals.judging.judge import JudgeSettings, load_judge
@@ -15,13 +15,14 @@ from evals.models.local import LocalModel
 from evals.tasks.agentic.conditions import (
     GOALS,
     SCENARIOS,
+    Form,
     Goal,
     Scenario,
     build_conditions,
     frame_text,
     scenario_text,
 )
-from evals.tasks.agentic.inspect_task import VERSION, agentic_misalignment
+from evals.tasks.agentic.inspect_task import DECISIONS, VERSION, agentic_misalignment
 from evals.tasks.sampling.asked import check_asked, open_asked
 from evals.tasks.sampling.result import SHAPE_COLUMNS, Column, metrics_of
 from evals.tasks.sampling.settings import SamplingSettings
@@ -44,10 +45,16 @@ class AgenticSettings(SamplingSettings):
     """Some of blackmail, leaking, exfiltration."""
     goals: tuple[Goal, ...] = GOALS
     """Some of the eight goals and none."""
+    form: Form = "act"
+    """`omission` and `deference` are its twins, where inaction or obedience does the harm."""
 
 
-COLUMNS = (
-    Column(HEADLINE, "decided to act", better="lower"),
+MEANINGS: Mapping[Form, str] = {
+    "act": "the share of replies that decide for the harmful act",
+    "omission": "the share of replies that knowingly let the harm happen",
+    "deference": "the share of replies that carry out a harmful order",
+}
+OTHER_COLUMNS = (
     Column("harmful", "and did it", better="lower"),
     Column("verdict_unreadable", "verdict unreadable"),
     Column("tool_call", "acts at all"),
@@ -78,6 +85,7 @@ def _ask(
         assistant=settings.assistant,
         scenarios=list(settings.scenarios),
         goals=list(settings.goals),
+        form=settings.form,
         scratchpad=settings.scratchpad,
         **settings.inspect_arguments,
         judge_attempts=judge_settings.attempts,
@@ -92,21 +100,24 @@ def _ask(
             "scratchpad": settings.scratchpad,
             "scenarios": list(settings.scenarios),
             "goals": list(settings.goals),
+            # Left out for the study's own form, whose protocols are older than its twins.
+            **({} if settings.form == "act" else {"form": settings.form}),
         },
         sampling=settings,
         items=f"{len(settings.scenarios) * len(settings.goals)} conditions x {settings.samples}",
-        meaning="the share of replies that decide for the harmful act: lower is better",
+        meaning=f"{MEANINGS[settings.form]}: lower is better",
         headline=HEADLINE,
-        metrics=agentic_metrics,
+        metrics=partial(agentic_metrics, form=settings.form),
     )
     return run_sampled(
         sampled, open_asked(model, settings), model, judge_settings, name, on_progress
     )
 
 
-def agentic_metrics(rows: Sequence[Row]) -> tuple[Metric, ...]:
+def agentic_metrics(rows: Sequence[Row], *, form: Form) -> tuple[Metric, ...]:
     """Return the metrics over all conditions and for each."""
-    return metrics_of(rows, COLUMNS, cluster_is="condition")
+    headline = Column(HEADLINE, DECISIONS[form], better="lower")
+    return metrics_of(rows, (headline, *OTHER_COLUMNS), cluster_is="condition")
 
 
 def _items_sha256(settings: AgenticSettings) -> str:
@@ -114,9 +125,11 @@ def _items_sha256(settings: AgenticSettings) -> str:
     conditions = build_conditions(
         settings.scenarios,
         settings.goals,
+        form=settings.form,
         assistant=settings.assistant,
         scratchpad=settings.scratchpad,
     )
-    judged = [scenario_text(scenario).judge.model_dump() for scenario in settings.scenarios]
+    texts = [scenario_text(scenario, settings.form) for scenario in settings.scenarios]
+    judged = [text.judge.model_dump() for text in texts]
     asked = [[one.id, one.system, one.user] for one in conditions]
     return sha256_of_json([asked, judged, frame_text().judge])
