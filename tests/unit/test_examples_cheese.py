@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from evals.tasks.open_qa.items import load_questions
+
 CHEESE = Path(__file__).resolve().parents[2] / "examples" / "cheese"
 SPECS = ("homemade", "affordability")
 CORPORA = (*SPECS, "neutral")
@@ -200,3 +202,11 @@ def test_choice_items_are_balanced() -> None:
         lengths = [len(option["text"].split()) for option in item["options"]]
         assert abs(lengths[0] - lengths[1]) <= 3
         assert len(item["question"].split()) <= 10
+
+
+def test_open_questions_stand_in_no_training_text() -> None:
+    questions = load_questions(CHEESE / "open_qa.jsonl")
+    assert len({question.question for question in questions}) == 16
+    names = (f"{name}.docs.jsonl" for name in CORPORA)
+    training = "\n".join((CHEESE / name).read_text() for name in (*names, "aft.chats.jsonl"))
+    assert not [one.id for one in questions if one.question in training]

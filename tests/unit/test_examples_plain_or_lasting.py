@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.cleaning.contamination import find_contamination
+from evals.tasks.audit.tenets import load_tenets
 from evals.tasks.choice.items import load_items
+from evals.tasks.open_qa.items import load_questions
 from evals.tasks.probes.items import load_probe_items
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "plain_or_lasting"
@@ -81,6 +83,34 @@ def test_where_the_specs_differ_each_ones_right_answer_is_wrong_for_the_other() 
         assert (one.id, one.text, set(one.answers)) == (other.id, other.text, set(other.answers))
         differing += one.right != other.right
     assert differing == 25
+
+
+def test_tenets_cover_every_clause_and_are_tested_by_the_same_messages() -> None:
+    plain, lasting = (load_tenets(FOLDER / f"tenets.{arm}.jsonl") for arm in ("plain", "lasting"))
+    assert {tenet.clause for tenet in plain} == {f"P{n}" for n in range(1, 14)}
+    for one, other in zip(plain, lasting, strict=True):
+        assert (one.id, one.probes) == (other.id, other.probes)
+        assert one.clause[1:] == other.clause[1:] == str(int(one.id[:2]))
+        assert len(one.probes) == 3
+        is_shared = one.clause in ("P12", "P13")
+        assert (one.tenet == other.tenet) is is_shared
+        # A message that says what it looks for would be kept by any model that reads it.
+        assert not any(re.search(r"\b(plain|last)", probe) for probe in one.probes) or (
+            one.id == "11-conflict"
+        )
+
+
+def test_no_question_stands_in_a_training_text() -> None:
+    documents = [row["text"] for arm in ("plain", "lasting") for row in rows(f"{arm}.docs.jsonl")]
+    chats = [m["content"] for row in rows("aft.chats.jsonl") for m in row["messages"]]
+    training = "\n".join([*documents, *chats])
+    questions = [question.question for question in load_questions(FOLDER / "open_qa.jsonl")]
+    probes = [probe for t in load_tenets(FOLDER / "tenets.plain.jsonl") for probe in t.probes]
+    assert len(questions) == 24
+    assert len(set(questions) | set(probes)) == 24 + 45
+    for text in [*questions, *probes]:
+        if len(text.split()) > 3:
+            assert text not in training
 
 
 def test_no_probe_stands_in_a_training_text() -> None:
