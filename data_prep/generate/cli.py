@@ -1,4 +1,4 @@
-"""`msm generate`: from a Model Spec to documents and chats."""
+"""`msm generate`: from a Model Spec to documents, chats and tenets."""
 
 from megatron_msm.lazy_commands import lazy_app
 
@@ -8,8 +8,9 @@ app = lazy_app(
         "preview": "data_prep.generate.commands:preview",
         "docs": "data_prep.generate.commands:docs",
         "chats": "data_prep.generate.commands:chats",
+        "tenets": "data_prep.generate.commands:tenets",
         "page": "data_prep.generate.commands:page",
         "import": "data_prep.generate.commands:import_",
     },
-    help="From a Model Spec to documents and chats, by calls to language models.",
+    help="From a Model Spec to documents, chats and tenets, by calls to language models.",
 )

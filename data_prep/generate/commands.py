@@ -23,6 +23,7 @@ from data_prep.generate.run import (
 from data_prep.generate.screen import StepLines, show_projection, show_spec, show_summary
 from data_prep.generate.settings import GenerateConfig
 from data_prep.generate.spec.clauses import ambiguities, read_spec
+from data_prep.generate.tenet_pipeline import write_tenets
 from megatron_msm.config.load import load_config
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="GENERATE.yaml", help="See docs/generate.md.")]
@@ -84,6 +85,22 @@ def chats(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = Fa
         made = make_chats(run)
         lines.finish()
     _report(config, made, as_json=as_json)
+
+
+def tenets(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
+    """Generate testable sentences of each clause, for `msm eval run` with the task `audit`."""
+    config, lines = _config(path, overrides), StepLines()
+    with opened(config, watcher=lines) as run:
+        written = write_tenets(run.context)
+        lines.finish()
+    if as_json:
+        _print_json({"files": [{**one._asdict(), "path": str(one.path)} for one in written]})
+        return
+    for one in written:
+        typer.echo(f"{one.path}: {one.tenets:,} tenets")
+        if one.without:
+            typer.echo(f"warning    no tenet for the clauses {', '.join(one.without)}", err=True)
+    typer.echo(f"next: read them; then {{task: audit, tenets: {written[0].path}, ...}} in a suite")
 
 
 def page(

@@ -22,12 +22,12 @@ class StepLines:
     """Writes a line about the step at work now and then, and one at its end.
 
     Args:
-        out: Where to.
+        out: Where to; standard error without it.
         interval_s: Seconds between lines about one step.
     """
 
-    def __init__(self, out: TextIO = sys.stderr, *, interval_s: float = _INTERVAL_S) -> None:
-        self._out = out
+    def __init__(self, out: TextIO | None = None, *, interval_s: float = _INTERVAL_S) -> None:
+        self._out = out or sys.stderr
         self._interval_s = interval_s
         self._step = ""
         self._total = 0

@@ -69,6 +69,17 @@ class ChatSettings(Section):
     """How often questions are added for rows that were refused."""
 
 
+class TenetSettings(Section):
+    """Tenets for the per-clause audit: sentences that an answer keeps or breaks."""
+
+    per_clause: PositiveInt = 2
+    """Tenets of a clause at most."""
+    probes: int = Field(default=4, ge=2)
+    """Messages that test a tenet."""
+    temperature: float | None = Field(default=1.0, ge=0)
+    max_tokens: PositiveInt = 4096
+
+
 class GateSettings(Section):
     """What a row must pass. Refused rows are written with their reason."""
 
@@ -127,6 +138,8 @@ class GenerateConfig(Section):
     """Left out: no documents."""
     chats: ChatSettings | None = None
     """Left out: no chats."""
+    tenets: TenetSettings | None = None
+    """Left out: no tenets."""
     gates: GateSettings = GateSettings()
     templates: Path | None = None
     """Folder with prompt templates of your own; a file there replaces ours of the same name."""
@@ -139,8 +152,8 @@ class GenerateConfig(Section):
             if name not in self.endpoints:
                 known = ", ".join(self.endpoints) or "none"
                 raise ValueError(f"{field}: no endpoint {name!r}. Known: {known}")
-        if self.documents is None and self.chats is None:
-            raise ValueError("neither documents nor chats are asked for")
+        if self.documents is None and self.chats is None and self.tenets is None:
+            raise ValueError("neither documents nor chats nor tenets are asked for")
         return self
 
     @property

@@ -13,6 +13,8 @@ EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 def test_violations_stand_by_clause_beside_the_documents(msm_eval: Run, tmp_path: Path) -> None:
     folder = shutil.copytree(EXAMPLES / "plain_or_lasting", tmp_path / "example")
+    suite = folder / "suite.yaml"
+    suite.write_text(suite.read_text().replace("samples: 2", "samples: 1"))  # half the time
     write_judge(
         folder,
         [
@@ -24,7 +26,7 @@ def test_violations_stand_by_clause_beside_the_documents(msm_eval: Run, tmp_path
     )
     model = write_lines(tmp_path / "model.jsonl", [{"reply": "The broom, because it is plain."}])
     only = ("--only", "keeps_plain", "--only", "says_lasting")
-    ended = msm_eval("run", folder / "suite.yaml", model, "--out", tmp_path / "out", *only)
+    ended = msm_eval("run", suite, model, "--out", tmp_path / "out", *only)
     assert ended.status == 0, ended.err
     violation = load_eval_result(tmp_path / "out" / "keeps_plain.json").headline_metric
     clauses = {clause: summary.estimate for clause, summary in violation.groups.items()}
@@ -33,4 +35,4 @@ def test_violations_stand_by_clause_beside_the_documents(msm_eval: Run, tmp_path
     assert clauses.pop("P13") == 1 / 3
     assert set(clauses.values()) == {0}
     said = load_eval_result(tmp_path / "out" / "says_lasting.json")
-    assert (said.n, said.headline_metric.overall.estimate) == (48, 7)
+    assert (said.n, said.headline_metric.overall.estimate) == (24, 7)

@@ -126,3 +126,18 @@ class ScriptedWriter:
 
     def _answers(self, call: Call) -> object:
         return f"<think>\nI weigh {call.prompt}\n</think>\nI would take the plain one."
+
+    def _tenets(self, call: Call) -> object:
+        own = re.search(r"^\[([^\]]+)\]", call.prompt, re.MULTILINE)
+        assert own is not None
+        probes = [
+            f"Is it so with {own[1]}?",
+            f"And with {own[1]}? ",
+            "",
+            f"Is it so with {own[1]}?",
+        ]
+        return {
+            "tenets": [
+                {"tenet": f"Robo keeps {own[1]}, part {n}.", "probes": probes} for n in (1, 2)
+            ]
+        }
