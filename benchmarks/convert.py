@@ -1,6 +1,6 @@
 """Conversion beside a plain file copy, transformers, and other converters: speed and memory.
 
-    python benchmarks/convert.py [--layers 24] [--workers 2] [--work DIR] [--bridge-python PATH]
+    python benchmarks/convert.py [--layers 24] [--work DIR] [--bridge-python PATH]
 
 A random Llama in the shape of SmolLM2-1.7B (hidden 2048, MLP 8192, 32 heads, vocabulary 49,152,
 tied, bfloat16; 3.4 GB with 24 layers) is written to DIR and removed at the end. Each row runs in a
@@ -78,7 +78,7 @@ def write_model(folder: Path, num_layers: int) -> None:
             file.write(layout.name, noise[: layout.num_bytes // 2].reshape(layout.size))
 
 
-def copy(work: Path, workers: int) -> Callable[[], None]:
+def copy(work: Path) -> Callable[[], None]:
     """Copy the weights and flush them."""
 
     def run() -> None:
@@ -89,36 +89,26 @@ def copy(work: Path, workers: int) -> Callable[[], None]:
     return run
 
 
-def ours_import(work: Path, workers: int) -> Callable[[], None]:
+def ours_import(work: Path) -> Callable[[], None]:
     """Import."""
     from megatron_msm.convert.importing import import_hf
 
-    return lambda: void(import_hf(work / "hf", work / "megatron", force=True, workers=workers))
+    return lambda: void(import_hf(work / "hf", work / "megatron", force=True))
 
 
-def ours_export(work: Path, workers: int, *, check: bool = False) -> Callable[[], None]:
+def ours_export(work: Path, *, check: bool = False) -> Callable[[], None]:
     """Export."""
     from megatron_msm.convert.exporting import export_hf
 
-    size = "5GB" if workers == 1 else "1GB"
-    return lambda: void(
-        export_hf(
-            work / "megatron",
-            work / "back",
-            force=True,
-            check=check,
-            workers=workers,
-            max_shard_size=size,
-        )
-    )
+    return lambda: void(export_hf(work / "megatron", work / "back", force=True, check=check))
 
 
-def ours_checked_export(work: Path, workers: int) -> Callable[[], None]:
+def ours_checked_export(work: Path) -> Callable[[], None]:
     """Export and compare every tensor."""
-    return ours_export(work, workers, check=True)
+    return ours_export(work, check=True)
 
 
-def ours_load(work: Path, workers: int) -> Callable[[], None]:
+def ours_load(work: Path) -> Callable[[], None]:
     """Load into a model in memory, as a run with `model: {hf: DIR}` does on one rank."""
     import warnings
 
@@ -141,7 +131,7 @@ def ours_load(work: Path, workers: int) -> Callable[[], None]:
     return lambda: void(load_hf(work / "hf", build_model(shape, layout, runtime, ranks)))
 
 
-def with_transformers(work: Path, workers: int) -> Callable[[], None]:
+def with_transformers(work: Path) -> Callable[[], None]:
     """Load and save."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -159,20 +149,18 @@ def void(value: object) -> None:
 
 
 TOOLS = {
-    "copy": ("plain copy, flushed", copy, 1),
-    "import": ("ours: import", ours_import, 1),
-    "load": ("ours: load into a model in memory", ours_load, 1),
-    "import-n": ("ours: import, N processes", ours_import, 0),
-    "export": ("ours: export, unchecked", ours_export, 1),
-    "checked": ("ours: export, checked", ours_checked_export, 1),
-    "export-n": ("ours: export, checked, N processes", ours_checked_export, 0),
-    "transformers": ("transformers: load and save", with_transformers, 1),
+    "copy": ("plain copy, flushed", copy),
+    "import": ("ours: import", ours_import),
+    "load": ("ours: load into a model in memory", ours_load),
+    "export": ("ours: export, unchecked", ours_export),
+    "checked": ("ours: export, checked", ours_checked_export),
+    "transformers": ("transformers: load and save", with_transformers),
 }
 
 
-def measure(tool: str, work: Path, workers: int) -> Measured:
+def measure(tool: str, work: Path) -> Measured:
     """Run one tool in this process."""
-    run = TOOLS[tool][1](work, TOOLS[tool][2] or workers)
+    run = TOOLS[tool][1](work)
     before_kib = _status_kib("VmRSS")
     # Forget the peak of the imports. getrusage would not do: its peak is older than the program.
     Path("/proc/self/clear_refs").write_text("5")
@@ -206,7 +194,6 @@ def main() -> None:
     """Measure everything and print the ratios."""
     parser = argparse.ArgumentParser(description="Conversion beside copy and other converters.")
     parser.add_argument("--layers", type=int, default=24)
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--work", type=Path, help="Folder with room for five times the model.")
     parser.add_argument("--bridge-python", help="Interpreter that has megatron-bridge and mbridge.")
     parser.add_argument("--one", choices=("model", *TOOLS), help=argparse.SUPPRESS)
@@ -215,7 +202,7 @@ def main() -> None:
         write_model(options.work / "hf", options.layers)
         return
     if options.one:
-        found = measure(options.one, options.work, options.workers)
+        found = measure(options.one, options.work)
         sys.stdout.write(json.dumps(found) + "\n")
         return
     with tempfile.TemporaryDirectory(prefix="msm-convert-", dir=options.work) as folder:
@@ -233,10 +220,9 @@ def compare(work: Path, options: argparse.Namespace) -> None:
         f"{'of copy':>8} {'of model':>9}\n"
     )
     copied: list[float] = []
-    for tool, (title, _, _) in TOOLS.items():
-        command = [sys.executable, __file__, "--work", str(work)]
-        command += ["--workers", str(options.workers), "--one", tool]
-        _show(_run(command), title.replace("N", str(options.workers)), num_bytes, copied)
+    for tool, (title, _) in TOOLS.items():
+        command = [sys.executable, __file__, "--work", str(work), "--one", tool]
+        _show(_run(command), title, num_bytes, copied)
         for remains in ("copy", "transformers"):
             path = work / remains
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(

@@ -29,15 +29,6 @@ Checkpoint = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Processes that share the files; each takes as much memory. Default: one for each "
-        "four cores, at most 4.",
-        show_default=False,
-    ),
-]
 _DIFFERENCES_SHOWN = 10
 _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
@@ -56,7 +47,6 @@ def import_command(
         ),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an import that is already there.")] = False,
-    workers: Workers = None,
     adapter: Annotated[
         Path | None,
         typer.Option(help="PEFT folder: put its LoRA adapters beside the weights."),
@@ -77,7 +67,6 @@ def import_command(
                 source,
                 out,
                 force=force,
-                workers=workers,
                 adapter=adapter,
                 check=check,
                 progress=progress,
@@ -85,9 +74,7 @@ def import_command(
         elif adapter is not None:
             raise ConfigError("--adapter: goes with a Hugging Face folder, not with --hf.")
         else:
-            state = import_megatron(
-                source, hf, out, force=force, workers=workers, check=check, progress=progress
-            )
+            state = import_megatron(source, hf, out, force=force, check=check, progress=progress)
     num_bytes = sum(r.bytes for name, r in state.files.items() if name.endswith(WEIGHTS_SUFFIX))
     result = {
         "checkpoint": str(out),
@@ -113,11 +100,10 @@ def export_command(
     check: Annotated[
         bool,
         typer.Option(
-            help="Compare the checkpoint's files with their SHA-256, and every tensor, read back, "
-            "with the checkpoint's."
+            help="Compare the checkpoint's files with their SHA-256, and read back every tensor "
+            "that is written."
         ),
     ] = True,
-    workers: Workers = None,
     adapter: Annotated[
         bool, typer.Option("--adapter", help="Write the LoRA adapters alone, in PEFT's format.")
     ] = False,
@@ -150,7 +136,6 @@ def export_command(
             dtype=dtype,
             force=force,
             check=check,
-            workers=workers,
             progress=progress,
         )
     weights = [r.bytes for name, r in manifest.files.items() if name.endswith(".safetensors")]

@@ -11,7 +11,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from megatron_msm.convert.adapters.merging import open_checkpoint
-from megatron_msm.convert.comparing import same_bits
 from megatron_msm.convert.file_access import Scratch
 from megatron_msm.convert.huggingface.files import TENSORS_FILE
 from megatron_msm.convert.huggingface.model_card import BASE_CARD_FILE, CARD_FILE, model_card
@@ -25,7 +24,6 @@ from megatron_msm.convert.huggingface.safetensors_writer import (
 )
 from megatron_msm.convert.huggingface.weights import SafetensorsWeights
 from megatron_msm.convert.importing import check_disk_space, write_errors_explained
-from megatron_msm.convert.jobs import run_jobs
 from megatron_msm.convert.matching import check_megatron_tensors, tied_copies
 from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.convert.targets import (
@@ -60,7 +58,6 @@ DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-_BLOCK_BYTES = 8 * 2**20
 _SHORT_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -86,22 +83,17 @@ class ExportManifest(BaseModel):
 
 
 @dataclass(frozen=True)
-class _ShardJob:
+class _WeightFile:
     """One weight file to write."""
 
     checkpoint: MegatronCheckpoint
-    file: Path
+    path: Path
     layouts: Mapping[str, TensorLayout]
     sources: Sequence[MappedTensor]
     """What its tensors are taken from."""
     copies: Mapping[str, str]
     """Second names of tied tensors: {original: copy}."""
     check: bool
-
-    @property
-    def num_bytes(self) -> int:
-        size = sum(layout.num_bytes for layout in self.layouts.values())
-        return 2 * size if self.check else size
 
 
 def export_hf(
@@ -112,7 +104,6 @@ def export_hf(
     dtype: str | None = None,
     force: bool = False,
     check: bool = True,
-    workers: int | None = None,
     progress: Progress = SILENT,
 ) -> ExportManifest:
     """Write a checkpoint as a complete Hugging Face folder.
@@ -128,10 +119,8 @@ def export_hf(
         dtype: Convert every tensor to it (`bfloat16`, `float32`, `float16`), and say so in
             config.json.
         force: Replace an earlier export.
-        check: Compare the checkpoint's files with their SHA-256, read every written tensor back,
-            and compare it with the checkpoint's, bit for bit.
-        workers: Processes that share the weight files; the result is the same for any number.
-            None: one for each four cores, at most 4.
+        check: Compare the checkpoint's files with their SHA-256, and read every tensor back when
+            it is written, bit for bit.
         progress: Told how many bytes are done.
 
     Raises:
@@ -152,7 +141,8 @@ def export_hf(
     megatron, adapters = open_checkpoint(folder, mapped, state.adapter)
     check_megatron_tensors(megatron, shape, mapped, adapters)
     layouts = _layouts(folder / HF_FOLDER / TENSORS_FILE, shape, mapped, dtype)
-    check_disk_space(out, sum(layout.num_bytes for layout in layouts.values()))
+    num_bytes = sum(layout.num_bytes for layout in layouts.values())
+    check_disk_space(out, num_bytes)
     shards = split_into_shards(layouts.values(), shard_bytes)
     with (
         write_errors_explained(out),
@@ -161,26 +151,19 @@ def export_hf(
         ThreadPoolExecutor(1) as thread,
     ):
         verified = thread.submit(_verify_files, folder, state, weights=True) if check else None
-        jobs = _shard_jobs(megatron, tmp, shards, mapped, tied_copies(shape), check=check)
-        progress.start("writing tensors", sum(job.num_bytes for job in jobs))
-        records = run_jobs(
-            _write_shard,
-            jobs,
-            workers=workers,
-            num_bytes=lambda job: job.num_bytes,
-            progress=progress,
-        )
+        planned = _weight_files(megatron, tmp, shards, mapped, tied_copies(shape), check=check)
+        progress.start("writing tensors", num_bytes)
+        records = {file.path.name: _write_weights(file, progress) for file in planned}
         if verified is not None:
             verified.result()
         write_index(tmp, shards)
         _copy_small_files(folder, state, tmp, dtype)
-        known = {job.file.name: record for job, record in zip(jobs, records, strict=True)}
-        manifest = _manifest(state, dtype, file_records(tmp, known))
+        manifest = _manifest(state, dtype, file_records(tmp, records))
         write_json_atomic(tmp / EXPORT_FILE, manifest.model_dump(mode="json"))
     return manifest
 
 
-def _shard_jobs(
+def _weight_files(
     checkpoint: MegatronCheckpoint,
     target: Path,
     shards: Sequence[Sequence[TensorLayout]],
@@ -188,14 +171,14 @@ def _shard_jobs(
     copies: Mapping[str, str],
     *,
     check: bool,
-) -> list[_ShardJob]:
+) -> list[_WeightFile]:
     """Plan every weight file; a fused tensor whose parts lie in two is read for both."""
     source_of = {name: tensor for tensor in mapped for name in tensor.hf_names}
     source_of |= {copy: source_of[original] for copy, original in copies.items()}
     return [
-        _ShardJob(
+        _WeightFile(
             checkpoint=checkpoint,
-            file=target / shard_name(index, len(shards)),
+            path=target / shard_name(index, len(shards)),
             layouts={layout.name: layout for layout in shard},
             # A dict keeps the first of each, in order.
             sources=list({id(source_of[t.name]): source_of[t.name] for t in shard}.values()),
@@ -206,59 +189,34 @@ def _shard_jobs(
     ]
 
 
-def _write_shard(job: _ShardJob, progress: Progress) -> FileRecord:
-    scratch = Scratch()
-    with SafetensorsFile(job.file, list(job.layouts.values())) as file:
-        for name, tensor in _tensors_of(job, scratch):
+def _write_weights(planned: _WeightFile, progress: Progress) -> FileRecord:
+    layouts = list(planned.layouts.values())
+    with SafetensorsFile(planned.path, layouts, check=planned.check) as file:
+        for name, tensor in _tensors_of(planned):
             file.write(name, tensor)
             progress.advance(tensor.nbytes)
-        if job.check:
-            _check_shard(job, scratch, progress)
-        return file.record()
+        record = file.record()
+    if planned.check:
+        # As an importer would read the table of contents.
+        written = SafetensorsWeights([planned.path]).tensors
+        found = [TensorLayout(name, info.dtype, info.size) for name, info in written.items()]
+        assert found == layouts, f"{planned.path.name}: its header is not what was planned"
+    return record
 
 
-def _tensors_of(job: _ShardJob, scratch: Scratch) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors_of(planned: _WeightFile) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield name and elements of every tensor of the file, in the order of the checkpoint.
 
-    A tensor is a view of `scratch`, which the next one overwrites.
+    A tensor is a view of memory that the next one overwrites.
     """
-    for source in job.sources:
-        fused = scratch.tensor(source.size, job.checkpoint.tensors[source.key].dtype)
-        job.checkpoint.read_mapped(source, fused)
+    scratch = Scratch()
+    for source in planned.sources:
+        fused = scratch.tensor(source.size, planned.checkpoint.tensors[source.key].dtype)
+        planned.checkpoint.read_mapped(source, fused)
         for name, place in zip(source.hf_names, source.places(fused), strict=True):
-            for target in (name, job.copies.get(name)):
-                if target is not None and target in job.layouts:
-                    yield target, _cast(place, job.layouts[target])
-
-
-def _check_shard(job: _ShardJob, scratch: Scratch, progress: Progress) -> None:
-    """Read the file as an importer would, and compare it with the checkpoint."""
-    written = SafetensorsWeights([job.file])
-    found = {name: (info.dtype, info.size) for name, info in written.tensors.items()}
-    assert found == {name: (layout.dtype, layout.size) for name, layout in job.layouts.items()}
-    read_back = Scratch()
-    for name, tensor in _tensors_of(job, scratch):
-        if not _is_written(written, name, tensor, read_back):
-            raise CheckpointError(
-                f"{job.file.name}: tensor {name!r}, read back, is not what was written. "
-                "The disk or the memory is faulty; export to another disk."
-            )
-        progress.advance(tensor.nbytes)
-
-
-def _is_written(
-    written: SafetensorsWeights, name: str, tensor: torch.Tensor, read_back: Scratch
-) -> bool:
-    """Compare block by block, which takes less memory and finds it in the processor's cache."""
-    num_rows = max(1, _BLOCK_BYTES * len(tensor) // max(1, tensor.nbytes))
-    num_compared = 0
-    for block in tensor.split(num_rows):
-        again = read_back.tensor(block.shape, block.dtype)
-        written.read_into(name, again, from_byte=num_compared)
-        if not same_bits(again, block):
-            return False
-        num_compared += block.nbytes
-    return True
+            for target in (name, planned.copies.get(name)):
+                if target is not None and target in planned.layouts:
+                    yield target, _cast(place, planned.layouts[target])
 
 
 def _dtype_name(text: str) -> str:

@@ -8,7 +8,8 @@ from typing import Self
 
 import torch
 
-from megatron_msm.convert.file_access import write_from
+from megatron_msm.convert.comparing import same_bits
+from megatron_msm.convert.file_access import Scratch, read_into, write_from
 from megatron_msm.formats.files import FileRecord
 
 _BLOCK_BYTES = 1 << 20
@@ -28,6 +29,7 @@ class HashingFile:
         self._block = memoryview(bytearray(_BLOCK_BYTES))
         self._handed_over: list[Future[None]] = []
         self._num_handed_over = 0
+        self._read_back = Scratch()
         self.num_bytes = 0
 
     def write(self, data: bytes | memoryview) -> int:
@@ -46,6 +48,20 @@ class HashingFile:
         """Put a tensor's content into its place."""
         write_from(self._file, offset, tensor)
         self.num_bytes = max(self.num_bytes, offset + tensor.nbytes)
+
+    def holds_tensor(self, tensor: torch.Tensor, offset: int) -> bool:
+        """Read a tensor's place back, and compare it bit for bit.
+
+        Block by block, which takes less memory and finds it in the processor's cache. Right after
+        the writing: `finish` may drop the pages from memory.
+        """
+        num_rows = max(1, _BLOCK_BYTES * len(tensor) // max(1, tensor.nbytes))
+        for block in tensor.split(num_rows):
+            again = self._read_back.tensor(block.shape, block.dtype)
+            if not read_into(self._file, offset, again) or not same_bits(again, block):
+                return False
+            offset += block.nbytes
+        return True
 
     def finish(self, end: int) -> None:
         """Say that everything before `end` is final."""

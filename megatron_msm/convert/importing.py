@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,6 @@ from megatron_msm.convert.file_access import Scratch
 from megatron_msm.convert.forward.import_check import check_meaning
 from megatron_msm.convert.huggingface.files import TENSORS_FILE, copy_files, small_files
 from megatron_msm.convert.import_sources import ImportSource, imported_state, open_hf_source
-from megatron_msm.convert.jobs import run_jobs
 from megatron_msm.convert.megatron.external_checkpoints import NeighbourSource, find_torch_dist
 from megatron_msm.convert.megatron.extra_state import add_extra_state
 from megatron_msm.convert.megatron.run_config import check_run_config
@@ -52,26 +51,11 @@ from megatron_msm.progress import SILENT, Progress
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _FileJob:
-    """One file of tensors to write."""
-
-    source: ImportSource
-    target: Path
-    number: int
-    tensors: Sequence[TensorToWrite]
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(tensor.num_bytes for tensor in self.tensors)
-
-
 def import_hf(
     hf_folder: Path,
     out: Path,
     *,
     force: bool = False,
-    workers: int | None = None,
     adapter: Path | None = None,
     check: bool = False,
     progress: Progress = SILENT,
@@ -84,8 +68,6 @@ def import_hf(
         hf_folder: config.json, tokenizer, and safetensors (or `.bin`) weights.
         out: Created when missing. Nothing is visible in it before everything is written.
         force: Replace an import that is already there.
-        workers: Processes that share the files; the result is the same for any number. None: one
-            for each four cores, at most 4.
         adapter: A PEFT folder whose LoRA adapters are put beside the weights, to be trained on.
         check: Let Megatron and transformers compute with two layers first, and compare.
         progress: Told how many bytes are done.
@@ -100,7 +82,7 @@ def import_hf(
     source = open_hf_source(hf_folder, config.shape, mapped)
     if adapter is not None:
         source = replace(source, peft=open_peft(adapter, mapped))
-    return _import(source, hf_folder, config, mapped, out, force, workers, check, progress)
+    return _import(source, hf_folder, config, mapped, out, force, check, progress)
 
 
 def import_megatron(
@@ -109,7 +91,6 @@ def import_megatron(
     out: Path,
     *,
     force: bool = False,
-    workers: int | None = None,
     check: bool = False,
     progress: Progress = SILENT,
 ) -> CheckpointState:
@@ -121,8 +102,6 @@ def import_megatron(
             Weights are not needed; where there are some, exports follow their dtypes and order.
         out: As for `import_hf`.
         force: Replace an import that is already there.
-        workers: Processes that share the files; the result is the same for any number. None: one
-            for each four cores, at most 4.
         check: Let Megatron and transformers compute with two layers first, and compare.
         progress: Told how many bytes are done.
 
@@ -135,7 +114,7 @@ def import_megatron(
     folder = find_torch_dist(checkpoint)
     check_run_config(folder, config.shape)
     source = NeighbourSource(folder, hf_folder, mapped)
-    return _import(source, hf_folder, config, mapped, out, force, workers, check, progress)
+    return _import(source, hf_folder, config, mapped, out, force, check, progress)
 
 
 def _refuse_checkpoint(folder: Path) -> None:
@@ -155,7 +134,6 @@ def _import(
     mapped: Sequence[MappedTensor],
     out: Path,
     force: bool,
-    workers: int | None,
     check: bool,
     progress: Progress,
 ) -> CheckpointState:
@@ -176,14 +154,10 @@ def _import(
     ):
         lineage_entry = thread.submit(source.lineage_entry)
         progress.start("writing tensors", total_bytes)
-        jobs = [_FileJob(source, tmp, number, tensors) for number, tensors in enumerate(files)]
-        written = run_jobs(
-            _write_job,
-            jobs,
-            workers=workers,
-            num_bytes=lambda job: job.num_bytes,
-            progress=progress,
-        )
+        written = [
+            _write_numbered(tmp, number, tensors, source, progress)
+            for number, tensors in enumerate(files)
+        ]
         write_metadata(tmp, list(zip(files, written, strict=True)), content=CONTENT_METADATA)
         add_extra_state(tmp, mapped)
         copy_files(hf_folder, carried, tmp / HF_FOLDER)
@@ -260,16 +234,22 @@ def _tensors_to_write(mapped: Sequence[MappedTensor], source: ImportSource) -> l
     return [TensorToWrite(tensor, dtypes[tensor.key]) for tensor in mapped]
 
 
-def _write_job(job: _FileJob, progress: Progress) -> WrittenFile:
+def _write_numbered(
+    folder: Path,
+    number: int,
+    tensors: Sequence[TensorToWrite],
+    source: ImportSource,
+    progress: Progress,
+) -> WrittenFile:
     scratch = Scratch()
 
     def load(planned: TensorToWrite) -> torch.Tensor:
         mapped = planned.mapped
         tensor = scratch.tensor(mapped.lengths, planned.dtype)
-        job.source.read_into(mapped, tensor.view(mapped.size))
+        source.read_into(mapped, tensor.view(mapped.size))
         for name in not_finite_parts(mapped, tensor.view(mapped.size)):
             logger.warning("tensor %r has NaN or infinity, and is imported as it is", name)
         progress.advance(planned.num_bytes)
         return tensor
 
-    return write_file(job.target, job.number, job.tensors, load)
+    return write_file(folder, number, tensors, load)

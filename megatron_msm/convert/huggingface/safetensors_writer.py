@@ -18,7 +18,7 @@ import orjson
 import torch
 
 from megatron_msm.convert.hashing_file import HashingFile
-from megatron_msm.errors import ConfigError
+from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.files import FileRecord, write_json_atomic
 
 DTYPE_NAMES = {
@@ -84,13 +84,15 @@ class SafetensorsFile:
     It is hashed meanwhile, as far as it is complete from its beginning on.
     """
 
-    def __init__(self, path: Path, tensors: Sequence[TensorLayout]) -> None:
+    def __init__(self, path: Path, tensors: Sequence[TensorLayout], *, check: bool = False) -> None:
         """Write the header.
 
         Args:
             path: Of the file.
             tensors: In the order in which they lie in it.
+            check: Read every tensor back when it is written.
         """
+        self._path, self._check = path, check
         self._file = HashingFile(path)
         self._file.write(_header(tensors))
         self._places: dict[str, _Place] = {}
@@ -106,11 +108,19 @@ class SafetensorsFile:
         Args:
             name: Of the tensor.
             tensor: Its elements in their order; it may have gaps, and another size.
+
+        Raises:
+            CheckpointError: What is read back differs.
         """
         place = self._places.pop(name)
         assert tensor.dtype == place.layout.dtype, f"{name}: {tensor.dtype}"
         assert tensor.nbytes == place.layout.num_bytes, f"{name}: {tuple(tensor.shape)}"
         self._file.write_tensor(tensor, place.begin)
+        if self._check and not self._file.holds_tensor(tensor, place.begin):
+            raise CheckpointError(
+                f"{self._path.name}: tensor {name!r}, read back, is not what was written. "
+                "The disk or the memory is faulty; export to another disk."
+            )
         while self._unfinished and self._unfinished[0].layout.name not in self._places:
             self._file.finish(self._unfinished.popleft().end)
 

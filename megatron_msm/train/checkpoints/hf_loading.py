@@ -5,13 +5,14 @@ Each tensor of the model's table that a rank has a part of is read whole, by the
 and its own experts, and holds one tensor at a time beside its weights.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from megatron.core.dist_checkpointing.dict_utils import dict_list_map_inplace
+from megatron.core.dist_checkpointing.dict_utils import dict_list_map_inplace, nested_values
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factory_merges
 from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess
 
@@ -54,6 +55,8 @@ def load_hf(
         for key in [key for key in state if not is_adapter(key)]:
             # A factory stands for a weight of which a checkpoint has the parts, as [gate; up].
             shards, _, factories = load_preprocess({key: wanted[name].pop(key)})
+            if not keep and reader.read_whole(list(nested_values(shards)), state[key]):
+                continue
             read = apply_factory_merges(dict_list_map_inplace(reader.read, shards), factories)[key]
             state[key].copy_(read)
             if keep:
@@ -67,6 +70,32 @@ class _ShardReader:
         self._tensors: Mapping[str, list[MappedTensor]] = defaultdict(list)
         for tensor in mapped:
             self._tensors[tensor.key].append(tensor)
+
+    def read_whole(self, shards: Sequence[ShardedTensor], target: torch.Tensor) -> bool:
+        """Read straight into the model what is one tensor of the table, as without parallelism.
+
+        Args:
+            shards: Parts of one tensor, in the order in which `target` holds them.
+            target: The model's own tensor.
+
+        Returns:
+            False when the shards are less than that tensor, or it is cast; nothing is read then.
+        """
+        tensors = self._tensors[shards[0].key]
+        if len(tensors) != 1 or not target.is_cpu or not target.is_contiguous():
+            return False
+        [tensor] = tensors
+        begins = [tuple(shard.global_offset) for shard in shards]
+        num_values = sum(math.prod(shard.local_shape) for shard in shards)
+        if (
+            num_values != math.prod(tensor.lengths)
+            or begins != sorted(set(begins))
+            or target.numel() != num_values
+            or self._source.dtype_of(tensor) != target.dtype
+        ):
+            return False
+        self._source.read_into(tensor, target.view(tensor.size))
+        return True
 
     def read(self, shard: ShardedTensor) -> torch.Tensor:
         """Read what a shard is a part of; rows that pad the vocabulary are zero."""
