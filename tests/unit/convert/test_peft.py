@@ -243,7 +243,7 @@ def test_every_field_of_pefts_newest_config_is_read_known_or_refused() -> None:
     assert names == {*known}, f"peft {__version__} has other fields"
 
 
-@pytest.mark.parametrize("name", [*ONLY_THESE, *READ, "use_newest_idea"])
+@pytest.mark.parametrize("name", [*ONLY_THESE, *sorted(READ), "use_newest_idea"])
 @pytest.mark.parametrize("value", ["loftq", 7, [1], {"q_proj": 2}, True], ids=str)
 def test_a_field_that_is_not_plain_lora_is_refused_by_name_and_value(
     tmp_path: Path, name: str, value: object

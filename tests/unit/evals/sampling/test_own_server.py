@@ -15,9 +15,9 @@ from evals.models import server_guard
 from evals.models.chat_turn import render_chat
 from megatron_msm.formats.eval_result import load_eval_result
 from tests.unit.evals.conftest import Run
-from tests.unit.evals.sampling import small_server
 from tests.unit.evals.written import write_judge
 
+SERVER = str(Path(__file__).with_name("small_server.py"))
 SUITE = """\
 evaluations:
   one: {task: agentic_misalignment, assistant: Q, judge: judge.yaml, samples: 2,
@@ -45,7 +45,7 @@ def num_tokens(folder: Path) -> int:
 
 
 def write_server(folder: Path, tokens: int | str, **settings: object) -> None:
-    command = [sys.executable, str(small_server.__file__), "{model}", "{port}", str(tokens)]
+    command = [sys.executable, SERVER, "{model}", "{port}", str(tokens)]
     (folder / "server.yaml").write_text(json.dumps({"command": command, **settings}))
 
 
@@ -108,7 +108,7 @@ def test_a_server_that_does_not_get_ready_is_ended(
 def test_it_goes_with_a_run_that_is_killed(tmp_path: Path) -> None:
     """Whoever started it is gone without a word: the pipe ends, and the guard ends the group."""
     log = tmp_path / "log"
-    command = [sys.executable, small_server.__file__, "model", "0", "3"]
+    command = [sys.executable, SERVER, "model", "0", "3"]
     code = (
         "import subprocess, sys, time; "
         f"subprocess.Popen([sys.executable, '-m', {server_guard.__name__!r}, '5', *{command}], "
