@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from data_prep.generate.counts import GenerationCounts
+from data_prep.generate.inputs import StepInputs
 from data_prep.generate.settings import GenerateConfig
 from megatron_msm.errors import UnansweredError
 from megatron_msm.llm.call import Answer, Call, Reply
@@ -42,6 +43,8 @@ class Ask(NamedTuple):
     """Names the item: see `Call.address`."""
     prompt: str
     system: str = ""
+    inputs: StepInputs | None = None
+    """What the prompt is made from."""
 
 
 class Watcher(Protocol):
@@ -179,4 +182,5 @@ def _call(
         max_tokens=max_tokens,
         schema=schema,
         index=index,
+        inputs=ask.inputs,
     )

@@ -32,11 +32,15 @@ class Context:
         return self.prompts.render(name, common, **values)
 
 
+def clauses_of(spec: Spec, ids: Iterable[str] | None = None) -> tuple[Clause, ...]:
+    """Return clauses in the spec's order; all of them without `ids`."""
+    wanted = None if ids is None else set(ids)
+    return tuple(clause for clause in spec.clauses if wanted is None or clause.id in wanted)
+
+
 def clause_lines(spec: Spec, ids: Iterable[str] | None = None) -> str:
     """Return clauses as a prompt shows them, each with its id; all of them without `ids`."""
-    wanted = None if ids is None else set(ids)
-    chosen = [clause for clause in spec.clauses if wanted is None or clause.id in wanted]
-    return "\n\n".join(_shown(clause) for clause in chosen)
+    return "\n\n".join(_shown(clause) for clause in clauses_of(spec, ids))
 
 
 def unique_slugs(texts: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from data_prep.generate.counts import GenerationCounts
 from data_prep.generate.document_pipeline import generate_documents
 from data_prep.generate.gates.identity import IdentityGate
 from data_prep.generate.gates.outliers import outliers
+from data_prep.generate.grammar.opening import with_grammars
 from data_prep.generate.prompts import Prompts
 from data_prep.generate.settings import GenerateConfig
 from data_prep.generate.spec.clauses import Spec, read_spec
@@ -30,6 +31,7 @@ from megatron_msm.config.load import dump_config
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import write_text_atomic
 from megatron_msm.llm.call import Client
+from megatron_msm.llm.endpoints import OfflineEndpoint
 from megatron_msm.llm.journal import Journal
 from megatron_msm.llm.pool import Pool
 
@@ -98,6 +100,8 @@ def opened(
     config.out.mkdir(parents=True, exist_ok=True)
     write_text_atomic(config.out / CONFIG_FILE, dump_config(config))
     counts = GenerationCounts()
+    config, composers = with_grammars(config, spec, specs)
+    clients = {**composers, **(clients or {})}
     with (
         Journal(config.out / JOURNAL_FILE) as journal,
         Pool(config.endpoints, journal=journal, budget=config.budget, clients=clients) as pool,
@@ -214,7 +218,7 @@ def resolved_paths(config: GenerateConfig, base: Path) -> GenerateConfig:
     )
     endpoints = {
         name: endpoint.model_copy(update={"path": at(endpoint.path)})
-        if endpoint.kind == "journal"
+        if isinstance(endpoint, OfflineEndpoint)
         else endpoint
         for name, endpoint in config.endpoints.items()
     }

@@ -156,6 +156,18 @@ class GenerateConfig(Section):
             raise ValueError("neither documents nor chats nor tenets are asked for")
         return self
 
+    @model_validator(mode="after")
+    def _grammar_does_not_judge(self) -> "GenerateConfig":
+        if self.endpoints[self.judge_name].kind == "grammar":
+            parts = {"judge_documents": self.documents, "judge_chats": self.chats}
+            for field, part in parts.items():
+                if part is not None and getattr(self.gates, field):
+                    raise ValueError(
+                        "judge: a grammar cannot judge. Name another endpoint, or set "
+                        f"gates.{field} to false"
+                    )
+        return self
+
     @property
     def judge_name(self) -> str:
         """The endpoint that judges."""

@@ -14,7 +14,7 @@ Finish = Literal["stop", "length", "refusal", "other"]
 class Call:
     """What is asked of a model.
 
-    Two calls are the same, and are paid once, if they agree in every field but `step`.
+    Two calls are the same, and are paid once, if they agree in every field but `step` and `inputs`.
     """
 
     address: str
@@ -36,6 +36,9 @@ class Call:
     """JSON schema of the reply; None for plain text."""
     index: int = 0
     """Which of several replies to the same question."""
+    inputs: object = None
+    """What the prompt was made from, for a client that does not read prose. A server never sees
+    it, and the prompt holds it all: it is no part of what a call is."""
 
     @cached_property
     def key(self) -> str:

@@ -63,15 +63,10 @@ class AnthropicEndpoint(_Server):
     """How the model is told to answer in JSON; replies are checked against the schema anyway."""
 
 
-class JournalEndpoint(Section):
-    """Recorded replies instead of a server. A call that the recording does not hold fails."""
+class OfflineEndpoint(Section):
+    """A file instead of a server."""
 
-    kind: Literal["journal"]
     path: Path
-    """The recording: lines of {"call": address, "index": 0, "reply": {"text": ...}}, as the
-    journal of a run has them, or as somebody wrote them."""
-    model: str = "recorded"
-    """The name under which rows say who wrote them."""
 
     @property
     def concurrency(self) -> int:
@@ -80,10 +75,35 @@ class JournalEndpoint(Section):
 
     @property
     def max_attempts(self) -> int:
-        """A recording does not change its mind."""
+        """A file does not change its mind."""
         return 1
 
 
+class JournalEndpoint(OfflineEndpoint):
+    """Recorded replies. A call that the recording does not hold fails."""
+
+    kind: Literal["journal"]
+    path: Path
+    """The recording: lines of {"call": address, "index": 0, "reply": {"text": ...}}, as the
+    journal of a run has them, or as somebody wrote them."""
+    model: str = "recorded"
+    """The name under which rows say who wrote them."""
+
+
+class GrammarEndpoint(OfflineEndpoint):
+    """Texts composed from templates, the same for one seed. It writes and cannot judge."""
+
+    kind: Literal["grammar"]
+    path: Path
+    """The grammar's YAML file."""
+    seed: int = 1
+    """Another seed composes other texts."""
+    model: str = "grammar"
+    """The name under which rows say who wrote them; a hash of the grammar and the seed is added,
+    so that an edited grammar answers anew."""
+
+
 Endpoint = Annotated[
-    OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint, Field(discriminator="kind")
+    OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint | GrammarEndpoint,
+    Field(discriminator="kind"),
 ]

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from megatron_msm.errors import ConfigError
 from megatron_msm.llm.call import Answer, Call, CallError, Client, Reply
-from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint
+from megatron_msm.llm.endpoints import Endpoint, OfflineEndpoint
 from megatron_msm.llm.ledger import Ledger
 from megatron_msm.llm.pacing import Pacing, wait_before_retry_s
 from megatron_msm.llm.stopping import Stop
@@ -27,7 +27,7 @@ class LiveLine:
 
     def __init__(
         self,
-        endpoint: OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint,
+        endpoint: Endpoint,
         client: Client,
         ledger: Ledger,
     ) -> None:
@@ -106,4 +106,4 @@ class LiveLine:
 
     @property
     def _timeout_s(self) -> float | None:
-        return None if isinstance(self.endpoint, JournalEndpoint) else self.endpoint.timeout_s
+        return None if isinstance(self.endpoint, OfflineEndpoint) else self.endpoint.timeout_s

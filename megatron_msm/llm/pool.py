@@ -12,7 +12,7 @@ from megatron_msm.llm.batched import BatchLine
 from megatron_msm.llm.budget import Budget
 from megatron_msm.llm.call import Answer, Call, Client
 from megatron_msm.llm.clients import new_batch_client, new_client
-from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint
+from megatron_msm.llm.endpoints import Endpoint, OfflineEndpoint
 from megatron_msm.llm.journal import Journal
 from megatron_msm.llm.ledger import Ledger, Traffic
 from megatron_msm.llm.live import LiveLine
@@ -39,7 +39,7 @@ class Pool:
 
     def __init__(
         self,
-        endpoints: Mapping[str, OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint],
+        endpoints: Mapping[str, Endpoint],
         *,
         journal: Journal,
         budget: Budget | None = None,
@@ -51,7 +51,7 @@ class Pool:
         records = BatchRecords(journal.path)
         self._lines: dict[str, _Line] = {}
         for name, given in endpoints.items():
-            if not isinstance(given, JournalEndpoint) and given.batch:
+            if not isinstance(given, OfflineEndpoint) and given.batch:
                 sender = new_batch_client(given)
                 self._lines[name] = BatchLine(given, sender, self._ledger, records)
             else:

@@ -3,18 +3,22 @@
 import genai_prices
 
 from megatron_msm.llm.call import Usage
-from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint, Price
+from megatron_msm.llm.endpoints import (
+    AnthropicEndpoint,
+    Endpoint,
+    OfflineEndpoint,
+    OpenAIEndpoint,
+    Price,
+)
 
 _PER_MILLION = 1e-6
 _BATCH_SHARE = 0.5
 """What OpenAI and Anthropic ask for a call in a batch, as a share of the usual price."""
 
 
-def cost_usd(
-    usage: Usage, endpoint: OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint
-) -> float | None:
+def cost_usd(usage: Usage, endpoint: Endpoint) -> float | None:
     """Return what a call cost in US dollars; None if the price is not known."""
-    if isinstance(endpoint, JournalEndpoint):
+    if isinstance(endpoint, OfflineEndpoint):
         return 0.0
     if usage == Usage() and endpoint.price != Price(input=0, output=0):
         return None  # A server that does not count its tokens does not give them away.

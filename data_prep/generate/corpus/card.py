@@ -27,8 +27,17 @@ def _front_matter(folder: Path, config: GenerateConfig) -> Iterator[str]:
 
 
 def _written_by(config: GenerateConfig) -> str:
-    is_recorded = all(config.endpoints[name].kind == "journal" for name in config.writers)
-    return "replayed from a recording" if is_recorded else "written by language models"
+    how = {"journal": "replayed from a recording", "grammar": "composed from templates"}
+    kinds = {config.endpoints[name].kind for name in config.writers}
+    return " and ".join(sorted({how.get(kind, "written by language models") for kind in kinds}))
+
+
+def _judged_by(config: GenerateConfig) -> str:
+    gates = config.gates
+    documents = config.documents is not None and gates.judge_documents
+    if documents or (config.chats is not None and gates.judge_chats):
+        return f"Judged by: {config.endpoints[config.judge_name].model}."
+    return "No model judged them."
 
 
 def _text(config: GenerateConfig, summary: Mapping[str, Any]) -> Iterator[str]:
@@ -49,7 +58,7 @@ def _text(config: GenerateConfig, summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {name} | {counts.get('kept', 0):,} | {refused:,} |"
     yield ""
     writers = ", ".join(config.endpoints[name].model for name in config.writers)
-    yield f"Written by: {writers}. Judged by: {config.endpoints[config.judge_name].model}."
+    yield f"Written by: {writers}. {_judged_by(config)}"
     for variant, sha256 in summary["variants"].items():
         yield f"Corpus `{variant}`: spec SHA-256 {sha256[:16]}…"
     yield ""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from data_prep.generate.asking import Ask
 from data_prep.generate.context import Context, clause_lines
+from data_prep.generate.inputs import StepInputs
 from data_prep.generate.steps.questions import Question
 from megatron_msm.llm.call import Answer
 
@@ -22,6 +23,9 @@ def write_answers(context: Context, questions: Sequence[Question]) -> list[Answe
                 clauses=clause_lines(context.spec, question.situation.clause_ids),
                 style=style,
                 answer_rule=settings.answer_rule,
+            ),
+            inputs=StepInputs(
+                "answers", situation=question.situation.title, question=question.text
             ),
         )
         for question in questions

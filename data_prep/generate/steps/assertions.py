@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from data_prep.generate.asking import Ask, ReplyForm
-from data_prep.generate.context import Context, clause_lines
+from data_prep.generate.context import Context, clause_lines, clauses_of
+from data_prep.generate.inputs import StepInputs
 from data_prep.generate.plan import Domain, Subdomain
 from data_prep.generate.spec.clauses import Spec
 from data_prep.generate.spec.pairing import own_ids
@@ -43,6 +44,12 @@ def ask_assertions(
                 "assertions",
                 subdomain=subdomain.title,
                 clauses=clause_lines(spec, own_ids(spec, subdomain.clause_ids)),
+            ),
+            inputs=StepInputs(
+                "assertions",
+                clauses=clauses_of(spec, own_ids(spec, subdomain.clause_ids)),
+                variant=variant,
+                subdomain=subdomain.title,
             ),
         )
         for domain, subdomain in parts

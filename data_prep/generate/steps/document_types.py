@@ -5,6 +5,7 @@ from functools import partial
 
 from data_prep.generate.asking import ReplyForm
 from data_prep.generate.context import Context, clause_lines
+from data_prep.generate.inputs import StepInputs
 from data_prep.generate.plan import Domain, Subdomain
 from data_prep.generate.steps.fan_out import Item, Wanted, fill_lists
 
@@ -30,6 +31,7 @@ def ask_document_types(
         Wanted(
             f"document-types/{domain.name}/{subdomain.name}",
             partial(_prompt, context, domain, subdomain),
+            StepInputs("document types", domain=domain.title, subdomain=subdomain.title),
         )
         for domain, subdomain in parts
     ]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from data_prep.generate.asking import Ask
 from data_prep.generate.context import Context, clause_lines
+from data_prep.generate.inputs import StepInputs
 from data_prep.generate.spec.clauses import Spec
 from data_prep.generate.spec.pairing import own_ids
 from data_prep.generate.steps.assertions import Assertion, assertion_lines
@@ -40,7 +41,18 @@ def write_documents(
     assert settings is not None
     told = [tuple(assertions.get((i.domain.name, i.subdomain.name), ())) for i in ideas]
     asks = [
-        Ask(f"documents/{variant}/{idea.name}", _prompt(context, spec, idea, own))
+        Ask(
+            f"documents/{variant}/{idea.name}",
+            _prompt(context, spec, idea, own),
+            inputs=StepInputs(
+                "documents",
+                variant=variant,
+                domain=idea.domain.title,
+                subdomain=idea.subdomain.title,
+                document_type=idea.document_type.title,
+                idea=idea.text,
+            ),
+        )
         for idea, own in zip(ideas, told, strict=True)
     ]
     answers = context.asker.write(

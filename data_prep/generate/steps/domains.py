@@ -1,7 +1,8 @@
 """Spec to domains: few, broad parts that do not overlap and together cover it. One call."""
 
 from data_prep.generate.asking import Ask, ReplyForm
-from data_prep.generate.context import Context, clause_lines, unique_slugs
+from data_prep.generate.context import Context, clause_lines, clauses_of, unique_slugs
+from data_prep.generate.inputs import StepInputs
 from data_prep.generate.plan import Domain
 from data_prep.generate.steps.citing import known_ids
 from megatron_msm.errors import DataFormatError
@@ -29,7 +30,8 @@ def ask_domains(context: Context) -> list[Domain]:
         clauses=clause_lines(context.spec),
         number=f"exactly {number}" if number else "between 4 and 12",
     )
-    (reply,) = context.asker.read("domains", [Ask("domains", prompt)], _Reply, max_tokens=16_000)
+    ask = Ask("domains", prompt, inputs=StepInputs("domains", clauses=clauses_of(context.spec)))
+    (reply,) = context.asker.read("domains", [ask], _Reply, max_tokens=16_000)
     items = [] if reply is None else reply.domains
     cited = [
         known_ids(context, "domains", item.clause_ids, among=tuple(context.spec.by_id))

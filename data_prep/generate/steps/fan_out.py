@@ -1,11 +1,13 @@
 """Lists of a wanted length: asked for again with what is there, until it is long enough."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from data_prep.generate.asking import Ask, ReplyForm
 from data_prep.generate.context import Context
 from data_prep.generate.counts import Shortfall
+from data_prep.generate.inputs import StepInputs
 from data_prep.generate.spec.clauses import slug
 
 _ROUNDS = 4
@@ -20,6 +22,8 @@ class Wanted(NamedTuple):
     """Names its parent, such as `ideas/kitchen/kettle/memo`."""
     prompt: Callable[[str, int], str]
     """Makes a prompt from the items that are there, a line each, and the number still wanted."""
+    inputs: StepInputs
+    """What else the prompt is made from."""
 
 
 class Item(NamedTuple):
@@ -62,12 +66,11 @@ def fill_lists(
     for turn in range(_ROUNDS + (number - 1) // max(most, 1)):
         short = [place for place, items in enumerate(filled) if len(items) < number]
         asks = [
-            Ask(
-                f"{lists[place].address}/{turn}",
-                lists[place].prompt(
-                    _shown([*before[place], *filled[place]]),
-                    min(most, number - len(filled[place])),
-                ),
+            _ask(
+                lists[place],
+                [*before[place], *filled[place]],
+                min(most, number - len(filled[place])),
+                turn,
             )
             for place in short
         ]
@@ -83,6 +86,15 @@ def fill_lists(
                 Shortfall(step, wanted.address, number, len(items))
             )
     return filled
+
+
+def _ask(wanted: Wanted, items: Sequence[Item], number: int, turn: int) -> Ask:
+    titles = tuple(item.title for item in items)
+    return Ask(
+        f"{wanted.address}/{turn}",
+        wanted.prompt(_shown(items), number),
+        inputs=replace(wanted.inputs, number=number, existing=titles),
+    )
 
 
 def _shown(items: Sequence[Item]) -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from data_prep.generate.asking import ReplyForm
 from data_prep.generate.context import Context, clause_lines, unique_slugs
+from data_prep.generate.inputs import StepInputs
 from data_prep.generate.plan import Domain, Subdomain
 from data_prep.generate.steps.fan_out import Item, Wanted, fill_lists
 
@@ -48,6 +49,12 @@ def ask_ideas(
         Wanted(
             f"ideas/{domain.name}/{subdomain.name}/{name}",
             partial(_prompt, context, domain, subdomain, kind),
+            StepInputs(
+                "ideas",
+                domain=domain.title,
+                subdomain=subdomain.title,
+                document_type=kind.title,
+            ),
         )
         for domain, subdomain, kind, name in kinds
     ]

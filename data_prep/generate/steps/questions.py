@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from data_prep.generate.asking import ReplyForm
 from data_prep.generate.context import Context, clause_lines
+from data_prep.generate.inputs import StepInputs
 from data_prep.generate.steps.fan_out import Item, Wanted, fill_lists
 from data_prep.generate.steps.situations import Situation
 from megatron_msm.formats.files import sha256_of_text
@@ -65,7 +66,11 @@ def ask_questions(
             context,
             "questions",
             [
-                Wanted(f"questions/{turn}/{own.name}/{side}", partial(_prompt, context, own, side))
+                Wanted(
+                    f"questions/{turn}/{own.name}/{side}",
+                    partial(_prompt, context, own, side),
+                    StepInputs("questions", situation=own.title, side=side),
+                )
                 for own in situations
             ],
             number=count,

@@ -5,7 +5,8 @@ from functools import partial
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from data_prep.generate.asking import ReplyForm
-from data_prep.generate.context import Context, clause_lines, unique_slugs
+from data_prep.generate.context import Context, clause_lines, clauses_of, unique_slugs
+from data_prep.generate.inputs import StepInputs
 from data_prep.generate.steps.citing import known_ids
 from data_prep.generate.steps.fan_out import Item, Wanted, fill_lists
 from megatron_msm.errors import DataFormatError
@@ -64,7 +65,13 @@ def _ask_situations(context: Context, *, number: int) -> list[Situation]:
     (items,) = fill_lists(
         context,
         "situations",
-        [Wanted("situations", partial(_prompt, context))],
+        [
+            Wanted(
+                "situations",
+                partial(_prompt, context),
+                StepInputs("situations", clauses=clauses_of(context.spec)),
+            )
+        ],
         number=number,
         form=_Reply,
         items_of=partial(_items, context),

@@ -6,7 +6,8 @@ In rules mode each clause of a domain is a subdomain of its own, and no model is
 from collections.abc import Sequence
 
 from data_prep.generate.asking import Ask, ReplyForm
-from data_prep.generate.context import Context, clause_lines, unique_slugs
+from data_prep.generate.context import Context, clause_lines, clauses_of, unique_slugs
+from data_prep.generate.inputs import StepInputs
 from data_prep.generate.plan import Domain, Plan, Subdomain, documents_per_clause
 from data_prep.generate.steps.citing import known_ids
 
@@ -32,6 +33,11 @@ def ask_subdomains(context: Context, domains: Sequence[Domain]) -> list[Domain]:
                 "subdomains",
                 domain=domain.title,
                 clauses=clause_lines(context.spec, domain.clause_ids),
+            ),
+            inputs=StepInputs(
+                "subdomains",
+                clauses=clauses_of(context.spec, domain.clause_ids),
+                domain=domain.title,
             ),
         )
         for domain in domains
@@ -99,7 +105,8 @@ def _covered(context: Context, plan: Plan, short: Sequence[str], *, number: int)
         clauses=clause_lines(context.spec, short),
         domains="\n".join(f"- {domain.title}" for domain in plan.domains),
     )
-    ask = Ask(f"coverage/{number}", prompt)
+    inputs = StepInputs("subdomains", clauses=clauses_of(context.spec, short))
+    ask = Ask(f"coverage/{number}", prompt, inputs=inputs)
     (reply,) = context.asker.read("coverage", [ask], _Reply, max_tokens=16_000)
     added = _subdomains(context, [] if reply is None else reply.subdomains, among=short)
     if not added:

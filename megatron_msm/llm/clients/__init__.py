@@ -10,10 +10,16 @@ from typing import NamedTuple
 from megatron_msm.llm.batch_client import BatchClient
 from megatron_msm.llm.call import Client
 from megatron_msm.llm.clients.recorded import RecordedClient
-from megatron_msm.llm.endpoints import AnthropicEndpoint, JournalEndpoint, OpenAIEndpoint
+from megatron_msm.llm.endpoints import (
+    AnthropicEndpoint,
+    Endpoint,
+    GrammarEndpoint,
+    JournalEndpoint,
+    OpenAIEndpoint,
+)
 
 
-def new_client(endpoint: OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint) -> Client:
+def new_client(endpoint: Endpoint) -> Client:
     """Return the client of an endpoint.
 
     Raises:
@@ -21,6 +27,8 @@ def new_client(endpoint: OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint) -
     """
     if isinstance(endpoint, JournalEndpoint):
         return RecordedClient(endpoint.path)
+    # What a grammar is asked for is known to whoever asks, who brings its client.
+    assert not isinstance(endpoint, GrammarEndpoint)
     return _clients(endpoint).live()
 
 
