@@ -1,7 +1,7 @@
 """Every kind of stage in one table: what it asks of a machine, its code, where progress is shown.
 
-A new kind (generation, a health check) is one row here, and in `experiments/` the function that
-makes such stages. Site files name kinds in `stages`.
+A new kind is one row here, and in `experiments/` the function that makes such stages. Site files
+name kinds in `stages`.
 """
 
 from collections.abc import Mapping
@@ -28,6 +28,8 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
+    "generate": Kind(("data_prep.generate", "data_prep.cleaning", "megatron_msm.llm")),
+    "health": Kind(("data_prep.health", "data_prep.cleaning", "data_prep.reading")),
     "prep": Kind(("data_prep", "megatron_msm.formats")),
     "import": Kind(("megatron_msm",)),
     "train": Kind(

@@ -34,7 +34,7 @@ def plan_documents(context: Context) -> Plan:
     """
     settings = context.config.documents
     assert settings is not None
-    folder = context.config.out
+    folder = context.config.memory
     plan = read_plan(folder, context.config)
     if plan is None:
         domains = ask_domains(context)

@@ -97,13 +97,14 @@ def opened(
         DataFormatError: A spec cannot be read.
     """
     spec, specs = read_specs(config)
-    config.out.mkdir(parents=True, exist_ok=True)
+    for folder in (config.out, config.memory):
+        folder.mkdir(parents=True, exist_ok=True)
     write_text_atomic(config.out / CONFIG_FILE, dump_config(config))
     counts = GenerationCounts()
     config, composers = with_grammars(config, spec, specs)
     clients = {**composers, **(clients or {})}
     with (
-        Journal(config.out / JOURNAL_FILE) as journal,
+        Journal(config.memory / JOURNAL_FILE) as journal,
         Pool(config.endpoints, journal=journal, budget=config.budget, clients=clients) as pool,
     ):
         asker = Asker(pool, config, counts, watcher=watcher)

@@ -121,7 +121,9 @@ class GenerateConfig(Section):
     made from it alone. Each must have the clauses that the plan cites, by the same numbers. Left
     out: one corpus, from `spec`."""
     out: Path
-    """Folder of the run: journal, plan, corpus, rejects, summary."""
+    """Folder of the run: corpus, rejects, summary, and what `kept_in` says."""
+    kept_in: Path | None = None
+    """Folder of what is paid and decided once: journal, plan, situations. Left out: `out`."""
     identity: Identity
     topic: str
     """What the spec is about in a few words, such as "which things it prefers, and why"."""
@@ -167,6 +169,11 @@ class GenerateConfig(Section):
                         f"gates.{field} to false"
                     )
         return self
+
+    @property
+    def memory(self) -> Path:
+        """The folder of journal, plan and situations."""
+        return self.kept_in or self.out
 
     @property
     def judge_name(self) -> str:

@@ -29,7 +29,7 @@ def load_config(path: Path, config_type: type[Config], overrides: Sequence[str] 
     Raises:
         ConfigError: The file cannot be read, or a field is unknown, missing or wrong.
     """
-    content = _read_yaml(path)
+    content = read_yaml(path)
     for override in overrides:
         _apply_override(content, override)
     return checked(content, config_type, where=str(path))
@@ -62,7 +62,12 @@ def dump_config(config: BaseModel) -> str:
     return stream.getvalue()
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return what a YAML file holds.
+
+    Raises:
+        ConfigError: It cannot be read, or is no mapping.
+    """
     try:
         content = YAML(typ="safe").load(path.read_text())
     except FileNotFoundError:

@@ -1,10 +1,11 @@
 """The stages that an arm is made by.
 
-prep docs ─┐
-import ────┴─ midtrain ─┐
-prep chats ─────────────┴─ sft ── export ─┬─ evaluation ─────────────────┐
-                                          └─ evaluation ── evaluation of ┼─ report
-(every other arm) ───────────────────────────────────────────────────────┘
+(generate) ─┬─ prep docs ─┐
+            └─ (health) ──┤
+import ───────────────────┴─ midtrain ─┐
+(generate) ─── prep chats ─────────────┴─ sft ── export ─┬─ evaluation ─────────────────┐
+                                                         └─ evaluation ── evaluation of ┼─ report
+(every other arm) ──────────────────────────────────────────────────────────────────────┘
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,8 @@ from typing import Any
 import orjson
 
 from megatron_msm.config.load import dump_config
-from slurm.experiments.grid import PACKAGED_MODEL, GridConfig, run_config
+from slurm.experiments.corpora import Corpora
+from slurm.experiments.grid import GridConfig, run_config
 from slurm.experiments.inputs import Inputs
 from slurm.experiments.lineage import MIX, NEUTRAL, Lineage
 from slurm.stages.ingredients import run_settings
@@ -31,6 +33,7 @@ class ArmStages:
         self.grid = grid
         self.inputs = inputs
         self.keep = keep
+        self.corpora = Corpora(grid, inputs, keep)
 
     def training(self, lineage: Lineage) -> list[Stage]:
         """Return the arm's training stages, first to last; none for a model as it came."""
@@ -65,14 +68,8 @@ class ArmStages:
             made[task] = self._evaluation(task, settings, name, lineage, exported, made)
         return made
 
-    def _model(self, name: str) -> Path:
-        path = self.grid.models[name]
-        if str(path) == PACKAGED_MODEL:
-            return self.inputs.packaged_model()
-        return self.inputs.path(path)
-
     def _import(self, model: str) -> Stage:
-        folder = self._model(model)
+        folder = self.inputs.model(self.grid.models[model])
         return self.keep(
             Stage(
                 kind="import",
@@ -95,16 +92,16 @@ class ArmStages:
     def _prepared(
         self, what: str, model: str, name: str, files: tuple[Path, ...], options: tuple[str, ...]
     ) -> Stage:
-        tokenizer = self._model(model)
-        reads = [self.inputs.read(self.inputs.path(path)) for path in files]
-        paths = [str(read.path) for read in reads]
-        arguments = ("prep", what, *paths, "--tokenizer", str(tokenizer), *options)
+        tokenizer = self.inputs.model(self.grid.models[model])
+        sources = self.corpora.sources(files)
+        arguments = ("prep", what, *sources.paths, "--tokenizer", str(tokenizer), *options)
         whole = Stage(
             kind="prep",
             label=f"prep {what} {name}",
             arguments=(*arguments, "--out", f"{OUT}/data"),
             makes=("data",),
-            reads=(*reads, *self.inputs.tokenizer(tokenizer)),
+            needs=sources.needs,
+            reads=(*sources.reads, *self.inputs.tokenizer(tokenizer)),
             folders=(tokenizer,),
         )
         num_shards = self.grid.shards if what == "docs" else 1
@@ -159,13 +156,14 @@ class ArmStages:
                 arguments=("train", f"{OUT}/run.yaml"),
                 makes=(f"run/{phase}",),
                 needs=(parent, *datasets),
+                after=self.corpora.gates(lineage.spec) if phase == "midtrain" else (),
                 files={"run.yaml": dump_config(config)},
                 settings=run_settings(config),
                 num_ranks=config.parallel.world_size,
                 num_steps=num_steps,
                 num_tokens=None if num_steps is None else num_steps * trained.tokens_per_step,
                 run=config,
-                model=self._model(lineage.model),
+                model=self.inputs.model(self.grid.models[lineage.model]),
             )
         )
 
@@ -192,7 +190,7 @@ class ArmStages:
     ) -> Stage:
         located, reads = self.inputs.located(settings)
         if exported is None:
-            model = self._model(lineage.model)
+            model = self.inputs.model(self.grid.models[lineage.model])
             reads.append(self.inputs.read(model))
         folder = str(model) if exported is None else exported.output("hf")
         suite = {"evaluations": {task: located}}

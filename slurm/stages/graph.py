@@ -53,7 +53,7 @@ def run_here(root: Path, stages: Sequence[Stage], on_event: OnEvent, backend: Ba
     """Run stages in their order on this machine; return whether all are finished."""
     finished: set[str] = set()
     for stage in stages:
-        missing = [need for need in stage.needs if need.identity not in finished]
+        missing = [need for need in stage.before if need.identity not in finished]
         if missing:
             on_event(stage, "not run", f"needs {missing[0].label}")
         elif _run_stage(root, stage, backend, on_event):
@@ -111,7 +111,7 @@ def queue_all(root: Path, stages: Sequence[Stage], site: SiteConfig, on_event: O
                 continue
             for stage in to_submit:
                 stage.write(root)
-            needs = {need.identity for stage in to_submit for need in stage.needs}
+            needs = {need.identity for stage in to_submit for need in stage.before}
             requests = [stage_job(root, stage, site) for stage in to_submit]
             after = _whole_jobs(jobs[identity] for identity in needs if identity in jobs)
             for stage, started in zip(

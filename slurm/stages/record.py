@@ -48,9 +48,16 @@ class StageRecord(Section):
     arguments: tuple[str, ...]
     makes: tuple[str, ...]
     needs: tuple[Need, ...] = ()
+    after: tuple[Need, ...] = ()
+    """Stages that must have ended well before, and of which it uses nothing."""
     reads: tuple[Read, ...] = ()
     num_ranks: int | None = None
     num_steps: int | None = None
+
+    @property
+    def before(self) -> tuple[Need, ...]:
+        """All stages that must be finished before this one starts."""
+        return (*self.needs, *self.after)
 
     @property
     def code(self) -> dict[str, str]:
@@ -95,7 +102,7 @@ def check_inputs(folder: Path) -> str | None:
     root, stage = folder.parents[1], read_stage(folder)
     if code_versions(stage.kind) != stage.code:
         return "the installed code changed since the stage was planned; run the experiment again"
-    for need in stage.needs:
+    for need in stage.before:
         done = read_done(root / need.folder)
         if done is None:
             return f"{root / need.folder}: needed, and not finished"

@@ -42,6 +42,9 @@ class Stage:
     makes: tuple[str, ...]
     """What it leaves in its folder, as names relative to it."""
     needs: tuple["Stage", ...] = ()
+    after: tuple["Stage", ...] = ()
+    """Stages that must have ended well before, and change nothing in what this one makes: no part
+    of the identity."""
     reads: tuple[Read, ...] = ()
     """Files and folders from outside."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -84,6 +87,11 @@ class Stage:
         return tuple(Ingredient(what=w, name=name, value=value) for w, name, value in found)
 
     @property
+    def before(self) -> tuple["Stage", ...]:
+        """All stages that must be finished before this one starts."""
+        return (*self.needs, *self.after)
+
+    @property
     def folder(self) -> Path:
         """Its folder, relative to the experiment's."""
         return Path("stages") / f"{self.kind}-{self.identity[:16]}"
@@ -116,6 +124,7 @@ class Stage:
             arguments=self.command(),
             makes=self.makes,
             needs=tuple(Need(folder=need.folder, identity=need.identity) for need in self.needs),
+            after=tuple(Need(folder=gate.folder, identity=gate.identity) for gate in self.after),
             reads=self.reads,
             num_ranks=self.num_ranks,
             num_steps=self.num_steps,
@@ -140,11 +149,11 @@ def in_order(stages: Iterable[Stage]) -> list[Stage]:
     def visit(stage: Stage) -> None:
         if stage.identity in ordered:
             return
-        for need in stage.needs:
+        for need in stage.before:
             visit(need)
         ordered[stage.identity] = stage
 
     for stage in stages:
         visit(stage)
     # What needs no other stage comes first: a broken file is found before hours of training.
-    return sorted(ordered.values(), key=lambda stage: bool(stage.needs))
+    return sorted(ordered.values(), key=lambda stage: bool(stage.before))

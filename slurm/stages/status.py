@@ -78,7 +78,7 @@ def _status(
         known |= {"job_id": job.job_id, "logs": job.logs}
     if read_done(root / folder) is not None:
         return StageStatus(**known, **_progress(root / folder, stage), state="finished")
-    bad = [n for n in stage.needs if (s := earlier.get(n.folder)) and s.state in _BROKEN]
+    bad = [n for n in stage.before if (s := earlier.get(n.folder)) and s.state in _BROKEN]
     if bad:
         return StageStatus(**known, state="blocked", detail=f"needs {earlier[bad[0].folder].label}")
     if job is None:

@@ -44,7 +44,7 @@ def kept_situations(context: Context, *, number: int) -> list[Situation]:
     Raises:
         DataFormatError: The file is damaged.
     """
-    path = context.config.out / SITUATIONS_FILE
+    path = context.config.memory / SITUATIONS_FILE
     if not path.exists():
         asked = _ask_situations(context, number=number)
         write_json_atomic(path, _LIST.dump_python(asked, mode="json"))
