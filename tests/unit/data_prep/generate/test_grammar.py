@@ -214,7 +214,7 @@ def test_a_grammar_does_not_judge(make_config: MakeConfig, grammar: Path) -> Non
 
 def test_a_call_without_inputs_is_refused(config: GenerateConfig) -> None:
     with opened(config) as run:
-        client = run.pool._lines["writer"]._client  # type: ignore[union-attr]
+        client = run.pool._lines["writer"]._client
         with pytest.raises(CallError, match="cannot answer the step 'verdict'"):
             asyncio.run(client.complete(Call("a", "verdict", "Is it so?")))  # type: ignore[union-attr]
 
