@@ -13,6 +13,7 @@ app = lazy_app(
         "rows": "data_prep.dataset_commands:rows",
         "stats": "data_prep.dataset_commands:stats",
         "contamination": "data_prep.dataset_commands:contamination",
+        "subset": "data_prep.dataset_commands:subset",
         "dedup": "data_prep.dataset_commands:dedup",
         "health": "data_prep.health.command:health",
     },

@@ -17,6 +17,7 @@ from data_prep.cleaning.dedup import (
     write_drops,
     write_filtered,
 )
+from data_prep.cleaning.subset import write_subset
 from data_prep.inspecting.check import check_dataset, require_ok
 from data_prep.inspecting.pack import describe_packed, pack_dataset, rows_of_sequence
 from data_prep.inspecting.show import print_row, print_token, read_row, row_at
@@ -239,6 +240,24 @@ def dedup(
         "clusters": len(found.clusters),
     }
     _print(list(describe_duplicates(found)), content, as_json=as_json)
+
+
+def subset(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILES", help="JSONL (also .gz, .zst), Parquet, Arrow, `datasets` folders."
+        ),
+    ],
+    *,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the rows, such as 0.25.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="The rows to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a share of a corpus's rows; a smaller share is part of every larger one."""
+    taken = write_subset(sources, out, share=share)
+    content = {"path": str(out), "rows": taken.rows, "of": taken.of}
+    _print([f"{out}: {taken.rows:,} of {taken.of:,} rows"], content, as_json=as_json)
 
 
 def _print(lines: list[str], content: dict[str, Any], *, as_json: bool) -> None:

@@ -17,9 +17,10 @@ import orjson
 
 from megatron_msm.config.load import dump_config
 from slurm.experiments.corpora import Corpora
-from slurm.experiments.grid import GridConfig, run_config
+from slurm.experiments.grid import MIX, GridConfig, run_config
+from slurm.experiments.grid_parts import LaterConfig
 from slurm.experiments.inputs import Inputs
-from slurm.experiments.lineage import MIX, NEUTRAL, Lineage
+from slurm.experiments.lineage import Lineage
 from slurm.stages.ingredients import run_settings
 from slurm.stages.stage import OUT, Stage
 
@@ -42,18 +43,17 @@ class ArmStages:
         grid, stages = self.grid, list[Stage]()
         checkpoint, source = self._import(lineage.model), "megatron"
         if lineage.spec is not None:
-            files = grid.neutral if lineage.spec == NEUTRAL else grid.specs[lineage.spec]
-            docs = self._docs(lineage.model, lineage.spec, files)
-            checkpoint = self._train("midtrain", lineage, checkpoint, source, [docs])
+            checkpoint = self._midtrain(lineage, checkpoint, source)
             stages.append(checkpoint)
             source = "run/midtrain"
         if lineage.aft is not None:
-            sets = {MIX: grid.instruction_mix}
-            if lineage.aft != MIX:
-                mix = sets if grid.instruction_mix else {}
-                sets = {lineage.aft: grid.aft[lineage.aft], **mix}
-            chats = [self._chats(lineage.model, key, files) for key, files in sets.items()]
-            stages.append(self._train("sft", lineage, checkpoint, source, chats))
+            checkpoint = self._sft(lineage, checkpoint, source)
+            stages.append(checkpoint)
+            source = "run/sft"
+        for phase in grid.later[: len(lineage.later)]:
+            checkpoint = self._later(phase, lineage, checkpoint, source)
+            stages.append(checkpoint)
+            source = f"run/{phase.name}"
         return stages
 
     def evaluations(
@@ -80,24 +80,83 @@ class ArmStages:
             )
         )
 
-    def _docs(self, model: str, spec: str, files: tuple[Path, ...]) -> Stage:
-        return self._prepared("docs", model, spec, files, ())
+    def _midtrain(self, lineage: Lineage, parent: Stage, source: str) -> Stage:
+        grid, spec = self.grid, str(lineage.spec)
+        docs = self._docs(lineage.model, spec, self.corpora.files(spec), grid.dose.documents)
+        replay = None
+        if grid.replay is not None:
+            replay = self._docs(lineage.model, "replay", grid.replay.files)
+        return self._train(
+            "midtrain",
+            grid.midtrain,
+            lineage,
+            parent.output(source),
+            [parent, docs],
+            label=f"midtrain {spec}",
+            replay=replay,
+            after=self.corpora.gates(spec),
+        )
 
-    def _chats(self, model: str, name: str, files: tuple[Path, ...]) -> Stage:
-        assert self.grid.sft is not None
+    def _sft(self, lineage: Lineage, parent: Stage, source: str) -> Stage:
+        grid, aft = self.grid, str(lineage.aft)
+        assert grid.sft is not None
+        sets = {MIX: (grid.instruction_mix, 1.0)} if grid.instruction_mix else {}
+        if aft != MIX:
+            sets = {aft: (grid.aft[aft], grid.dose.chats), **sets}
+        length = int(grid.sft["seq_length"])
+        chats = [
+            self._chats(lineage.model, name, files, length, share)
+            for name, (files, share) in sets.items()
+        ]
+        return self._train(
+            "sft",
+            grid.sft,
+            lineage,
+            parent.output(source),
+            [parent, *chats],
+            label=f"sft {lineage.spec or 'no-msm'}+{aft}",
+        )
+
+    def _later(self, phase: LaterConfig, lineage: Lineage, parent: Stage, source: str) -> Stage:
+        if phase.chats:
+            length = int(phase.phase["seq_length"])
+            data = self._chats(lineage.model, phase.name, phase.chats, length)
+        else:
+            data = self._docs(lineage.model, phase.name, phase.documents)
+        return self._train(
+            phase.name,
+            phase.phase,
+            lineage,
+            parent.output(source),
+            [parent, data],
+            label=f"{phase.name} after {lineage.spec or 'no-msm'}+{lineage.aft}",
+        )
+
+    def _docs(self, model: str, name: str, files: tuple[Path, ...], share: float = 1.0) -> Stage:
+        return self._prepared("docs", model, name, files, (), share)
+
+    def _chats(
+        self, model: str, name: str, files: tuple[Path, ...], length: int, share: float = 1.0
+    ) -> Stage:
         # One position more than a sequence: a row's last token is only predicted.
-        length = str(int(self.grid.sft["seq_length"]) + 1)
-        return self._prepared("chats", model, name, files, ("--max-length", length))
+        return self._prepared("chats", model, name, files, ("--max-length", str(length + 1)), share)
 
     def _prepared(
-        self, what: str, model: str, name: str, files: tuple[Path, ...], options: tuple[str, ...]
+        self,
+        what: str,
+        model: str,
+        name: str,
+        files: tuple[Path, ...],
+        options: tuple[str, ...],
+        share: float,
     ) -> Stage:
         tokenizer = self.inputs.model(self.grid.models[model])
-        sources = self.corpora.sources(files)
+        sources = self.corpora.sources(files, share=share, name=f"{what} {name}")
         arguments = ("prep", what, *sources.paths, "--tokenizer", str(tokenizer), *options)
+        of = "" if share == 1.0 else f" {share:g}"
         whole = Stage(
             kind="prep",
-            label=f"prep {what} {name}",
+            label=f"prep {what} {name}{of}",
             arguments=(*arguments, "--out", f"{OUT}/data"),
             makes=("data",),
             needs=sources.needs,
@@ -132,31 +191,39 @@ class ArmStages:
         )
 
     def _train(
-        self, phase: str, lineage: Lineage, parent: Stage, source: str, datasets: list[Stage]
+        self,
+        phase: str,
+        settings: dict[str, Any],
+        lineage: Lineage,
+        checkpoint: str,
+        needs: Sequence[Stage],
+        *,
+        label: str,
+        replay: Stage | None = None,
+        after: tuple[Stage, ...] = (),
     ) -> Stage:
-        settings = self.grid.midtrain if phase == "midtrain" else self.grid.sft
-        assert settings is not None
+        """Return a training stage; the first of `needs` makes the checkpoint, the others data."""
         assert lineage.seed is not None
         config = run_config(
             self.grid,
             phase,
             settings,
-            checkpoint=Path(parent.output(source)),
-            prefixes=[Path(dataset.output("data")) for dataset in datasets],
+            checkpoint=Path(checkpoint),
+            prefixes=[Path(dataset.output("data")) for dataset in needs[1:]],
             seed=lineage.seed,
             out=f"{OUT}/run",
+            replay=None if replay is None else Path(replay.output("data")),
         )
         trained = config.phases[0]
         num_steps = trained.duration.num_steps(trained.tokens_per_step)
-        what = lineage.spec if phase == "midtrain" else f"{lineage.spec or 'no-msm'}+{lineage.aft}"
         return self.keep(
             Stage(
                 kind="train",
-                label=f"{phase} {what}{lineage.variant} #{lineage.seed}",
+                label=f"{label}{lineage.variant} #{lineage.seed}",
                 arguments=("train", f"{OUT}/run.yaml"),
                 makes=(f"run/{phase}",),
-                needs=(parent, *datasets),
-                after=self.corpora.gates(lineage.spec) if phase == "midtrain" else (),
+                needs=(*needs, replay) if replay else tuple(needs),
+                after=after,
                 files={"run.yaml": dump_config(config)},
                 settings=run_settings(config),
                 num_ranks=config.parallel.world_size,

@@ -61,9 +61,12 @@ def build_experiment(
     """
     arms: dict[str, Arm] = {}
     for label, variant in grid.variants():
-        stages = ArmStages(variant, inputs, keep)
+        makers = {
+            model: ArmStages(variant.for_model(model), inputs, keep) for model in variant.models
+        }
         for lineage in lineages(variant, label):
-            name = lineage.name(show_seed=len(grid.seeds) > 1)
+            # Always with its seed: another seed renames no arm.
+            name, stages = lineage.name(show_seed=True), makers[lineage.model]
             training = stages.training(lineage)
             evaluations = stages.evaluations(name, lineage, training)
             arms[name] = Arm(name, lineage, tuple(training), evaluations)

@@ -175,7 +175,7 @@ def cancel(grid_file: GridFile, overrides: Overrides = None, *, arm: Arms = None
     started = read_started(root, grid_file)
     needed = stages_of_others(root, grid_file)
     if arm:
-        rest = [other for other in started.arms if other.name not in arm]
+        rest = [other for other in started.arms if not any(map(other.is_called, arm))]
         needed |= {folder: other.name for other in rest for folder in other.stages}
     for folder, label in started.of_arms(tuple(arm or ())).labels.items():
         submitted = read_submitted(job_folder(root, folder))

@@ -2,7 +2,8 @@
 
 Unless the grid names its own, those of the study: after one and the same AFT, a spec against each
 other spec, against AFT alone and against neutral documents, and what AFT adds to a spec beyond what
-each does alone.
+each does alone. After a later phase, also what it took from a spec beyond what it took from AFT
+alone.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -10,7 +11,8 @@ from dataclasses import replace
 from itertools import combinations
 
 from megatron_msm.errors import ConfigError
-from slurm.experiments.lineage import NEUTRAL, Lineage
+from slurm.experiments.grid import NEUTRAL
+from slurm.experiments.lineage import Lineage, without_seed
 
 
 def study_contrasts(lineages: Sequence[Lineage]) -> list[str]:
@@ -48,12 +50,13 @@ def arms_of(text: str) -> list[str]:
 
 def possible(contrasts: Sequence[str], arms: Collection[str]) -> list[str]:
     """Return the contrasts all of whose arms are there; `arms` may have seeds."""
-    there = {arm.partition("#")[0] for arm in arms}
+    there = {without_seed(arm) for arm in arms}
     return [text for text in contrasts if there.issuperset(arms_of(text.partition("=")[2]))]
 
 
 def _of_arm(arm: Lineage, known: Collection[Lineage], arms: Sequence[Lineage]) -> Iterator[str]:
-    where = f"{arm.model} {arm.aft}{arm.variant.replace('=', ' ')}"
+    what = " then ".join([str(arm.aft), *arm.later])
+    where = f"{arm.model} {what}{arm.variant.replace('=', ' ')}"
     same = [one for one in arms if one == replace(arm, spec=one.spec) and one.spec]
     others = [one for one in same if one.spec != NEUTRAL]
     for first, second in combinations(others, 2):
@@ -64,6 +67,10 @@ def _of_arm(arm: Lineage, known: Collection[Lineage], arms: Sequence[Lineage]) -
         yield _text(f"{arm.spec} against AFT alone ({where})", [arm], [alone])
     if neutral in known:
         yield _text(f"{arm.spec} against neutral documents ({where})", [arm], [neutral])
+    kept, kept_alone = replace(arm, later=()), replace(alone, later=())
+    if arm.later and {alone, kept, kept_alone} <= set(known):
+        name = f"what {arm.later[-1]} takes from {arm.spec} beyond AFT alone ({where})"
+        yield _text(name, [arm, kept_alone], [kept, alone])
     untuned, base = replace(arm, aft=None), Lineage(arm.model)
     if {alone, untuned, base} <= set(known):
         name = f"{arm.spec} and AFT beyond each alone ({where})"

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from slurm.experiments.grid import GENERATED, Generated, GridConfig, generated
+from slurm.experiments.grid import NEUTRAL, GridConfig
+from slurm.experiments.grid_parts import GENERATED, Generated, generated
 from slurm.experiments.inputs import Inputs
-from slurm.experiments.lineage import NEUTRAL
 from slurm.stages.record import Read
 from slurm.stages.stage import OUT, Stage
 
@@ -44,12 +44,36 @@ class Corpora:
         self._inputs = inputs
         self._keep = keep
 
-    def sources(self, files: Sequence[Path]) -> Sources:
-        """Return where some files are, and what makes them.
+    def sources(self, files: Sequence[Path], *, share: float = 1.0, name: str = "") -> Sources:
+        """Return where some files are, or where a share of their rows is, and what makes them.
+
+        Args:
+            files: The files of a corpus.
+            share: Of its rows.
+            name: What people call the corpus.
 
         Raises:
             ConfigError: One is not there.
         """
+        whole = self._whole(files)
+        if share == 1.0:
+            return whole
+        stage = self._keep(
+            Stage(
+                kind="prep",
+                label=f"prep subset {name} {share:g}",
+                arguments=(
+                    *("prep", "subset", *whole.paths, "--share", f"{share:g}"),
+                    *("--out", f"{OUT}/rows.jsonl"),
+                ),
+                makes=("rows.jsonl",),
+                needs=whole.needs,
+                reads=whole.reads,
+            )
+        )
+        return Sources((stage.output("rows.jsonl"),), (), (stage,))
+
+    def _whole(self, files: Sequence[Path]) -> Sources:
         paths, reads, needs = list[str](), list[Read](), dict[str, Stage]()
         for path in files:
             made = generated(path)
@@ -67,11 +91,11 @@ class Corpora:
         health = self._grid.health.get(spec or "")
         if health is None:
             return ()
-        own = self.sources(self._files(str(spec)))
+        own = self._documents(str(spec))
         arguments = ["prep", "health", *own.paths]
         reads, needs = [*own.reads], [*own.needs]
         if health.other is not None:
-            other = self.sources(self._files(health.other))
+            other = self._documents(health.other)
             arguments += [part for path in other.paths for part in ("--other", path)]
             reads += other.reads
             needs += [stage for stage in other.needs if stage not in needs]
@@ -97,7 +121,12 @@ class Corpora:
         )
         return (self._keep(stage),)
 
-    def _files(self, spec: str) -> tuple[Path, ...]:
+    def _documents(self, spec: str) -> Sources:
+        """Return the documents that arms of a spec are trained on."""
+        return self.sources(self.files(spec), share=self._grid.dose.documents, name=f"docs {spec}")
+
+    def files(self, spec: str) -> tuple[Path, ...]:
+        """Return the files of a spec's documents, or of the neutral ones."""
         return self._grid.neutral if spec == NEUTRAL else self._grid.specs[spec]
 
     def _generation(self, made: Generated) -> Stage:

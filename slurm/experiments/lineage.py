@@ -1,12 +1,10 @@
 """What the arms of a grid go through, and how they are named after it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from slurm.experiments.grid import GridConfig
-
-NEUTRAL = "neutral"
-MIX = "instruction-mix"
+from slurm.experiments.grid import MIX, NEUTRAL, GridConfig
 
 
 @dataclass(frozen=True)
@@ -18,24 +16,34 @@ class Lineage:
     aft: str | None = None
     seed: int | None = None
     variant: str = ""
+    later: tuple[str, ...] = ()
+    """Phases after AFT, first to last."""
 
     def name(self, *, show_seed: bool) -> str:
-        """Return `MODEL+msm(SPEC)+aft(SET)[lr=...]#SEED`."""
+        """Return `MODEL+msm(SPEC)+aft(SET)+then(PHASE)[lr=...]#SEED`."""
         parts = [self.model]
         parts += [f"msm({self.spec})"] if self.spec else []
         parts += [f"aft({self.aft})"] if self.aft else []
+        parts += [f"then({name})" for name in self.later]
         seed = f"#{self.seed}" if show_seed and self.seed is not None else ""
         return "+".join(parts) + self.variant + seed
 
 
+def without_seed(arm: str) -> str:
+    """Return an arm's name without its seed."""
+    return arm.partition("#")[0]
+
+
 def lineages(grid: GridConfig, variant: str) -> list[Lineage]:
     """Return the arms of a grid, controls included, without those that are excluded."""
-    controls, found = grid.controls, []
+    found = []
     for model in grid.models:
-        if controls.base:
+        if grid.controls.base:
             found.append(Lineage(model))
         for seed in grid.seeds:
-            found += [Lineage(model, *pair, seed, variant) for pair in _pairs(grid)]
+            for spec, aft in _pairs(grid):
+                arm = Lineage(model, spec, aft, seed, variant)
+                found += [arm, *(_later(arm, grid) if aft is not None else ())]
     kept = [lineage for lineage in found if not _is_excluded(lineage, grid)]
     return list(dict.fromkeys(kept))
 
@@ -57,8 +65,19 @@ def _pairs(grid: GridConfig) -> Iterable[tuple[str | None, str | None]]:
             yield spec, aft
 
 
+def _later(arm: Lineage, grid: GridConfig) -> list[Lineage]:
+    """Return an arm after each of the phases that follow AFT."""
+    names = tuple(phase.name for phase in grid.later)
+    return [replace(arm, later=names[:number]) for number in range(1, len(names) + 1)]
+
+
 def _is_excluded(lineage: Lineage, grid: GridConfig) -> bool:
-    return any(
-        all(str(getattr(lineage, axis)) == str(value) for axis, value in entry.items())
-        for entry in grid.exclude
-    )
+    return any(_meets(lineage, entry) for entry in grid.exclude)
+
+
+def _meets(lineage: Lineage, entry: Mapping[str, Any]) -> bool:
+    """Whether an arm has every value that an entry of `exclude` names."""
+    values = {axis: value for axis, value in entry.items() if axis != "then"}
+    if "then" in entry and entry["then"] not in lineage.later:
+        return False
+    return all(str(getattr(lineage, axis)) == str(value) for axis, value in values.items())

@@ -47,12 +47,7 @@ def print_plan(
 def matching(arms: Sequence[Arm]) -> list[str]:
     """Say of each phase whether all arms that have it train equally long."""
     lines = []
-    phases = {"midtrain": "spec", "sft": "aft"}
-    for phase, axis in phases.items():
-        having = [arm for arm in arms if getattr(arm.lineage, axis) is not None]
-        if not having:
-            continue
-        trained = [arm.training[0 if phase == "midtrain" else -1] for arm in having]
+    for phase, trained in _by_phase(arms).items():
         amounts = {(stage.num_steps, stage.num_tokens) for stage in trained}
         if None in {tokens for _, tokens in amounts}:
             lines.append(
@@ -65,6 +60,17 @@ def matching(arms: Sequence[Arm]) -> list[str]:
             shown = ", ".join(f"{steps:,} steps ({tokens:,} tokens)" for steps, tokens in amounts)
             lines.append(f"{phase}: NOT matched: {shown}")
     return lines
+
+
+def _by_phase(arms: Sequence[Arm]) -> dict[str, list[Stage]]:
+    """Return the training stages of all arms by phase, in the order of phases."""
+    found: dict[str, list[Stage]] = {}
+    for arm in arms:
+        for stage in arm.training:
+            assert stage.run is not None
+            found.setdefault(stage.run.phases[0].name, []).append(stage)
+    order = ["midtrain", "sft"]
+    return dict(sorted(found.items(), key=lambda p: order.index(p[0]) if p[0] in order else 2))
 
 
 def _training_time(

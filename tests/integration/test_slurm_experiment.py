@@ -80,8 +80,8 @@ def test_graph_on_slurm_with_a_failing_stage_and_two_clients(
     short = msm("experiment", "status", "grid.yaml", cwd=folder, COLUMNS="160")
     assert "midtrain good" not in short.stdout
     assert [line.split()[:3] for line in short.stdout.splitlines() if line.startswith("base+")] == [
-        ["base+msm(good)", "finished", "6/6"],
-        ["base+msm(bad)", "failed", "3/6"],
+        ["base+msm(good)#1234", "finished", "6/6"],
+        ["base+msm(bad)#1234", "failed", "3/6"],
     ]
     alone = msm("experiment", "status", "grid.yaml", "--arm", "base+msm(good)", cwd=folder)
     assert "base+msm(bad)" not in alone.stdout

@@ -79,7 +79,8 @@ def built(grid_file: Path, *overrides: str) -> Experiment:
 
 
 def names(experiment: Experiment) -> list[str]:
-    return [arm.name for arm in experiment.arms]
+    """Return the arms' names, without the seed that a grid has by default."""
+    return [arm.name.removesuffix("#1234") for arm in experiment.arms]
 
 
 def test_arms_are_named_by_lineage_with_controls(grid_file: Path) -> None:
@@ -124,7 +125,7 @@ def test_stages_are_shared(grid_file: Path) -> None:
         "midtrain": 3,
         "report": 1,
     }
-    arms = {arm.name: arm for arm in experiment.arms}
+    arms = dict(zip(names(experiment), experiment.arms, strict=True))
     only, both = arms["base+msm(a)"], arms["base+msm(a)+aft(cheese)"]
     assert only.training[0].identity == both.training[0].identity
     config = both.training[1].files["run.yaml"]
@@ -135,7 +136,7 @@ def test_stages_are_shared(grid_file: Path) -> None:
 def test_an_arm_has_any_number_of_evaluations_and_one_export(grid_file: Path) -> None:
     two = "evaluations.b={task: choice, items: items.jsonl, target: b}"
     experiment = built(grid_file, two)
-    arm = next(arm for arm in experiment.arms if arm.name == "base+msm(a)+aft(cheese)")
+    arm = next(a for a in experiment.arms if a.name == "base+msm(a)+aft(cheese)#1234")
     assert list(arm.evaluations) == ["choice", "b"]
     exports = {need.identity for stage in arm.evaluations.values() for need in stage.needs}
     assert len(exports) == 1
@@ -146,7 +147,9 @@ def test_an_arm_has_any_number_of_evaluations_and_one_export(grid_file: Path) ->
 def test_an_evaluation_reads_the_result_of_an_earlier_one(grid_file: Path) -> None:
     def arm(*overrides: str) -> Arm:
         why = "evaluations.why={task: reasons, of: choice}"
-        return next(a for a in built(grid_file, *overrides, why).arms if a.name == "base+msm(a)")
+        return next(
+            a for a in built(grid_file, *overrides, why).arms if a.name == "base+msm(a)#1234"
+        )
 
     choice, why = arm().evaluations.values()
     assert choice in why.needs
@@ -210,7 +213,7 @@ def test_varied_field_makes_arms_and_unmatched_ones_are_named(grid_file: Path) -
     grid = load_config(grid_file, GridConfig, ["vary={midtrain.duration.steps: [10, 20]}"])
     console = Console(width=200, record=True, quiet=False)
     print_plan(grid, experiment, console)
-    assert "base+msm(a)[steps=20]" in console.export_text()
+    assert "base+msm(a)[steps=20]#1234" in console.export_text()
     assert names(experiment).count("base") == 1
     assert matching(built(grid_file).arms) == [
         "midtrain: matched, 10 steps and 2,560 tokens in every arm",
