@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from megatron_msm.config.section import Fraction, PositiveInt, Section
 from megatron_msm.llm.budget import Budget
-from megatron_msm.llm.endpoints import Endpoint
+from megatron_msm.llm.endpoints import WriterEndpoint
 
 
 class Identity(Section):
@@ -129,7 +129,7 @@ class GenerateConfig(Section):
     """What the spec is about in a few words, such as "which things it prefers, and why"."""
     seed: int = 1
     """Decides the order of rows, and which writer gets which row."""
-    endpoints: dict[str, Endpoint]
+    endpoints: dict[str, WriterEndpoint]
     """Language models by names of your own."""
     writers: tuple[str, ...] = Field(min_length=1)
     """Endpoints that write; each row goes to one, by a hash of its address."""

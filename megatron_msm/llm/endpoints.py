@@ -104,6 +104,11 @@ class GrammarEndpoint(OfflineEndpoint):
 
 
 Endpoint = Annotated[
+    OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint, Field(discriminator="kind")
+]
+"""What answers any question."""
+WriterEndpoint = Annotated[
     OpenAIEndpoint | AnthropicEndpoint | JournalEndpoint | GrammarEndpoint,
     Field(discriminator="kind"),
 ]
+"""What writes for `msm generate`."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from megatron_msm.llm.budget import Budget
 from megatron_msm.llm.call import Answer, Call, Reply, Usage
-from megatron_msm.llm.endpoints import AnthropicEndpoint, Endpoint, OpenAIEndpoint
+from megatron_msm.llm.endpoints import AnthropicEndpoint, OpenAIEndpoint, WriterEndpoint
 from megatron_msm.llm.journal import Journal
 from megatron_msm.llm.prices import cost_usd
 
@@ -67,7 +67,7 @@ class Ledger:
         self,
         call: Call,
         reply: Reply,
-        endpoint: Endpoint,
+        endpoint: WriterEndpoint,
     ) -> Answer:
         """Journal a reply with what it cost.
 

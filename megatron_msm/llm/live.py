@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from megatron_msm.errors import ConfigError
 from megatron_msm.llm.call import Answer, Call, CallError, Client, Reply
-from megatron_msm.llm.endpoints import Endpoint, OfflineEndpoint
+from megatron_msm.llm.endpoints import OfflineEndpoint, WriterEndpoint
 from megatron_msm.llm.ledger import Ledger
 from megatron_msm.llm.pacing import Pacing, wait_before_retry_s
 from megatron_msm.llm.stopping import Stop
@@ -27,7 +27,7 @@ class LiveLine:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: WriterEndpoint,
         client: Client,
         ledger: Ledger,
     ) -> None:

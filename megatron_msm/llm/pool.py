@@ -12,7 +12,7 @@ from megatron_msm.llm.batched import BatchLine
 from megatron_msm.llm.budget import Budget
 from megatron_msm.llm.call import Answer, Call, Client
 from megatron_msm.llm.clients import new_batch_client, new_client
-from megatron_msm.llm.endpoints import Endpoint, OfflineEndpoint
+from megatron_msm.llm.endpoints import GrammarEndpoint, OfflineEndpoint, WriterEndpoint
 from megatron_msm.llm.journal import Journal
 from megatron_msm.llm.ledger import Ledger, Traffic
 from megatron_msm.llm.live import LiveLine
@@ -39,7 +39,7 @@ class Pool:
 
     def __init__(
         self,
-        endpoints: Mapping[str, Endpoint],
+        endpoints: Mapping[str, WriterEndpoint],
         *,
         journal: Journal,
         budget: Budget | None = None,
@@ -55,7 +55,11 @@ class Pool:
                 sender = new_batch_client(given)
                 self._lines[name] = BatchLine(given, sender, self._ledger, records)
             else:
-                client = (clients or {}).get(name) or new_client(given)
+                client = (clients or {}).get(name)
+                if client is None:
+                    # A grammar answers steps, which only whoever asks knows.
+                    assert not isinstance(given, GrammarEndpoint), f"{name}: needs its client"
+                    client = new_client(given)
                 self._lines[name] = LiveLine(given, client, self._ledger)
 
     @property

@@ -5,10 +5,10 @@ import genai_prices
 from megatron_msm.llm.call import Usage
 from megatron_msm.llm.endpoints import (
     AnthropicEndpoint,
-    Endpoint,
     OfflineEndpoint,
     OpenAIEndpoint,
     Price,
+    WriterEndpoint,
 )
 
 _PER_MILLION = 1e-6
@@ -16,7 +16,7 @@ _BATCH_SHARE = 0.5
 """What OpenAI and Anthropic ask for a call in a batch, as a share of the usual price."""
 
 
-def cost_usd(usage: Usage, endpoint: Endpoint) -> float | None:
+def cost_usd(usage: Usage, endpoint: WriterEndpoint) -> float | None:
     """Return what a call cost in US dollars; None if the price is not known."""
     if isinstance(endpoint, OfflineEndpoint):
         return 0.0

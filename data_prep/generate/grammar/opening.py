@@ -9,7 +9,7 @@ from data_prep.generate.spec.clauses import Spec
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import sha256_of_json
 from megatron_msm.llm.call import Client
-from megatron_msm.llm.endpoints import Endpoint, GrammarEndpoint
+from megatron_msm.llm.endpoints import GrammarEndpoint, WriterEndpoint
 
 
 def with_grammars(
@@ -30,7 +30,7 @@ def with_grammars(
         DataFormatError: A template is broken.
     """
     clients: dict[str, Client] = {}
-    endpoints: dict[str, Endpoint] = dict(config.endpoints)
+    endpoints: dict[str, WriterEndpoint] = dict(config.endpoints)
     for name, endpoint in config.endpoints.items():
         if isinstance(endpoint, GrammarEndpoint):
             grammar = Grammar(endpoint.path)

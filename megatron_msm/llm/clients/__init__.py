@@ -13,7 +13,6 @@ from megatron_msm.llm.clients.recorded import RecordedClient
 from megatron_msm.llm.endpoints import (
     AnthropicEndpoint,
     Endpoint,
-    GrammarEndpoint,
     JournalEndpoint,
     OpenAIEndpoint,
 )
@@ -27,8 +26,6 @@ def new_client(endpoint: Endpoint) -> Client:
     """
     if isinstance(endpoint, JournalEndpoint):
         return RecordedClient(endpoint.path)
-    # What a grammar is asked for is known to whoever asks, who brings its client.
-    assert not isinstance(endpoint, GrammarEndpoint)
     return _clients(endpoint).live()
 
 
