@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from megatron_msm.config.load import dump_config
-from slurm.experiments.corpora import Corpora
+from slurm.experiments.corpora import Corpora, shown
 from slurm.experiments.grid import MIX, GridConfig, run_config
 from slurm.experiments.grid_parts import LaterConfig
 from slurm.experiments.inputs import Inputs
@@ -153,10 +153,9 @@ class ArmStages:
         tokenizer = self.inputs.model(self.grid.models[model])
         sources = self.corpora.sources(files, share=share, name=f"{what} {name}")
         arguments = ("prep", what, *sources.paths, "--tokenizer", str(tokenizer), *options)
-        of = "" if share == 1.0 else f" {share:g}"
         whole = Stage(
             kind="prep",
-            label=f"prep {what} {name}{of}",
+            label=f"prep {what} {name}{shown(share)}",
             arguments=(*arguments, "--out", f"{OUT}/data"),
             makes=("data",),
             needs=sources.needs,

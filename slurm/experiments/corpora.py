@@ -61,7 +61,7 @@ class Corpora:
         stage = self._keep(
             Stage(
                 kind="prep",
-                label=f"prep subset {name} {share:g}",
+                label=f"prep subset {name}{shown(share)}",
                 arguments=(
                     *("prep", "subset", *whole.paths, "--share", f"{share:g}"),
                     *("--out", f"{OUT}/rows.jsonl"),
@@ -113,7 +113,7 @@ class Corpora:
         arguments += [part for text in health.require for part in ("--require", text)]
         stage = Stage(
             kind="health",
-            label=f"health {spec}",
+            label=f"health {spec}{shown(self._grid.dose.documents)}",
             arguments=(*arguments, "--html", f"{OUT}/health.html"),
             makes=("health.html",),
             needs=tuple(needs),
@@ -147,6 +147,11 @@ class Corpora:
                 settings=_settings(content),
             )
         )
+
+
+def shown(share: float) -> str:
+    """Return a share as labels of stages show it; nothing for the whole."""
+    return "" if share == 1.0 else f" {share:g}"
 
 
 def _settings(content: Mapping[str, Any]) -> dict[str, Any]:

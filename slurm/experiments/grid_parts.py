@@ -69,9 +69,9 @@ class DoseConfig(Section):
     """How much of each corpus is used. A smaller share is part of every larger one."""
 
     documents: Share = 1.0
-    """Of the documents of every spec, and of the neutral ones."""
+    """Share of the documents of every spec, and of the neutral ones."""
     chats: Share = 1.0
-    """Of the chats of every AFT set; the instruction mix stays whole."""
+    """Share of the chats of every AFT set; the instruction mix stays whole."""
 
 
 class ReplayConfig(Section):
