@@ -151,6 +151,18 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _mxfp8_weights_are_trained(self) -> Self:
+        fp8 = self.runtime.fp8
+        if fp8 is not None and fp8.recipe == "mxfp8" and fp8.param_gather:
+            raise ValueError(
+                "runtime.fp8: param_gather: true with recipe 'mxfp8' is not supported: "
+                "megatron-core gathers those weights through the gradients' buffer, which this "
+                "trainer does not fill before the forward pass. Use param_gather: false, or "
+                "another recipe"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _global_batch_divides(self) -> Self:
         for phase in self.phases:
             per_step = phase.micro_batch_size * self.parallel.data

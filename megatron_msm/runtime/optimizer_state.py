@@ -20,7 +20,7 @@ class StateShard:
     """Where the part begins in the flattened weight."""
     end: int
     tensors: dict[str, torch.Tensor]
-    """The main weights and both moments, flat; moments only after the first step."""
+    """The main weights and both moments, flat."""
 
     @property
     def part(self) -> torch.Tensor:
@@ -40,6 +40,16 @@ def state_shards(optimizer: MegatronOptimizer) -> Iterator[StateShard]:
             where = part._get_model_param_range_map(weight)["param"]
             tensors = part._get_main_param_and_optimizer_states(weight)
             yield StateShard(weight, where.start, where.end, tensors)
+
+
+def begin_state(optimizer: MegatronOptimizer) -> None:
+    """Make the moments, zeros, which the first update would make.
+
+    Without them a save before it fails: where every step so far was skipped, for example.
+    """
+    for part in _parts(optimizer):
+        if part.init_state_fn is not None and not part.is_stub_optimizer:
+            part.init_state_fn(part.optimizer, part.config)
 
 
 def step_counts(optimizer: MegatronOptimizer) -> list[Any]:

@@ -26,6 +26,7 @@ from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.runtime.versions import installed_versions
 from megatron_msm.train.checkpoints.adapter import adapter_record
+from megatron_msm.train.checkpoints.fp8_weights import MainWeights, main_weights_of_fp8
 from megatron_msm.train.checkpoints.origin import verified_start, verify_origin
 from megatron_msm.train.checkpoints.proof import prove_saved, prove_state
 from megatron_msm.train.checkpoints.resume import PhaseStart, SavedCheckpoint
@@ -189,7 +190,16 @@ class PhaseRun:
         optimizer = model.optimizer if is_needed else None
         if proves:
             prove_state(model.chunks, model.optimizer, self._trainer.ranks)
-        self._saver.save(model.chunks, optimizer, self._state(num_done), wait=wait or proves)
+        main_weights: MainWeights = ()
+        if self._trainer.runtime.has_fp8_weights:
+            main_weights = main_weights_of_fp8(model.chunks, model.optimizer, self._trainer.ranks)
+        self._saver.save(
+            model.chunks,
+            optimizer,
+            self._state(num_done),
+            wait=wait or proves,
+            main_weights=main_weights,
+        )
         if proves:
             root = self._trainer.out / self._config.name
             prove_saved(iteration_folder(root, num_done), model.chunks, optimizer)

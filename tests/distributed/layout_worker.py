@@ -126,13 +126,16 @@ class Rank:
         return ContextShare(self.ranks.context_rank, self.ranks.context_size)
 
 
-def join(layout: ParallelConfig) -> tuple[Any, Any]:
+ON_CPU = RuntimeConfig(device="cpu", dtype="fp32")
+
+
+def join(layout: ParallelConfig, config: RuntimeConfig = ON_CPU) -> tuple[Any, Any]:
     """Join the process groups; return the runtime and this rank's place."""
     from megatron_msm.runtime import process_groups
     from megatron_msm.runtime.device import select_runtime
 
-    runtime = select_runtime(RuntimeConfig(device="cpu", dtype="fp32"), local_rank=0)
     info = process_groups.rank_info_from_environment()
+    runtime = select_runtime(config, local_rank=info.local_rank)
     ranks = process_groups.initialize(info, runtime, layout, seed=1, timeout_min=5)
     return runtime, ranks
 
@@ -206,12 +209,12 @@ def is_first_replica(rank: Rank) -> bool:
 
 
 @contextlib.contextmanager
-def joined(layout: ParallelConfig) -> Iterator[tuple[Any, Any]]:
+def joined(layout: ParallelConfig, config: RuntimeConfig = ON_CPU) -> Iterator[tuple[Any, Any]]:
     """Take part in a layout's process groups; an error says which layout it was."""
     from megatron_msm.runtime import process_groups
 
     try:
-        yield join(layout)
+        yield join(layout, config)
     except Exception as error:
         raise RuntimeError(f"in layout {layout_name(layout)}") from error
     # The next layout in these processes meets at a port of its own.
@@ -233,11 +236,11 @@ def save_as_it_is(jobs: list[tuple[ParallelConfig, Path, Path, Path, Path]]) -> 
     for layout, checkpoint, hf_folder, out, out_of_hf in jobs:
         with joined(layout) as (runtime, ranks):
             rank = load(layout, checkpoint, runtime, ranks)
-            _save(rank, rank.chunks, out)
+            save(rank, rank.chunks, out)
             for weight in (weight for chunk in rank.chunks for weight in chunk.parameters()):
                 weight.data.fill_(torch.nan)
             load_hf(hf_folder, rank.chunks)
-            _save(rank, rank.chunks, out_of_hf)
+            save(rank, rank.chunks, out_of_hf)
 
 
 def save_as_megatron_lm(jobs: list[tuple[ParallelConfig, Path, Path]]) -> None:
@@ -283,11 +286,11 @@ def _save_mathematics(rank: Rank, case: Case) -> None:
     isolation = [logits_of_packs(rank, packs) for packs in isolation_batches(case.corpus)]
     if is_first_replica(rank) and rank.ranks.data_rank == 0:
         torch.save(isolation, out / "isolation.pt")
-    _save(rank, _gradients(rank, case.corpus), out / "gradients")
+    save(rank, gradients(rank, case.corpus), out / "gradients")
     wrapped = wrap_data_parallel(rank.chunks, rank.runtime)
     optimizer = build_optimizer(wrapped, OPTIMIZER, rank.runtime)
     results = train_steps(rank, wrapped, optimizer, case, range(NUM_STEPS))
-    _save(rank, rank.chunks, out / "weights")
+    save(rank, rank.chunks, out / "weights")
     if rank.ranks.rank == 0:
         (out / "steps.json").write_text(json.dumps(results))
 
@@ -334,11 +337,11 @@ def _save_after_changing_layout(cases: list[Case]) -> None:
             if before is not None:
                 load_checkpoint(before, rank.chunks, optimizer)
             train_steps(rank, wrapped, optimizer, case, steps.tolist())
-            _save(rank, rank.chunks, case.out / "weights", optimizer)
+            save(rank, rank.chunks, case.out / "weights", optimizer)
         before = iteration_folder(case.out / "weights", 0)
 
 
-def _gradients(rank: Rank, corpus: npt.NDArray[np.int64]) -> list[Any]:
+def gradients(rank: Rank, corpus: npt.NDArray[np.int64]) -> list[Any]:
     """Return second model chunks whose weights are the gradients of step 0's global loss."""
     from megatron.core.distributed import (
         DistributedDataParallel,
@@ -379,7 +382,7 @@ def _gradients(rank: Rank, corpus: npt.NDArray[np.int64]) -> list[Any]:
     return second
 
 
-def _save(rank: Rank, chunks: list[Any], root: Path, optimizer: Any = None) -> None:
+def save(rank: Rank, chunks: list[Any], root: Path, optimizer: Any = None) -> None:
     from megatron_msm.train.checkpoints.saving import save_checkpoint
 
     state = read_checkpoint_state(rank.checkpoint).model_copy(update={"files": {}})

@@ -24,6 +24,7 @@ from megatron_msm.runtime.optimizer_state import (
 )
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.train.checkpoints.checkpoint import load_checkpoint
+from megatron_msm.train.checkpoints.fp8_weights import is_fp8
 from megatron_msm.train.checkpoints.replicas import check_replicas, checksum, differing
 
 
@@ -93,8 +94,8 @@ def _checksums(
 
 
 def _is_rounded_main_weight(shard: StateShard) -> bool:
-    if type(shard.weight).__module__.startswith("transformer_engine"):
-        return True  # FP8 weights: scaled before they are rounded
+    if is_fp8(shard.weight):
+        return True  # scaled before they are rounded
     main = shard.tensors[MAIN_WEIGHT].detach().to(shard.weight)
     return torch.equal(main.view(-1), shard.part)
 

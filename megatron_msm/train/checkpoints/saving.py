@@ -43,7 +43,8 @@ from megatron_msm.models.families.registry import table_for
 from megatron_msm.models.hf_config import read_model_shape
 from megatron_msm.runtime.megatron_versions import save_options
 from megatron_msm.runtime.writer_results import WriterResult, use_for_next_save
-from megatron_msm.train.checkpoints.checkpoint import CONTENT, sharded_state
+from megatron_msm.train.checkpoints.checkpoint import CONTENT, chunk_name, sharded_state
+from megatron_msm.train.checkpoints.fp8_weights import MainWeights
 
 Records = dict[str, FileRecord]
 
@@ -76,6 +77,7 @@ class CheckpointSaver:
         state: CheckpointState,
         *,
         wait: bool,
+        main_weights: MainWeights = (),
     ) -> None:
         """Save, and with `wait` return when the checkpoint is complete.
 
@@ -84,12 +86,17 @@ class CheckpointSaver:
             optimizer: Left out when the phase is complete: nothing resumes inside it.
             state: What to record; rank 0's is written.
             wait: Also wait if the configuration says `asynchronous`.
+            main_weights: What to save in the place of weights in FP8.
 
         Raises:
             CheckpointWriteError: This checkpoint or the one under way could not be written.
         """
         self.finish()
-        request = _save_request(self._root, chunks, optimizer, state, self._publish)
+        shards = sharded_state(chunks, optimizer, is_loading=False)
+        for index, of_chunk in enumerate(main_weights):
+            for name, weight in of_chunk.items():
+                shards[chunk_name(index)][name].data = weight
+        request = _save_request(self._root, shards, state, self._publish)
         if self._config.asynchronous and not wait:
             self._under_way.schedule_async_request(request)
         else:
@@ -138,8 +145,7 @@ def save_checkpoint(
 
 def _save_request(
     root: Path,
-    chunks: Sequence[Any],
-    optimizer: MegatronOptimizer | None,
+    shards: dict[str, Any],
     state: CheckpointState,
     publish: Callable[[Path, CheckpointState, Records], None],
 ) -> AsyncRequest:
@@ -149,7 +155,7 @@ def _save_request(
     use_for_next_save()
     with _removed_when_rank_0_fails(tmp):
         request = dist_checkpointing.save(
-            sharded_state(chunks, optimizer, is_loading=False),
+            shards,
             str(tmp),
             sharded_strategy=TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1),
             async_sharded_save=True,

@@ -28,6 +28,7 @@ from megatron_msm.data.batch import MicroBatch
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.fp8 import megatron_precision
 from megatron_msm.runtime.megatron_versions import BUCKETS_SHIFT_SAVED_STATE
+from megatron_msm.runtime.optimizer_state import begin_state
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.train.steps.offload import offload_settings
 from megatron_msm.train.steps.timing import PartTimes
@@ -160,7 +161,7 @@ def build_optimizer(
     """
     is_bf16 = runtime.params_dtype is torch.bfloat16
     clip = config.clip_grad_norm if config.clip_grad_norm is not None else float("inf")
-    return get_megatron_optimizer(
+    optimizer = get_megatron_optimizer(
         MegatronOptimizerConfig(
             optimizer="adam",
             lr=config.lr,
@@ -180,6 +181,8 @@ def build_optimizer(
         list(chunks),
         use_gloo_process_groups=False,
     )
+    begin_state(optimizer)
+    return optimizer
 
 
 def train_step(
@@ -255,9 +258,12 @@ def settle_weights(chunks: Sequence[DistributedDataParallel]) -> None:
 
     Needed before anything else reads them, such as a save.
     """
+    # Not by `start_param_sync(force_sync=True)`: before megatron-core 0.19 it leaves the transposes
+    # of FP8 weights as they were, and the next backward pass reads those.
     for chunk in chunks:
         if chunk.ddp_config.overlap_param_gather:
-            chunk.start_param_sync(force_sync=True)
+            for group in (*chunk.bucket_groups, *chunk.expert_parallel_bucket_groups):
+                group.finish_param_sync(skip_next_bucket_dispatch=True)
 
 
 @torch.no_grad()
