@@ -21,8 +21,21 @@ from megatron_msm.config.optimization import (
     ScheduleConfig,
 )
 from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.config.precision import Fp8Recipe
 from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.config.section import PositiveInt, Section
+
+_WITHOUT_FP8_WEIGHTS: dict[Fp8Recipe, str] = {
+    "delayed": (
+        "a phase begins without a history of scales, and the first updates of weights in FP8 are "
+        "lost"
+    ),
+    "mxfp8": (
+        "megatron-core gathers those weights through the gradients' buffer, which this trainer "
+        "does not fill before the forward pass"
+    ),
+}
+"""Recipes that cannot keep weights in FP8, with the reason (docs/design/cuda-on-cpu.md)."""
 
 
 class ModelConfig(Section):
@@ -151,14 +164,13 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _mxfp8_weights_are_trained(self) -> Self:
+    def _fp8_weights_are_trained(self) -> Self:
         fp8 = self.runtime.fp8
-        if fp8 is not None and fp8.recipe == "mxfp8" and fp8.param_gather:
+        if fp8 is not None and fp8.param_gather and fp8.recipe in _WITHOUT_FP8_WEIGHTS:
             raise ValueError(
-                "runtime.fp8: param_gather: true with recipe 'mxfp8' is not supported: "
-                "megatron-core gathers those weights through the gradients' buffer, which this "
-                "trainer does not fill before the forward pass. Use param_gather: false, or "
-                "another recipe"
+                f"runtime.fp8: param_gather: true with recipe {fp8.recipe!r} is not supported: "
+                f"{_WITHOUT_FP8_WEIGHTS[fp8.recipe]}. Use param_gather: false, or recipe "
+                "'tensorwise' or 'blockwise'"
             )
         return self
 

@@ -55,7 +55,6 @@ FP8: dict[str, tuple[str, tuple[str, ...]]] = {
     "tensorwise, sequence": ("tensorwise", (fp8("tensorwise"), SEQUENCE)),
     "delayed, sequence": ("delayed", (fp8("delayed"), SEQUENCE)),
     "blockwise, sequence": ("blockwise", (fp8("blockwise"), SEQUENCE, *LONG)),
-    "delayed weights": ("delayed", (fp8("delayed", param_gather=True),)),
     "tensorwise weights, two ranks": ("tensorwise", (fp8("tensorwise", param_gather=True), TWO)),
     "blockwise weights, two ranks": ("blockwise", (fp8("blockwise", param_gather=True), TWO)),
     "tensorwise weights, pipeline": (

@@ -76,6 +76,7 @@ def test_overrides_find_list_elements_by_name_and_number(run_file: Path, path: s
         ("out.x=1", "is a value, not a section"),
         ("runtime.dtype=fp16", "'fp32' or 'bf16'"),
         ("runtime.fp8={recipe: mxfp8, param_gather: true}", "recipe 'mxfp8' is not supported"),
+        ("runtime.fp8={recipe: delayed, param_gather: true}", "recipe 'delayed' is not supported"),
     ],
 )
 def test_wrong_fields_are_named(run_file: Path, override: str, expected: str) -> None:
