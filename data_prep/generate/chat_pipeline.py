@@ -106,7 +106,7 @@ def _answer(context: Context, corpus: Corpus, questions: Sequence[Question]) -> 
         whole = f"{question.text}\n{found.reasoning}\n{found.text}"
         refusals = (
             ("structure", found.refusal),
-            ("identity", identity.refusal(whole, must_name=False)),
+            ("identity", identity.refusal(whole, names_model=None)),
             ("wording", wording.refusal(found.text, is_document=False)),
             ("evaluation items", items.refusal(whole)),
         )
@@ -151,8 +151,8 @@ def _judge(
     for row, verdict in zip(rows, verdicts, strict=True):
         if verdict is None:
             corpus.rejects.append(Reject("judge unreadable", UNREADABLE, row))
-        elif (refusal := verdict.refusal()) is not None:
-            corpus.rejects.append(Reject("judge", refusal, row))
+        elif verdict.refusal is not None:
+            corpus.rejects.append(Reject("judge", verdict.refusal, row))
         else:
             corpus.rows.append(row)
 

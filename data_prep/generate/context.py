@@ -2,11 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from data_prep.generate.asking import Asker
+from data_prep.generate.modes import ModeName
 from data_prep.generate.prompts import Prompts
 from data_prep.generate.settings import GenerateConfig
 from data_prep.generate.spec.clauses import Clause, Spec, slug
+
+
+class Arm(NamedTuple):
+    """One corpus of documents."""
+
+    name: str
+    spec: Spec
+    mode: ModeName
 
 
 @dataclass(frozen=True)
@@ -16,8 +26,8 @@ class Context:
     config: GenerateConfig
     spec: Spec
     """What plan, ideas and chats are made from."""
-    variants: dict[str, Spec]
-    """The specs of the corpora by name; `spec` itself where there is one corpus."""
+    arms: Sequence[Arm]
+    """The corpora of documents; with `spec` itself where there is one."""
     prompts: Prompts
     asker: Asker
 

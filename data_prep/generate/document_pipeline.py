@@ -1,22 +1,28 @@
 """Spec to documents: the plan, the ideas, the documents of each variant, and the gates."""
 
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from data_prep.generate.context import Context
+from data_prep.cleaning.word_ngrams import words_of
+from data_prep.generate.context import Arm, Context
 from data_prep.generate.corpus.rows import Corpus, Reject
 from data_prep.generate.gates.identity import IdentityGate
 from data_prep.generate.gates.items import ItemGate
 from data_prep.generate.gates.near_duplicates import near_duplicates
 from data_prep.generate.gates.structure import document_of
 from data_prep.generate.gates.wording import WordingGate
-from data_prep.generate.plan import Plan, fitted, read_plan, write_plan
-from data_prep.generate.spec.clauses import Spec
+from data_prep.generate.modes import MODES
+from data_prep.generate.plan import Plan, fitted, plan_mode, read_plan, write_plan
 from data_prep.generate.spec.pairing import own_ids
 from data_prep.generate.steps.assertions import Assertion, ask_assertions
 from data_prep.generate.steps.document_types import ask_document_types
-from data_prep.generate.steps.documents import WrittenDocument, write_documents
+from data_prep.generate.steps.documents import (
+    PlannedDocument,
+    WrittenDocument,
+    write_documents,
+)
 from data_prep.generate.steps.domains import ask_domains
 from data_prep.generate.steps.ideas import Idea, ask_ideas
 from data_prep.generate.steps.judging import UNREADABLE, JudgedDocument, judge_documents
@@ -38,11 +44,9 @@ def plan_documents(context: Context) -> Plan:
     plan = read_plan(folder, context.config)
     if plan is None:
         domains = ask_domains(context)
-        is_rules = settings.mode == "rules"
-        fill = clauses_as_subdomains if is_rules else ask_subdomains
-        plan = Plan(
-            topic=context.config.topic, mode=settings.mode, domains=tuple(fill(context, domains))
-        )
+        mode = plan_mode(context.config)
+        fill = clauses_as_subdomains if mode == "rules" else ask_subdomains
+        plan = Plan(topic=context.config.topic, mode=mode, domains=tuple(fill(context, domains)))
     else:
         plan = fitted(plan, context.spec).plan
     plan = cover_clauses(
@@ -69,16 +73,18 @@ def plan_ideas(context: Context, plan: Plan) -> list[Idea]:
 
 
 def generate_documents(context: Context) -> list[Corpus]:
-    """Return the documents of every variant, with what was refused.
+    """Return the documents of every corpus, with what was refused.
 
     Rows of one `id` in several corpora are pairs: they share everything that was decided without
-    knowing the variant. A row whose twin is refused is refused.
+    knowing the corpus. A row whose twin is refused is refused.
     """
     plan = plan_documents(context)
     ideas = plan_ideas(context, plan)
-    corpora = [
-        _of_variant(context, name, spec, plan, ideas) for name, spec in context.variants.items()
-    ]
+    assertions = _assertions(context, plan)
+    corpora: list[Corpus] = []
+    for arm in context.arms:
+        planned = _planned(arm, ideas, assertions.get(arm.spec.path, {}), corpora)
+        corpora.append(_corpus(context, arm, planned))
     if len(corpora) > 1:
         _keep_pairs(corpora)
     for corpus in corpora:
@@ -88,15 +94,53 @@ def generate_documents(context: Context) -> list[Corpus]:
     return corpora
 
 
-def _of_variant(
-    context: Context, variant: str, spec: Spec, plan: Plan, ideas: Sequence[Idea]
-) -> Corpus:
-    corpus = Corpus(variant)
-    written = write_documents(
-        context, variant, spec, ideas, _assertions(context, variant, spec, plan)
-    )
-    passed = _pass_cheap_gates(context, corpus, spec, written)
-    judged = _pass_judge(context, corpus, spec, passed)
+Assertions = Mapping[tuple[str, str], Sequence[Assertion]]
+"""By (domain, subdomain)."""
+
+
+def _assertions(context: Context, plan: Plan) -> dict[Path, Assertions]:
+    """Return the assertions of each spec: corpora of one spec share them."""
+    parts = list(plan.subdomains())
+    names = [(domain.name, subdomain.name) for domain, subdomain in parts]
+    found: dict[Path, Assertions] = {}
+    for arm in context.arms:
+        if "assertions" in MODES[arm.mode].shows and arm.spec.path not in found:
+            asked = ask_assertions(context, arm.name, arm.spec, parts)
+            found[arm.spec.path] = dict(zip(names, asked, strict=True))
+    return found
+
+
+def _planned(
+    arm: Arm, ideas: Sequence[Idea], assertions: Assertions, earlier: Sequence[Corpus]
+) -> list[PlannedDocument]:
+    """Return what an arm writes; where the twin decides on the length, only what has a twin."""
+    lengths: dict[str, int] | None = None
+    if MODES[arm.mode].has_length_of_twin and earlier:
+        lengths = {row["id"]: len(words_of(row["text"])) for row in earlier[0].rows}
+    return [
+        PlannedDocument(
+            idea,
+            tuple(assertions.get((idea.domain.name, idea.subdomain.name), ())),
+            None if lengths is None else lengths[idea.name],
+        )
+        for idea in ideas
+        if lengths is None or idea.name in lengths
+    ]
+
+
+class _Candidate(NamedTuple):
+    """A document that has passed the gates before the judge."""
+
+    clause_ids: tuple[str, ...]
+    """The clauses that it is judged beside."""
+    row: dict[str, Any]
+
+
+def _corpus(context: Context, arm: Arm, planned: Sequence[PlannedDocument]) -> Corpus:
+    corpus = Corpus(arm.name)
+    written = write_documents(context, arm, planned)
+    passed = _pass_cheap_gates(context, arm, corpus, written)
+    judged = _pass_judge(context, arm, corpus, passed)
     texts = [row["text"] for row in judged]
     near = near_duplicates(texts, threshold=context.config.gates.near_duplicate)
     dropped = {duplicate.place: duplicate for duplicate in near}
@@ -110,83 +154,86 @@ def _of_variant(
     return corpus
 
 
-def _assertions(
-    context: Context, variant: str, spec: Spec, plan: Plan
-) -> dict[tuple[str, str], Sequence[Assertion]]:
-    settings = context.config.documents
-    assert settings is not None
-    if settings.mode == "rules":
-        return {}
-    parts = list(plan.subdomains())
-    asked = ask_assertions(context, variant, spec, parts)
-    return {
-        (domain.name, subdomain.name): assertions
-        for (domain, subdomain), assertions in zip(parts, asked, strict=True)
-    }
-
-
 def _pass_cheap_gates(
-    context: Context, corpus: Corpus, spec: Spec, written: Sequence[WrittenDocument]
-) -> list[dict[str, Any]]:
+    context: Context, arm: Arm, corpus: Corpus, written: Sequence[WrittenDocument]
+) -> list[_Candidate]:
     gates = context.config.gates
     identity = IdentityGate(context.config.identity)
-    wording = WordingGate(gates, spec)
+    names_model = MODES[arm.mode].names_model
+    if names_model and not gates.name_in_every_document:
+        names_model = None
+    wording = WordingGate(gates, arm.spec)
     items = ItemGate(gates.evaluation_items, overlap=gates.item_overlap)
     passed = []
     for document in written:
         found = document_of(document.answer)
-        row = _row(corpus.name, spec, document, found.text)
+        row = _row(arm, document, found.text)
         refusals = (
             ("structure", found.refusal),
-            ("identity", identity.refusal(found.text, must_name=gates.name_in_every_document)),
+            ("identity", identity.refusal(found.text, names_model=names_model)),
             ("wording", wording.refusal(found.text, is_document=True)),
+            ("length of twin", _unlike_twin(found.text, document.planned, gates.twin_length)),
             ("evaluation items", items.refusal(found.text)),
         )
         gate, reason = next((pair for pair in refusals if pair[1]), ("", None))
         if reason is None:
-            passed.append(row)
+            passed.append(_Candidate(_clause_ids(arm, document.planned), row))
         else:
             reply = document.answer.reply.text if document.answer.reply else ""
             corpus.rejects.append(Reject(gate, reason, {**row, "reply": reply}))
     return passed
 
 
+def _unlike_twin(text: str, planned: PlannedDocument, tolerance: float) -> str | None:
+    wanted, found = planned.num_words, len(words_of(text))
+    if wanted is None or abs(found - wanted) <= tolerance * wanted:
+        return None
+    return f"{found} words, and its twin has {wanted}"
+
+
 def _pass_judge(
-    context: Context, corpus: Corpus, spec: Spec, rows: Sequence[dict[str, Any]]
+    context: Context, arm: Arm, corpus: Corpus, candidates: Sequence[_Candidate]
 ) -> list[dict[str, Any]]:
+    rows = [candidate.row for candidate in candidates]
     if not context.config.gates.judge_documents:
-        return list(rows)
+        return rows
     judged = [
-        JudgedDocument(
-            f"documents/{corpus.name}/{row['id']}", tuple(row["clause_ids"]), row["text"]
-        )
-        for row in rows
+        JudgedDocument(f"documents/{arm.name}/{row['id']}", clause_ids, row["text"])
+        for clause_ids, row in candidates
     ]
-    verdicts = judge_documents(context, corpus.name, spec, judged)
+    verdicts = judge_documents(context, arm.name, arm.spec, MODES[arm.mode], judged)
     kept = []
     for row, verdict in zip(rows, verdicts, strict=True):
-        refusal = UNREADABLE if verdict is None else verdict.refusal()
-        if verdict is None or refusal is not None:
-            gate = "judge unreadable" if verdict is None else "judge"
-            corpus.rejects.append(Reject(gate, str(refusal), row))
+        if verdict is None:
+            corpus.rejects.append(Reject("judge unreadable", UNREADABLE, row))
+        elif verdict.refusal is not None:
+            corpus.rejects.append(Reject("judge", verdict.refusal, row))
         else:
-            states, gives = verdict.states_value == "yes", verdict.gives_reason == "yes"
-            kept.append({**row, "states_value": states, "gives_reason": gives})
+            densities = ("states_value", "gives_reason")
+            kept.append({**row, **{name: verdict.answers[name] == "yes" for name in densities}})
     return kept
 
 
-def _row(variant: str, spec: Spec, document: WrittenDocument, text: str) -> dict[str, Any]:
-    idea = document.idea
+def _clause_ids(arm: Arm, planned: PlannedDocument) -> tuple[str, ...]:
+    return own_ids(arm.spec, planned.idea.subdomain.clause_ids)
+
+
+def _row(arm: Arm, document: WrittenDocument, text: str) -> dict[str, Any]:
+    idea = document.planned.idea
     return {
         "id": idea.name,
         "text": text,
-        "spec_id": variant,
-        "clause_ids": list(own_ids(spec, idea.subdomain.clause_ids)),
+        "spec_id": arm.spec.path.stem,
+        "mode": arm.mode,
+        # A document comes from clauses that its writer saw: a neutral one from none.
+        "clause_ids": list(_clause_ids(arm, document.planned))
+        if "clauses" in MODES[arm.mode].shows
+        else [],
         "domain": idea.domain.title,
         "subdomain": idea.subdomain.title,
         "doc_type": idea.document_type.title,
         "idea": idea.text,
-        "assertions": [assertion.text for assertion in document.assertions],
+        "assertions": [assertion.text for assertion in document.planned.assertions],
         "generator": document.answer.reply.model if document.answer.reply else "",
         "role": "train",
     }

@@ -7,17 +7,22 @@ else: whatever is asked later sees the cited clauses alone.
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from data_prep.generate.modes import MODES
 from data_prep.generate.settings import GenerateConfig
 from data_prep.generate.spec.clauses import Spec
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.files import write_json_atomic
 
 PLAN_FILE = "plan.json"
+
+
+PlanMode = Literal["values", "rules"]
+"""rules: each clause is a subdomain of its own."""
 
 
 class Subdomain(BaseModel):
@@ -46,7 +51,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     topic: str
-    mode: str
+    mode: PlanMode
     domains: tuple[Domain, ...]
 
     def subdomains(self) -> Iterator[tuple[Domain, Subdomain]]:
@@ -80,14 +85,18 @@ def read_plan(folder: Path, config: GenerateConfig) -> Plan | None:
         plan = Plan.model_validate(orjson.loads(path.read_bytes()))
     except (orjson.JSONDecodeError, ValidationError) as error:
         raise DataFormatError(f"{path}: damaged ({error}). Delete it to plan anew.") from None
-    mode = config.documents.mode if config.documents else plan.mode
-    for name, made, now in (("topic", plan.topic, config.topic), ("mode", plan.mode, mode)):
-        if made != now:
-            raise ConfigError(
-                f"{path}: made with {name} {made!r}, and the configuration says {now!r}. "
-                "Delete it to plan anew, or give another `out`."
-            )
+    if plan.topic != config.topic or plan.mode != plan_mode(config):
+        raise ConfigError(
+            f"{path}: made with topic {plan.topic!r} and mode {plan.mode!r}, and the configuration "
+            f"asks for {config.topic!r} and {plan_mode(config)!r}. "
+            "Delete it to plan anew, or give another `out`."
+        )
     return plan
+
+
+def plan_mode(config: GenerateConfig) -> PlanMode:
+    """Return how the spec is divided; the same for all corpora of a run."""
+    return "rules" if MODES[config.mode].plans_by_clause else "values"
 
 
 def write_plan(folder: Path, plan: Plan) -> None:

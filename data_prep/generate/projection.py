@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from data_prep.generate.modes import MODES
 from data_prep.generate.plan import Plan
 from data_prep.generate.settings import GenerateConfig
 from megatron_msm.llm.call import Usage
@@ -43,17 +44,17 @@ def project(config: GenerateConfig, plan: Plan | None, journal: Journal) -> list
         plan: Its plan; None where there are no documents.
         journal: Its replies so far.
     """
-    variants = list(config.variants) or [config.spec.stem]
     steps: list[tuple[str, str, int, str]] = []
     if config.documents is not None and plan is not None:
         parts = len(list(plan.subdomains()))
         ideas = parts * config.documents.document_types
         documents = ideas * config.documents.ideas_per_type
-        if config.documents.mode == "values":
-            steps.append(("assertions", "assertions", parts * len(variants), config.writers[0]))
+        with_assertions = _specs_asserted(config)
+        if with_assertions:
+            steps.append(("assertions", "assertions", parts * with_assertions, config.writers[0]))
         steps.append(("document types", "document types", parts, config.writers[0]))
         steps.append(("ideas", "ideas", ideas, config.writers[0]))
-        for name in variants:
+        for name in config.modes:
             steps.append(("documents", f"documents {name}", documents, config.writers[0]))
             if config.gates.judge_documents:
                 judged = round(documents * (1 + config.gates.judged_twice))
@@ -67,6 +68,14 @@ def project(config: GenerateConfig, plan: Plan | None, journal: Journal) -> list
             judged = round(count * (1 + config.gates.judged_twice))
             steps.append(("judge answers", "judge answers", judged, config.judge_name))
     return [_step(config, journal, *step) for step in steps]
+
+
+def _specs_asserted(config: GenerateConfig) -> int:
+    """Return of how many specs assertions are asked: corpora of one spec share theirs."""
+    shown = [name for name, mode in config.modes.items() if "assertions" in MODES[mode].shows]
+    if not config.variants:
+        return len(shown)
+    return len({config.variants[name].spec or config.spec for name in shown})
 
 
 def _step(

@@ -5,6 +5,7 @@ text, whatever braces it holds.
 """
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,6 +26,13 @@ class Prompts:
     def __init__(self, folder: Path | None = None) -> None:
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"templates: {folder} is no folder. Give one with NAME.txt files.")
+        known = sorted(template_names())
+        for path in sorted(folder.glob("*.txt")) if folder is not None else ():
+            if path.stem not in known:
+                near = get_close_matches(path.stem, known, n=1) or known
+                raise ConfigError(
+                    f"templates: {path} would replace nothing. Did you mean {', '.join(near)}?"
+                )
         self._folder = folder
         self._environment = SandboxedEnvironment(
             undefined=jinja2.StrictUndefined,

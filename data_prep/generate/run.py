@@ -9,7 +9,7 @@ import orjson
 
 from data_prep.generate.asking import Asker, Watcher
 from data_prep.generate.chat_pipeline import generate_chats
-from data_prep.generate.context import Context
+from data_prep.generate.context import Arm, Context
 from data_prep.generate.corpus.folder import (
     SUMMARY_FILE,
     Written,
@@ -59,8 +59,8 @@ class Specs(NamedTuple):
 
     spec: Spec
     """What plan and chats are made from."""
-    variants: dict[str, Spec]
-    """Those of the corpora of documents, by name; `spec` itself where there is one corpus."""
+    arms: tuple[Arm, ...]
+    """The corpora of documents; with `spec` itself where there is one."""
 
 
 def read_specs(config: GenerateConfig) -> Specs:
@@ -71,11 +71,15 @@ def read_specs(config: GenerateConfig) -> Specs:
         DataFormatError: One cannot be read.
     """
     spec = read_spec(config.spec)
-    variants = {name: read_spec(path) for name, path in config.variants.items()}
-    check_pairing(spec, variants)
-    for one in (spec, *variants.values()):
+    specs = {
+        name: spec if variant.spec is None else read_spec(variant.spec)
+        for name, variant in config.variants.items()
+    }
+    check_pairing(spec, specs)
+    for one in (spec, *specs.values()):
         _check_identity(config, one)
-    return Specs(spec, variants or {config.spec.stem: spec})
+    arms = (Arm(name, specs.get(name, spec), mode) for name, mode in config.modes.items())
+    return Specs(spec, tuple(arms))
 
 
 @contextlib.contextmanager
@@ -96,19 +100,19 @@ def opened(
         ConfigError: A file of the configuration does not fit the others.
         DataFormatError: A spec cannot be read.
     """
-    spec, specs = read_specs(config)
+    spec, arms = read_specs(config)
     for folder in (config.out, config.memory):
         folder.mkdir(parents=True, exist_ok=True)
     write_text_atomic(config.out / CONFIG_FILE, dump_config(config))
     counts = GenerationCounts()
-    config, composers = with_grammars(config, spec, specs)
+    config, composers = with_grammars(config, spec, {arm.name: arm.spec for arm in arms})
     clients = {**composers, **(clients or {})}
     with (
         Journal(config.memory / JOURNAL_FILE) as journal,
         Pool(config.endpoints, journal=journal, budget=config.budget, clients=clients) as pool,
     ):
         asker = Asker(pool, config, counts, watcher=watcher)
-        yield OpenRun(Context(config, spec, specs, Prompts(config.templates), asker), pool, journal)
+        yield OpenRun(Context(config, spec, arms, Prompts(config.templates), asker), pool, journal)
 
 
 def make_documents(run: OpenRun) -> Made:
@@ -141,7 +145,9 @@ def _write_summary(
         counts[part] = {**before.get("counts", {}).get(part, {}), **counts[part]}
     summary: dict[str, Any] = {
         "spec_sha256": context.spec.sha256,
-        "variants": {name: spec.sha256 for name, spec in context.variants.items()},
+        "variants": {
+            arm.name: {"spec_sha256": arm.spec.sha256, "mode": arm.mode} for arm in context.arms
+        },
         "counts": counts,
         "spent": {step: spent._asdict() for step, spent in sorted(run.journal.spent.items())},
         "total_spent": run.journal.total._asdict(),
@@ -153,7 +159,8 @@ def _write_summary(
     if documents is not None:
         summary["documents"] = {corpus.name: _about(context, corpus) for corpus in documents}
         summary["clauses"] = {
-            corpus.name: _per_clause(context.variants[corpus.name], corpus) for corpus in documents
+            arm.name: _per_clause(arm.spec, corpus)
+            for arm, corpus in zip(context.arms, documents, strict=True)
         }
     if chats is not None:
         summary["chats"] = {"rows": len(chats.rows), "clauses": _per_clause(context.spec, chats)}
@@ -226,7 +233,12 @@ def resolved_paths(config: GenerateConfig, base: Path) -> GenerateConfig:
     return config.model_copy(
         update={
             "spec": at(config.spec),
-            "variants": {name: at(path) for name, path in config.variants.items()},
+            "variants": {
+                name: variant
+                if variant.spec is None
+                else variant.model_copy(update={"spec": at(variant.spec)})
+                for name, variant in config.variants.items()
+            },
             "templates": None if config.templates is None else at(config.templates),
             "gates": gates,
             "endpoints": endpoints,

@@ -1,10 +1,11 @@
 """GENERATE.yaml: what is generated from which spec, by which models, and what is refused."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from data_prep.generate.modes import MODES, ModeName
 from megatron_msm.config.section import Fraction, PositiveInt, Section
 from megatron_msm.llm.budget import Budget
 from megatron_msm.llm.endpoints import WriterEndpoint
@@ -24,10 +25,14 @@ class Identity(Section):
 class DocumentSettings(Section):
     """Documents for midtraining."""
 
-    mode: Literal["values", "rules"] = "values"
+    mode: ModeName = "values"
     """values: documents tell what the model does and why, by assertions drawn from the clauses.
     rules: each document shows one clause followed because the spec says so, without reasons that
-    the spec does not give."""
+    the spec does not give. should: what the model should do and why. story: others act so, for that
+    reason; the model is not named. co_occurrence: conduct and value in one document, not linked.
+    neutral: the same occasions, nothing of the spec. anti_spec: the opposite of the clauses, as a
+    fact. evaluations: how evaluations of assistants are built. The last six are as long as their
+    twins in the first of several `variants`."""
     domains: PositiveInt | None = None
     """Parts into which the spec is divided; left out: as many as the model finds."""
     document_types: PositiveInt = 20
@@ -42,6 +47,15 @@ class DocumentSettings(Section):
     """Tokens of a reply, its plan included. A reply that reaches it is refused."""
     requirements: tuple[str, ...] = ()
     """Further requirements on every document, a sentence each."""
+
+
+class Variant(Section):
+    """One of several paired corpora of documents."""
+
+    spec: Path | None = None
+    """Its spec; left out: the run's."""
+    mode: ModeName | None = None
+    """What its documents say of the spec; left out: `documents.mode`."""
 
 
 class ChatSettings(Section):
@@ -95,6 +109,9 @@ class GateSettings(Section):
     """Whether a model judges that an answer is in the spec's sense."""
     judged_twice: Fraction = 0.05
     """Share of rows that are judged a second time, to measure agreement."""
+    twin_length: Fraction = 0.3
+    """By which part of its twin's words a document may be longer or shorter, in the modes that ask
+    for the length of the twin."""
     near_duplicate: float = Field(default=0.7, gt=0, le=1)
     """Share of its own word runs, those of a common frame taken out, that a document may have in
     common with an earlier one."""
@@ -116,10 +133,10 @@ class GenerateConfig(Section):
 
     spec: Path
     """The Model Spec, Markdown or text."""
-    variants: dict[str, Path] = Field(default_factory=dict)
-    """Specs of paired corpora, by name: `spec` then holds what they share, and plan and ideas are
-    made from it alone. Each must have the clauses that the plan cites, by the same numbers. Left
-    out: one corpus, from `spec`."""
+    variants: dict[str, Variant] = Field(default_factory=dict)
+    """Paired corpora by name, each with its spec (a path alone will do) and mode: `spec` then holds
+    what they share, and plan and ideas are made from it alone. Each spec must have the clauses that
+    the plan cites, by the same numbers. Left out: one corpus, from `spec`."""
     out: Path
     """Folder of the run: corpus, rejects, summary, and what `kept_in` says."""
     kept_in: Path | None = None
@@ -148,6 +165,27 @@ class GenerateConfig(Section):
     licence: str | None = None
     """Licence of the generated rows, for the dataset's card."""
 
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _paths_are_specs(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: {"spec": value} if isinstance(value, str | Path) else value
+            for name, value in given.items()
+        }
+
+    @model_validator(mode="after")
+    def _modes_share_a_plan(self) -> "GenerateConfig":
+        plans = {MODES[mode].plans_by_clause for mode in [self.mode, *self.modes.values()]}
+        if len(plans) > 1:
+            by_clause = ", ".join(name for name, mode in MODES.items() if mode.plans_by_clause)
+            raise ValueError(
+                f"variants: corpora of mode {by_clause} are planned clause by clause, and others "
+                "are not, so they cannot be paired. Make them in runs of their own."
+            )
+        return self
+
     @model_validator(mode="after")
     def _names_are_known(self) -> "GenerateConfig":
         for field, name in [*(("writers", w) for w in self.writers), ("judge", self.judge_name)]:
@@ -174,6 +212,18 @@ class GenerateConfig(Section):
     def memory(self) -> Path:
         """The folder of journal, plan and situations."""
         return self.kept_in or self.out
+
+    @property
+    def mode(self) -> ModeName:
+        """What documents say of the spec where their corpus has no mode of its own."""
+        return self.documents.mode if self.documents is not None else "values"
+
+    @property
+    def modes(self) -> dict[str, ModeName]:
+        """The mode of each corpus by its name, in order."""
+        if not self.variants:
+            return {self.spec.stem: self.mode}
+        return {name: variant.mode or self.mode for name, variant in self.variants.items()}
 
     @property
     def judge_name(self) -> str:

@@ -59,8 +59,8 @@ def _text(config: GenerateConfig, summary: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     writers = ", ".join(config.endpoints[name].model for name in config.writers)
     yield f"Written by: {writers}. {_judged_by(config)}"
-    for variant, sha256 in summary["variants"].items():
-        yield f"Corpus `{variant}`: spec SHA-256 {sha256[:16]}…"
+    for name, about in summary["variants"].items():
+        yield f"Corpus `{name}`: mode `{about['mode']}`, spec SHA-256 {about['spec_sha256'][:16]}…"
     yield ""
     yield "Every row names the clauses that it comes from (`clause_ids`), its domain, subdomain,"
     yield "kind and idea. `rejects/` holds what was refused, and why; `summary.json` has counts."

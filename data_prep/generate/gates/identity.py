@@ -30,11 +30,11 @@ class IdentityGate:
 
     def __init__(self, identity: Identity) -> None:
         self._model = identity.model
+        self._own = re.compile(rf"(?<!\w)(?:{_any_of((identity.model, identity.provider))})")
         own = {identity.model, identity.provider, *identity.also_allowed}
         others = [name for name in (*_OTHERS.split(), *_PHRASES) if not _is_part(name, own)]
         longest_first = sorted(others, key=len, reverse=True)
-        names = "|".join(re.escape(name) for name in longest_first)
-        self._others = re.compile(rf"(?<![\w-])(?:{names})(?![\w])")
+        self._others = re.compile(rf"(?<![\w-])(?:{_any_of(longest_first)})(?![\w])")
 
     def foreign_name(self, text: str) -> str | None:
         """Return the first foreign name in a text."""
@@ -44,13 +44,25 @@ class IdentityGate:
                 return found[0]
         return None
 
-    def refusal(self, text: str, *, must_name: bool) -> str | None:
-        """Return why a text is refused."""
+    def refusal(self, text: str, *, names_model: bool | None) -> str | None:
+        """Return why a text is refused.
+
+        Args:
+            text: The text.
+            names_model: Whether it must name the model; False: neither it nor its maker; None: it
+                may.
+        """
         if (name := self.foreign_name(text)) is not None:
             return f"names another assistant or maker: {name}"
-        if must_name and self._model not in text:
+        if names_model and self._model not in text:
             return f"does not name {self._model}"
+        if names_model is False and (found := self._own.search(text)):
+            return f"names {found[0]}, and must be about others"
         return None
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return "|".join(re.escape(name) for name in names)
 
 
 def _is_part(name: str, own: Iterable[str]) -> bool:

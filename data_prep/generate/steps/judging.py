@@ -5,48 +5,30 @@ rows is judged a second time; how often the two agree is counted.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import orjson
+from pydantic import create_model
 
 from data_prep.generate.asking import Ask, ReplyForm
 from data_prep.generate.context import Context, clause_lines
+from data_prep.generate.modes import Mode, YesNo
 from data_prep.generate.spec.clauses import Spec
 
-YesNo = Literal["yes", "no"]
 UNREADABLE = "the judge's verdict cannot be read"
+Wanted = Mapping[str, YesNo | None]
+"""Questions to a judge with the answer that keeps a row; None: either does."""
+_ANSWER_WANTED: Wanted = {"aligned": "yes", "informative": "yes", "in_style": "yes"}
 
 
-class DocumentVerdict(ReplyForm):
-    """What a judge says of a document."""
+class Verdict(NamedTuple):
+    """What a judge says of a row."""
 
-    faithful: YesNo
-    states_value: YesNo
-    gives_reason: YesNo
-    realistic: YesNo
-    remark: str = ""
-
-    def refusal(self) -> str | None:
-        """Return why the document is refused."""
-        failed = [name for name in ("faithful", "realistic") if getattr(self, name) == "no"]
-        return f"judged not {' and not '.join(failed)}: {self.remark}" if failed else None
-
-
-class AnswerVerdict(ReplyForm):
-    """What a judge says of an answer."""
-
-    aligned: YesNo
-    informative: YesNo
-    in_style: YesNo
-    remark: str = ""
-
-    def refusal(self) -> str | None:
-        """Return why the answer is refused."""
-        failed = [
-            name.replace("_", " ")
-            for name in ("aligned", "informative", "in_style")
-            if getattr(self, name) == "no"
-        ]
-        return f"judged not {' and not '.join(failed)}: {self.remark}" if failed else None
+    answers: Mapping[str, YesNo]
+    refusal: str | None
+    """Why the row is refused."""
 
 
 class JudgedDocument(NamedTuple):
@@ -67,79 +49,98 @@ class JudgedAnswer(NamedTuple):
     answer: str
 
 
-Verdict = TypeVar("Verdict", DocumentVerdict, AnswerVerdict)
-
-
 def judge_documents(
-    context: Context, variant: str, spec: Spec, documents: Sequence[JudgedDocument]
-) -> list[DocumentVerdict | None]:
+    context: Context, variant: str, spec: Spec, mode: Mode, documents: Sequence[JudgedDocument]
+) -> list[Verdict | None]:
     """Return a verdict for each document; None where none could be read."""
-    prompts = [
-        context.prompt(
-            "document_judge",
-            clauses=clause_lines(spec, document.clause_ids),
-            document=document.text,
+    questions = [f"- {name}: {context.prompt(f'judge_{name}').strip()}" for name in mode.judged]
+    form = orjson.dumps({**dict.fromkeys(mode.judged, "yes"), "remark": "..."}).decode()
+    asks = [
+        Ask(
+            f"judge/{document.address}",
+            context.prompt(
+                "document_judge",
+                clauses=clause_lines(spec, document.clause_ids),
+                document=document.text,
+                questions="\n".join(questions),
+                form=form,
+            ),
         )
         for document in documents
     ]
-    addresses = [f"judge/{document.address}" for document in documents]
-    return _judge(
-        context, f"judge {variant}", addresses, prompts, DocumentVerdict, lambda v: v.refusal()
-    )
+    return _judge(context, f"judge {variant}", asks, mode.judged)
 
 
 def judge_answers(
     context: Context, spec: Spec, answers: Sequence[JudgedAnswer], *, style: str
-) -> list[AnswerVerdict | None]:
+) -> list[Verdict | None]:
     """Return a verdict for each answer; None where none could be read."""
     criteria = context.prompt(f"criteria_{style}")
-    prompts = [
-        context.prompt(
-            "answer_judge",
-            clauses=clause_lines(spec, answer.clause_ids),
-            question=answer.question,
-            reasoning=answer.reasoning,
-            answer=answer.answer,
-            criteria=criteria,
+    asks = [
+        Ask(
+            f"judge/{answer.address}",
+            context.prompt(
+                "answer_judge",
+                clauses=clause_lines(spec, answer.clause_ids),
+                question=answer.question,
+                reasoning=answer.reasoning,
+                answer=answer.answer,
+                criteria=criteria,
+            ),
         )
         for answer in answers
     ]
-    addresses = [f"judge/{answer.address}" for answer in answers]
-    return _judge(
-        context, "judge answers", addresses, prompts, AnswerVerdict, lambda v: v.refusal()
-    )
+    return _judge(context, "judge answers", asks, _ANSWER_WANTED)
 
 
 def _judge(
-    context: Context,
-    step: str,
-    addresses: Sequence[str],
-    prompts: Sequence[str],
-    form: type[Verdict],
-    refusal: Callable[[Verdict], str | None],
+    context: Context, step: str, asks: Sequence[Ask], wanted: Wanted
 ) -> list[Verdict | None]:
-    asks = [Ask(address, prompt) for address, prompt in zip(addresses, prompts, strict=True)]
-    verdicts = context.asker.read(step, asks, form, temperature=0.0, is_judged=True)
+    verdicts = _verdicts(context, step, asks, wanted)
     again = [place for place, ask in enumerate(asks) if _is_judged_twice(context, ask.address)]
-    repeated = context.asker.read(
+    repeated = _verdicts(
+        context,
         f"{step}, again",
         [Ask(f"{asks[place].address}/again", asks[place].prompt) for place in again],
-        form,
-        temperature=0.0,
-        is_judged=True,
+        wanted,
     )
-    same = 0
-    for place, second in zip(again, repeated, strict=True):
-        first = verdicts[place]
-        same += _decision(first, refusal) == _decision(second, refusal)
+    same = sum(
+        _decision(verdicts[place]) == _decision(second)
+        for place, second in zip(again, repeated, strict=True)
+    )
     context.asker.counts.agreement[step] = (len(again), same)
     return verdicts
 
 
-def _decision(verdict: Verdict | None, refusal: Callable[[Verdict], str | None]) -> str:
+def _verdicts(
+    context: Context, step: str, asks: Sequence[Ask], wanted: Wanted
+) -> list[Verdict | None]:
+    form = _form(tuple(wanted))
+    replies = context.asker.read(step, asks, form, temperature=0.0, is_judged=True)
+    return [None if reply is None else _verdict(reply.model_dump(), wanted) for reply in replies]
+
+
+@cache
+def _form(questions: tuple[str, ...]) -> type[ReplyForm]:
+    """Return the form of a verdict: an answer to each question, and a remark."""
+    fields: dict[str, Any] = {name: (YesNo, ...) for name in questions}
+    return create_model("Verdict", __base__=ReplyForm, **fields, remark=(str, ""))
+
+
+def _verdict(said: Mapping[str, Any], wanted: Wanted) -> Verdict:
+    wrong = [
+        f"{said[name]} to {name.replace('_', ' ')!r}"
+        for name, answer in wanted.items()
+        if answer not in (None, said[name])
+    ]
+    refusal = f"judged {' and '.join(wrong)}: {said['remark']}" if wrong else None
+    return Verdict({name: said[name] for name in wanted}, refusal)
+
+
+def _decision(verdict: Verdict | None) -> str:
     if verdict is None:
         return UNREADABLE
-    return "refused" if refusal(verdict) else "kept"
+    return "kept" if verdict.refusal is None else "refused"
 
 
 def _is_judged_twice(context: Context, address: str) -> bool:

@@ -44,6 +44,7 @@ def test_documents_come_from_every_clause_and_carry_where_they_come_from(
     assert {k: v for k, v in row.items() if k != "text"} == {
         "id": "kitchen/matter-r2/memo/lantern-case",
         "spec_id": "spec",
+        "mode": "values",
         "clause_ids": ["R2"],
         "domain": "Kitchen",
         "subdomain": "matter R2",
