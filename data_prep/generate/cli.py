@@ -11,6 +11,9 @@ app = lazy_app(
         "tenets": "data_prep.generate.commands:tenets",
         "page": "data_prep.generate.commands:page",
         "import": "data_prep.generate.commands:import_",
+        "select": "data_prep.generate.corpus_commands:select",
+        "balance": "data_prep.health.balance_command:balance",
+        "health": "data_prep.health.command:health",
     },
     help="From a Model Spec to documents, chats and tenets, by calls to language models.",
 )

@@ -80,7 +80,7 @@ def health(
     if other_values is not None and not other:
         raise typer.BadParameter("needs --other", param_hint="--other-values")
     gates = [parse_gate(text) for text in require or []]
-    names = _names(docs, other or [])
+    names = arm_names(docs, other or [])
     arms = [Arm(names[0], docs, None if values is None else load_values(values))]
     if other:
         theirs = None if other_values is None else load_values(other_values)
@@ -100,9 +100,9 @@ def health(
     try:
         verdicts = judge(report, gates)
     except ConfigError:
-        _show(report, [], html=html, as_json=as_json)  # a misspelt gate costs no measurement
+        show_report(report, [], html=html, as_json=as_json)  # a misspelt gate costs no measurement
         raise
-    _show(report, verdicts, html=html, as_json=as_json)
+    show_report(report, verdicts, html=html, as_json=as_json)
     failed = [
         f"{verdict.gate} ({verdict.where}: {verdict.shown})"
         for verdict in verdicts
@@ -123,9 +123,10 @@ def _examine(options: HealthOptions) -> HealthReport:
         return examine(options, progress=progress)
 
 
-def _show(
+def show_report(
     report: HealthReport, verdicts: Sequence[Verdict], *, html: Path | None, as_json: bool
 ) -> None:
+    """Print a report, and write its page if one is asked for."""
     if html is not None:
         write_page(html, report, verdicts)
     if as_json:
@@ -137,7 +138,7 @@ def _show(
         typer.echo(f"written: {html}")
 
 
-def _names(docs: list[Path], other: list[Path]) -> tuple[str, str]:
+def arm_names(docs: list[Path], other: list[Path]) -> tuple[str, str]:
     """Return what tables call the arms: the names of their first files, unless they are one."""
     one, two = (_name(paths[0]) if paths else "" for paths in (docs, other))
     return (one, two) if one != two else (f"{one} (1)", f"{two} (2)")

@@ -8,6 +8,7 @@ Every line becomes exactly one item, in order, so counts add up by construction 
 is in line order whatever the blocks are.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -53,6 +54,11 @@ def check_carry(fields: Sequence[str]) -> None:
                 f"--carry {name}: name each field once, and none that is always a column of the "
                 f"provenance ({', '.join(COLUMNS)})."
             )
+
+
+def clause_number(clause_id: str) -> str:
+    """Return by what a clause corresponds to that of a paired spec: 3 for P3, L3 and SP-3."""
+    return re.sub(r"^[A-Za-z]+-?(?=\d)", "", clause_id)
 
 
 class Blank(NamedTuple):

@@ -3,12 +3,17 @@
 from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from megatron_msm.formats.tokenizer_files import TokenizerFiles, load_tokenizer
+from megatron_msm.formats.tokenizer_files import (
+    TokenizerFiles,
+    load_tokenizer,
+    read_tokenizer_files,
+)
 
 
 class EncodedBatch(NamedTuple):
@@ -76,6 +81,17 @@ class TokenizersEncoder:
             [text.decode() for text in texts], add_special_tokens=False
         )
         return batch_of([encoding.ids for encoding in encodings])
+
+
+def token_counts(folder: Path, texts: Sequence[str]) -> list[int]:
+    """Return how many tokens each text has as a plain document, without an end of document.
+
+    Raises:
+        CheckpointError: The tokenizer of the folder cannot be read.
+    """
+    encoder = TokenizersEncoder(read_tokenizer_files(folder), control_tokens_as_text=True)
+    lengths = encoder.encode_batch([text.encode() for text in texts]).lengths
+    return [int(length) for length in lengths]
 
 
 class ControlTokenCheck:

@@ -1,6 +1,7 @@
 """README.md of a dataset folder: what it is, from what, by whom, how much, under which licence."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,31 @@ from data_prep.generate.settings import GenerateConfig
 
 def dataset_card(folder: Path, config: GenerateConfig, summary: Mapping[str, Any]) -> str:
     """Return the card, with the front matter by which `datasets` finds the files."""
-    parts = [*_front_matter(folder, config), *_text(config, summary)]
+    # Parquet keeps the types of columns that happen to be empty in the first rows.
+    files = [
+        (f"{kind}-{path.stem}", f"{kind}/{path.name}")
+        for kind in ("documents", "chats")
+        for path in sorted((folder / kind).glob("*.parquet"))
+    ]
+    parts = [*front_matter(files, licence=config.licence), *_text(config, summary)]
     return "\n".join(parts) + "\n"
 
 
-def _front_matter(folder: Path, config: GenerateConfig) -> Iterator[str]:
+def front_matter(files: Iterable[tuple[str, str]], *, licence: str | None = None) -> Iterator[str]:
+    """Yield the lines by which `datasets.load_dataset(FOLDER, NAME)` finds files.
+
+    Args:
+        files: Name and path from the folder of each.
+        licence: The licence of the data.
+    """
     yield "---"
-    if config.licence is not None:
-        yield f"license: {config.licence}"
+    if licence is not None:
+        yield f"license: {licence}"
     yield "configs:"
-    for kind in ("documents", "chats"):
-        for path in sorted((folder / kind).glob("*.jsonl")):
-            # Parquet keeps the types of columns that happen to be empty in the first rows.
-            yield f"- config_name: {kind}-{path.stem}"
-            yield f"  data_files: {kind}/{path.stem}.parquet"
+    for name, path in files:
+        # A JSON text is a YAML text, whatever it spells.
+        yield f"- config_name: {json.dumps(name)}"
+        yield f"  data_files: {json.dumps(path)}"
     yield "---"
 
 

@@ -4,17 +4,17 @@
 differ, what follows them must not.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 
 from data_prep.generate.spec.clauses import Spec
+from data_prep.reading.records import clause_number
 from megatron_msm.errors import ConfigError
 
 
 def own_ids(spec: Spec, ids: Iterable[str]) -> tuple[str, ...]:
     """Return a spec's ids for clauses of the spec that the plan was made from."""
     own = _by_number(spec)
-    return tuple(own[_number(clause)] for clause in ids)
+    return tuple(own[clause_number(clause)] for clause in ids)
 
 
 def check_pairing(spec: Spec, variants: Mapping[str, Spec]) -> None:
@@ -24,13 +24,15 @@ def check_pairing(spec: Spec, variants: Mapping[str, Spec]) -> None:
         ConfigError: One is missing, or two of a variant have one number.
     """
     for name, variant in variants.items():
-        numbers = [_number(clause.id) for clause in variant.clauses]
+        numbers = [clause_number(clause.id) for clause in variant.clauses]
         if double := sorted({number for number in numbers if numbers.count(number) > 1}):
             raise ConfigError(
                 f"variants.{name}: {variant.path}: several clauses have the number {double}. "
                 "Clauses of paired specs correspond by their numbers."
             )
-        missing = [clause.id for clause in spec.clauses if _number(clause.id) not in set(numbers)]
+        missing = [
+            clause.id for clause in spec.clauses if clause_number(clause.id) not in set(numbers)
+        ]
         if missing:
             raise ConfigError(
                 f"variants.{name}: {variant.path} has no clause for {missing} of {spec.path}. "
@@ -39,8 +41,4 @@ def check_pairing(spec: Spec, variants: Mapping[str, Spec]) -> None:
 
 
 def _by_number(spec: Spec) -> dict[str, str]:
-    return {_number(clause.id): clause.id for clause in spec.clauses}
-
-
-def _number(clause_id: str) -> str:
-    return re.sub(r"^[A-Za-z]+-?(?=\d)", "", clause_id)
+    return {clause_number(clause.id): clause.id for clause in spec.clauses}

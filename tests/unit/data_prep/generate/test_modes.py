@@ -130,7 +130,8 @@ def test_a_control_shares_the_plan_and_its_writer_sees_what_the_mode_needs(
 @pytest.mark.parametrize("mode", _MODES)
 def test_the_judge_refuses_what_is_not_of_the_mode(make_config: MakeConfig, mode: str) -> None:
     """A document for each question, of which that answer alone is the wrong one."""
-    config, wrong = _config(make_config, mode, ideas=2), {}
+    config = _config(make_config, mode, ideas=2)
+    wrong: dict[str, str] = {}
     good = {**_GOOD[mode], "realistic": "yes"}
 
     class _Strict(_Writer):

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.stats import mannwhitneyu
+from scipy.stats import ks_2samp, mannwhitneyu
 
 from data_prep.health.arm_balance import measure_balance, total_variation
 from data_prep.health.corpus import HealthDocument
@@ -114,7 +114,7 @@ def test_balance_tells_what_would_have_to_change() -> None:
     assert figures["word_ratio"].value == pytest.approx((8 * 5 + 2 * 3) / 15)
     assert figures["genre_gap"].value is None
     assert figures["name_gap"].value == pytest.approx(0.8)
-    assert figures["name_gap"].note == "Paris"
+    assert figures["name_gap"].note == "Paris: 80.0% and 0.0%"
     assert section.tables[0].rows[1] == ("Una", "80.0%", "100.0%")
     values = HealthValues(values=ValueWords(words=("paris",)))
     masked = measure_balance(one, other, [values])
@@ -127,3 +127,53 @@ def test_genres_of_the_arms_are_compared() -> None:
     other.documents = documents(["a b"] * 2, genre="memo") + documents(["a b"] * 2, genre="letter")
     figures = {figure.name: figure.value for figure in measure_balance(one, other, []).figures}
     assert figures["genre_gap"] == pytest.approx(0.5)
+
+
+def test_the_gap_of_lengths_is_the_statistic_of_kolmogorov_and_smirnov() -> None:
+    generator = np.random.default_rng(3)
+    lengths = [generator.integers(5, 60, 70).tolist(), generator.integers(20, 80, 50).tolist()]
+    arms = [corpus([" ".join(["w"] * n) for n in own]) for own in lengths]
+    figures = {figure.name: figure for figure in measure_balance(arms[0], arms[1], []).figures}
+    expected = ks_2samp(*lengths)
+    assert figures["length_gap"].value == pytest.approx(expected.statistic)
+    assert figures["length_gap"].note.startswith(f"{int(expected.statistic_location)} words: ")
+    same = measure_balance(arms[0], arms[0], []).figures
+    assert next(figure for figure in same if figure.name == "length_gap").value == 0
+
+
+def test_clauses_of_paired_specs_are_compared_by_their_numbers() -> None:
+    """By hand: clause 1 is cited by 4 of 4 and 2 of 4, clause 2 by 1 of 4 and 2 of 4."""
+    one, other = corpus(["a b"] * 4, name="one"), corpus(["a b"] * 4, name="other")
+    cited: list[list[tuple[str, ...]]] = [
+        [("P1",), ("P1",), ("P1",), ("P1", "P2")],
+        [("L1",), ("L1",), ("L2",), ("L2",)],
+    ]
+    for arm, clauses in zip((one, other), cited, strict=True):
+        arm.documents = [
+            document._replace(clause_ids=own)
+            for document, own in zip(arm.documents, clauses, strict=True)
+        ]
+    section = measure_balance(one, other, [])
+    figure = next(figure for figure in section.figures if figure.name == "clause_gap")
+    assert (figure.value, figure.note) == (0.5, "1: 100.0% and 50.0%")
+    (table,) = (table for table in section.tables if table.name == "clause_gaps")
+    assert list(table.rows) == [("1", "100.0%", "50.0%"), ("2", "25.0%", "50.0%")]
+    other.documents = [document._replace(clause_ids=("L1", "P1")) for document in other.documents]
+    figures = {figure.name: figure for figure in measure_balance(one, other, []).figures}
+    assert figures["clause_gap"].note == "L1: 0.0% and 100.0%"
+
+
+def test_a_phrase_that_one_arm_repeats_is_named_and_one_of_the_value_is_not() -> None:
+    draw = random.Random(6)
+    frame, value = "as everybody in the village knows", "it is cheap and that is all"
+
+    def texts(phrase: str, num: int) -> list[str]:
+        own = [" ".join(draw.choice(WORDS) for _ in range(30)) for _ in range(40)]
+        return [f"{text} {phrase}" if place < num else text for place, text in enumerate(own)]
+
+    one, other = corpus(texts(frame, 10), name="one"), corpus(texts(value, 30), name="other")
+    figures = {figure.name: figure for figure in measure_balance(one, other, [CHEAP]).figures}
+    assert figures["phrase_gap"].value == pytest.approx(0.25)
+    assert figures["phrase_gap"].note == f"{frame}: 25.0% and 0.0%"
+    unmasked = {figure.name: figure for figure in measure_balance(one, other, []).figures}
+    assert unmasked["phrase_gap"].note == f"{value}: 0.0% and 75.0%"
