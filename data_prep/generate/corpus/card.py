@@ -1,26 +1,29 @@
 """README.md of a dataset folder: what it is, from what, by whom, how much, under which licence."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from data_prep.generate.settings import GenerateConfig
 
 
 def dataset_card(folder: Path, config: GenerateConfig, summary: Mapping[str, Any]) -> str:
     """Return the card, with the front matter by which `datasets` finds the files."""
-    # Parquet keeps the types of columns that happen to be empty in the first rows.
+    # Parquet keeps the types of columns that happen to be empty; without rows `datasets` fails.
     files = [
         (f"{kind}-{path.stem}", f"{kind}/{path.name}")
         for kind in ("documents", "chats")
         for path in sorted((folder / kind).glob("*.parquet"))
+        if pq.read_metadata(path).num_rows
     ]
     parts = [*front_matter(files, licence=config.licence), *_text(config, summary)]
     return "\n".join(parts) + "\n"
 
 
-def front_matter(files: Iterable[tuple[str, str]], *, licence: str | None = None) -> Iterator[str]:
+def front_matter(files: Sequence[tuple[str, str]], *, licence: str | None = None) -> Iterator[str]:
     """Yield the lines by which `datasets.load_dataset(FOLDER, NAME)` finds files.
 
     Args:
@@ -30,7 +33,8 @@ def front_matter(files: Iterable[tuple[str, str]], *, licence: str | None = None
     yield "---"
     if licence is not None:
         yield f"license: {licence}"
-    yield "configs:"
+    if files:
+        yield "configs:"
     for name, path in files:
         # A JSON text is a YAML text, whatever it spells.
         yield f"- config_name: {json.dumps(name)}"

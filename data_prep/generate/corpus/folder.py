@@ -27,6 +27,15 @@ from megatron_msm.formats.files import (
 )
 
 SUMMARY_FILE = "summary.json"
+_TEXTS = pa.list_(pa.string())
+_TYPES = {
+    "clause_ids": _TEXTS,
+    "assertions": _TEXTS,
+    "states_value": pa.bool_(),
+    "gives_reason": pa.bool_(),
+    "messages": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+}
+"""Types of columns that are no text."""
 
 
 class Written(NamedTuple):
@@ -66,9 +75,16 @@ def _write_rows(stem: Path, rows: Sequence[Mapping[str, Any]]) -> Written:
     lines = [orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows]
     write_bytes_atomic(path, b"".join(lines))
     table = stem.with_name(stem.name + ".parquet")
-    pq.write_table(pa.Table.from_pylist(list(rows)), tmp_path(table), compression="zstd")
+    pq.write_table(_table(rows), tmp_path(table), compression="zstd")
     tmp_path(table).replace(table)
     return Written(path, len(rows))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return the rows with types that do not depend on them: a list may be empty in all of them."""
+    columns = dict.fromkeys(key for row in rows for key in row) or ("id", "text")
+    schema = pa.schema([(name, _TYPES.get(name, pa.string())) for name in columns])
+    return pa.Table.from_pylist(list(rows), schema)
 
 
 def _write_rejects(folder: Path, name: str, corpus: Corpus) -> None:

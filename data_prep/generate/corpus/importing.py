@@ -5,6 +5,7 @@ lacks and can be given (an id, the spec's name) is given. Hub names are the user
 nothing here opens a network.
 """
 
+import codecs
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +21,11 @@ from megatron_msm.formats.files import sha256_of_text, write_bytes_atomic, write
 from megatron_msm.formats.rejects import Reject
 
 Kind = Literal["documents", "chats"]
+_CONTENT: dict[Kind, tuple[str, ...]] = {
+    "documents": ("text",),
+    "chats": ("messages", "conversations", "prompt", "completion", "system", "tools"),
+}
+"""Fields that become the row's content, whatever form they had."""
 
 
 class Imported(NamedTuple):
@@ -70,7 +76,7 @@ def import_rows(
             digest = sha256_of_text(orjson.dumps(content).decode())[:16]
             seen[digest] = seen.get(digest, 0) + 1
             name = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
-            row = {**_known(item.carried, name, spec_id), **content}
+            row = {**_known(item.carried, name, spec_id), **_others(item.line.raw, kind), **content}
             rows.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
     if len(rejects) > max_rejects:
         first = rejects[0]
@@ -112,6 +118,16 @@ def _known(carried: Carried, name: str, spec_id: str | None) -> dict[str, Any]:
         "role": carried.role or "train",
     }
     return {key: value for key, value in known.items() if value is not None}
+
+
+def _others(raw: bytes, kind: Kind) -> dict[str, Any]:
+    """Return what else a row says about itself, such as who wrote it."""
+    read = {*Carried._fields, *_CONTENT[kind]}
+    return {
+        key: value
+        for key, value in orjson.loads(raw.removeprefix(codecs.BOM_UTF8)).items()
+        if key not in read and value is not None
+    }
 
 
 def _card(

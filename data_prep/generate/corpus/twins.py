@@ -1,5 +1,6 @@
 """Corpora of documents read side by side: rows of one id in several of them are twins."""
 
+import codecs
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,7 +91,12 @@ def _read(name: str, paths: Sequence[Path]) -> ReadCorpus:
                 raise DataFormatError(
                     f"{where}: id {key!r} is that of an earlier row. Every row needs its own."
                 )
-            rows[key] = Row(item.line.raw.rstrip(b"\r\n"), item.text, orjson.loads(item.line.raw))
+            rows[key] = Row(item.line.raw.rstrip(b"\r\n"), item.text, _fields(item.line.raw))
     if not rows:
         raise DataFormatError(f"{', '.join(map(str, paths))}: no documents.")
     return ReadCorpus(name, reader.entries, rows)
+
+
+def _fields(raw: bytes) -> dict[str, Any]:
+    fields: dict[str, Any] = orjson.loads(raw.removeprefix(codecs.BOM_UTF8))
+    return fields
