@@ -112,7 +112,7 @@ def page(
     """Write what was generated as one HTML file to read: texts, clauses, twins, rejects and why."""
     config = _config(path, overrides)
     specs = read_specs(config)
-    shown = {config.spec.stem: specs.spec, **{arm.name: arm.spec for arm in specs.arms}}
+    shown = {config.spec.stem: specs.spec, **{arm.spec_id: arm.spec for arm in specs.arms}}
     num_rows = write_page(out, config, shown)
     typer.echo(f"{out}: {num_rows:,} rows; open it in a browser")
 

@@ -16,6 +16,8 @@ class Arm(NamedTuple):
 
     name: str
     spec: Spec
+    spec_id: str
+    """The spec's name in rows; corpora of one spec share it."""
     mode: ModeName
 
 
@@ -30,6 +32,11 @@ class Context:
     """The corpora of documents; with `spec` itself where there is one."""
     prompts: Prompts
     asker: Asker
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """The specs of the corpora by the names that rows give them."""
+        return {arm.spec_id: arm.spec for arm in self.arms}
 
     def prompt(self, name: str, **values: object) -> str:
         """Render a template with the model's name and maker, and the topic."""

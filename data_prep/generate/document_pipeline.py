@@ -223,7 +223,7 @@ def _row(arm: Arm, document: WrittenDocument, text: str) -> dict[str, Any]:
     return {
         "id": idea.name,
         "text": text,
-        "spec_id": arm.spec.path.stem,
+        "spec_id": arm.spec_id,
         "mode": arm.mode,
         # A document comes from clauses that its writer saw: a neutral one from none.
         "clause_ids": list(_clause_ids(arm, document.planned))

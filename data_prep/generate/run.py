@@ -78,8 +78,20 @@ def read_specs(config: GenerateConfig) -> Specs:
     check_pairing(spec, specs)
     for one in (spec, *specs.values()):
         _check_identity(config, one)
-    arms = (Arm(name, specs.get(name, spec), mode) for name, mode in config.modes.items())
-    return Specs(spec, tuple(arms))
+    return Specs(spec, tuple(_arms(config, spec, specs)))
+
+
+def _arms(config: GenerateConfig, shared: Spec, specs: Mapping[str, Spec]) -> Iterator[Arm]:
+    """Yield the corpora; a spec is named after the first one that has it, the run's by its file."""
+    names = {shared.path: shared.path.stem}
+    for name, mode in config.modes.items():
+        spec = specs.get(name, shared)
+        if spec.path not in names and name in names.values():
+            raise ConfigError(
+                f"variants.{name}: is called as another spec of the run is, and rows name their "
+                "spec so. Rename it."
+            )
+        yield Arm(name, spec, names.setdefault(spec.path, name), mode)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ def write_tenets(context: Context) -> list[WrittenTenets]:
     if settings is None:
         raise ConfigError("no section `tenets` in the configuration. Add it: tenets: {}")
     written = []
-    for name, spec in context.variants.items():
+    for name, spec in context.specs.items():
         tenets = ask_tenets(context, name, spec, settings)
         if not tenets:
             raise ConfigError(

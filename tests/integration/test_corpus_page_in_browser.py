@@ -51,7 +51,7 @@ def _page(make_config: MakeConfig, tmp_path: Path) -> Path:
         make_documents(run)
     specs = read_specs(config)
     out = tmp_path / "page.html"
-    assert write_page(out, config, {arm.name: arm.spec for arm in specs.arms}) == 24
+    assert write_page(out, config, {arm.spec_id: arm.spec for arm in specs.arms}) == 24
     return out
 
 

@@ -27,7 +27,7 @@ def write_page(out: Path, config: GenerateConfig, specs: Mapping[str, Spec]) -> 
     Args:
         out: The HTML file.
         config: The run's configuration; what it made is read from its folder.
-        specs: The specs by corpus.
+        specs: The specs by the names that rows give them.
 
     Raises:
         ConfigError: The run has made nothing yet.

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from data_prep.generate.modes import MODES
 from data_prep.generate.projection import project
 from data_prep.generate.prompts import template_names
-from data_prep.generate.run import Made, make_documents, opened
+from data_prep.generate.run import Made, make_documents, opened, read_specs
 from data_prep.generate.settings import GenerateConfig
 from megatron_msm.errors import ConfigError
 from megatron_msm.llm.call import Call, Finish
@@ -242,6 +242,20 @@ def test_a_single_corpus_has_any_mode_and_no_twin(make_config: MakeConfig) -> No
     assert {row["mode"] for row in _rows(config.out / "documents" / "spec.jsonl")} == {"neutral"}
     assert not any("It has about" in call.prompt for call in writer.calls)
     assert not any(call.step == "assertions" for call in writer.calls)
+
+
+def test_rows_name_their_spec_and_no_two_specs_have_one_name(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "own.md").write_text(SPEC.replace("confuse nobody", name))
+    first, second = (str(tmp_path / name / "own.md") for name in ("a", "b"))
+    variants = {"one": first, "two": second, "none": {"spec": second, "mode": "neutral"}, "run": {}}
+    named = {arm.name: arm.spec_id for arm in read_specs(make_config(variants=variants)).arms}
+    assert named == {"one": "one", "two": "two", "none": "two", "run": "spec"}
+    with pytest.raises(ConfigError, match=r"variants\.spec: is called as another spec"):
+        read_specs(make_config(variants={"spec": first}))
 
 
 def test_modes_of_another_plan_are_not_paired(make_config: MakeConfig) -> None:
