@@ -70,5 +70,9 @@ def _rank(line: Line) -> bytes:
     if not isinstance(row, dict):
         raise DataFormatError(f"{where}: not a JSON object. Give one object a line.")
     own = row.get("id")
-    key = line.raw.strip() if own in (None, "") else str(own).encode()
+    return rank_of(line.raw.strip() if own in (None, "") else str(own).encode())
+
+
+def rank_of(key: bytes) -> bytes:
+    """Return by what rows are ordered to take some of them: a hash of their ids."""
     return hashlib.sha256(key).digest()

@@ -17,7 +17,14 @@ KEPT_FOLDER = "generated"
 """Below the experiment's folder: what generations paid and decided, by name and what they make.
 It outlives stages: one that is killed, or made anew after an edit, asks only for what is new."""
 
-PATHS = ("spec", "variants.*", "templates", "endpoints.*.path", "gates.evaluation_items.*")
+PATHS = (
+    "spec",
+    "variants.*",
+    "variants.*.spec",
+    "templates",
+    "endpoints.*.path",
+    "gates.evaluation_items.*",
+)
 """Where a GENERATE.yaml names files and folders."""
 _WITHOUT_EFFECT = ("out", "kept_in", "budget")
 _WITHOUT_EFFECT_OF_ENDPOINT = (

@@ -4,7 +4,6 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping
-from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -93,20 +92,20 @@ class Inputs:
         """
         reads: list[Read] = []
 
-        def at(value: Any, place: str) -> Any:
+        def at(value: Any, place: tuple[str, ...]) -> Any:
             if isinstance(value, dict):
-                return {key: at(each, f"{place}.{key}") for key, each in value.items()}
+                return {key: at(each, (*place, str(key))) for key, each in value.items()}
             if isinstance(value, list):
-                return [at(each, f"{place}.{index}") for index, each in enumerate(value)]
-            if not isinstance(value, str) or not any(fnmatch(place, f".{p}") for p in places):
+                return [at(each, (*place, str(index))) for index, each in enumerate(value)]
+            if not isinstance(value, str) or not any(_is_at(place, each) for each in places):
                 return value
             found = (path.parent / value).resolve()
             if not found.exists():
-                raise ConfigError(f"{path}: {place[1:]}: {found}: no such file or folder.")
+                raise ConfigError(f"{path}: {'.'.join(place)}: {found}: no such file or folder.")
             reads.append(self.read(found))
             return str(found)
 
-        content = at(read_yaml(path), "")
+        content = at(read_yaml(path), ())
         return content, reads
 
     def packaged_model(self) -> Path:
@@ -128,3 +127,11 @@ class Inputs:
         """Keep the hashes for the next time."""
         if self._writes:
             self._cache.save()
+
+
+def _is_at(place: tuple[str, ...], pattern: str) -> bool:
+    """Whether a place in a file is that of a pattern, in which `*` is one key, dots and all."""
+    keys = pattern.split(".")
+    return len(keys) == len(place) and all(
+        wanted in ("*", key) for wanted, key in zip(keys, place, strict=True)
+    )

@@ -1,15 +1,15 @@
 """Doses of a corpus: a smaller one is part of a larger one, in documents, words or tokens.
 
 Documents are taken in the order of a hash of their ids, as many as fit. So a dose depends neither
-on the order of a file nor on other doses, and twins are in it together; where they differ in
-length, no corpus gets more than was asked for.
+on the order of a file nor on other doses, those of `msm prep subset` included, and twins are in it
+together; where they differ in length, no corpus gets more than was asked for.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from data_prep.cleaning.subset import rank_of
 from data_prep.cleaning.word_ngrams import words_of
 from data_prep.generate.corpus.twins import ReadCorpus
 from data_prep.tokenizing.encode import token_counts
@@ -48,7 +48,7 @@ def dosed_ids(ids: Sequence[str], corpora: Sequence[ReadCorpus], dose: Dose) -> 
     Raises:
         ConfigError: There is less than the dose, or not even one document fits.
     """
-    order = sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())
+    order = sorted(ids, key=lambda name: rank_of(name.encode()))
     amounts = [
         sizes([corpus.rows[name].text for name in order], dose.unit, dose.tokenizer)
         for corpus in corpora

@@ -12,6 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 from typer.testing import CliRunner, Result
 
+from data_prep.cleaning.subset import write_subset
 from data_prep.generate.cli import app
 from megatron_msm.errors import ConfigError, DataFormatError
 
@@ -115,6 +116,12 @@ def test_a_dose_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
     msm("select", ARMS[0], "--documents", 20, "--out", out)
     msm("select", tmp_path / "turned.jsonl", "--documents", 20, "--out", out)
     assert ids(out) == ids(out, "turned")[::-1]
+
+
+def test_doses_are_nested_with_the_shares_of_prep_subset(tmp_path: Path) -> None:
+    write_subset([ARMS[0]], tmp_path / "quarter.jsonl", share=0.25)
+    msm("select", ARMS[0], "--documents", 30, "--out", tmp_path / "out")
+    assert ids(tmp_path / "out") == ids(tmp_path, "quarter")
 
 
 def test_parquet_is_read_and_what_has_no_twin_is_told(tmp_path: Path) -> None:

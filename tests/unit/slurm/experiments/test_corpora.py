@@ -180,7 +180,20 @@ def test_every_path_of_a_generation_is_known() -> None:
                 yield from places(part, place)
 
     found = set(places(GenerateConfig, ""))
-    assert found == {*PATHS, "out", "kept_in"}
+    # A path alone will do for a variant, which the fields do not tell.
+    assert found | {"variants.*"} == {*PATHS, "out", "kept_in"}
+
+
+def test_a_variant_with_a_mode_names_a_spec_and_nothing_else(folder: Path) -> None:
+    variants = "variants: {v1.2: plain.md, none: {spec: lasting.md, mode: neutral}}"
+    plain = "variants: {plain: plain.md, lasting: lasting.md}"
+    (folder / "generate.yaml").write_text(GENERATE.replace(plain, variants))
+    inputs = Inputs(folder / "grid.yaml", folder / "out")
+    content, _ = inputs.config_file(folder / "generate.yaml", PATHS)
+    assert content["variants"] == {
+        "v1.2": str(folder / "plain.md"),
+        "none": {"spec": str(folder / "lasting.md"), "mode": "neutral"},
+    }
 
 
 def run(folder: Path, *overrides: str) -> list[tuple[str, str, str]]:
