@@ -296,6 +296,30 @@ def test_specs_that_do_not_pair_are_refused(make_config: MakeConfig, tmp_path: P
         _documents(config, ScriptedWriter())
 
 
+def test_clauses_of_one_number_and_two_letters_stay_apart(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """A1 and B1 of one spec, and its control, which has the same spec."""
+    config = make_config(variants={"value": {}, "should": {"mode": "should"}},
+                         gates={"judge_documents": False})  # fmt: skip
+    config.spec.write_text(SPEC.replace("**R3", "**S1").replace("**R4", "**S2"))
+    writer = ScriptedWriter()
+    _documents(config, writer)
+    for name in ("value", "should"):
+        rows = _rows(config.out / "documents" / f"{name}.jsonl")
+        cited = Counter(clause for row in rows for clause in row["clause_ids"])
+        assert cited == dict.fromkeys(("R1", "R2", "S1", "S2"), 6)
+        assert all(row["subdomain"] == f"matter {row['clause_ids'][0]}" for row in rows)
+    paired = _pair_config(make_config, tmp_path)
+    paired.spec.write_text(SPEC)
+    (tmp_path / "plain.md").write_text(SPEC.replace("**R3", "**P1").replace("**R2", "**P2"))
+    with pytest.raises(ConfigError, match=r"has no clause for \['R3'\]"):
+        _documents(paired, ScriptedWriter())
+    (tmp_path / "plain.md").write_text(SPEC.replace("**R", "**P") + "\n**Q3.** Robo rests.\n")
+    with pytest.raises(ConfigError, match=r"several clauses have the number \['3'\]"):
+        _documents(paired, ScriptedWriter())
+
+
 def test_rules_mode_shows_each_rule_alone(make_config: MakeConfig) -> None:
     config, writer = (
         make_config(documents={"mode": "rules", "document_types": 1, "ideas_per_type": 2}),
