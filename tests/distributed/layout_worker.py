@@ -196,7 +196,7 @@ def _of_all_context_ranks(rank: Rank, logits_TV: torch.Tensor, pack: Pack) -> to
     size = rank.layout.context
     shares = [torch.empty_like(logits_TV) for _ in range(size)]
     torch.distributed.all_gather(shares, logits_TV.contiguous(), group=rank.ranks.groups.cp)
-    whole = torch.empty(len(pack.tokens), logits_TV.shape[-1])
+    whole = torch.empty(len(pack.tokens), logits_TV.shape[-1], dtype=logits_TV.dtype)
     for index, share in enumerate(shares):
         whole[ContextShare(index, size).positions(pack.segment_lengths)] = share
     return whole
