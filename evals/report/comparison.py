@@ -5,11 +5,12 @@ Results are sorted by evaluation and then by arm: `ARM#SEED` is one training see
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from evals.statistics.contrast import Contrast, contrast
-from evals.statistics.paired import check_comparable, differences_in_protocol, verdict
+from evals.report.findings import Finding, findings
+from evals.statistics.contrast import contrast, training_runs
+from evals.statistics.paired import check_comparable, differences_in_protocol
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.eval_result import EvalResult, Interval, Metric, Summary
 
@@ -29,31 +30,28 @@ class Line:
     """The headline."""
     others: tuple[tuple[Metric, Summary], ...]
     """Every other metric."""
-    change: Interval | None
+    change: Finding | None
     """Paired difference to the first arm; None for the first itself."""
-    detectable: float | None = None
-    """Smallest change that would be found in 4 of 5 such studies."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What one arm's change against the first shows, over all items and by group."""
-
-    label: str
-    text: str
-    shows_effect: bool
-    by_group: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class NamedContrast:
-    """A contrast that was asked for."""
+    """A contrast that was asked for, over all items (None) and by group."""
 
     name: str
     terms: str
     """`+ A - B`, in words of the arms."""
-    found: Contrast
-    text: str
+    groups: Mapping[str | None, Finding]
+
+    @property
+    def overall(self) -> Finding:
+        """The contrast over all items."""
+        return self.groups[None]
+
+    @property
+    def by_group(self) -> dict[str, Finding]:
+        """The contrast of each group."""
+        return _named(self.groups)
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,6 @@ class Evaluation:
     arms: Arms
     groups: dict[str | None, tuple[Line, ...]]
     """All items (None) and then each group: a line an arm."""
-    verdicts: tuple[Verdict, ...]
     single: str | None
     """What the only arm shows; None where there are several."""
     contrasts: tuple[NamedContrast, ...] = ()
@@ -74,6 +71,30 @@ class Evaluation:
     def first(self) -> EvalResult:
         """The first result of the arm that others are compared with."""
         return next(iter(self.arms.values()))[0]
+
+    @property
+    def changes(self) -> tuple[Line, ...]:
+        """The lines over all items of the arms that are compared with the first."""
+        return tuple(line for line in self.groups[None] if line.change is not None)
+
+    def change_by_group(self, label: str) -> dict[str, Finding]:
+        """Return an arm's change in each group."""
+        return _named(
+            {
+                group: line.change
+                for group, lines in self.groups.items()
+                for line in lines
+                if line.label == label and line.change is not None
+            }
+        )
+
+    @property
+    def findings(self) -> Iterator[Finding]:
+        """Every change and contrast, over all items and by group."""
+        for lines in self.groups.values():
+            yield from (line.change for line in lines if line.change is not None)
+        for asked in self.contrasts:
+            yield from asked.groups.values()
 
 
 def compare(
@@ -133,20 +154,38 @@ def _weights(text: str) -> dict[str, float]:
 
 def _evaluation(arms: Arms, asked: Mapping[str, Mapping[str, float]]) -> Evaluation:
     first, metric = next(iter(arms)), next(iter(arms.values()))[0].headline_metric
-    names: list[str | None] = [None, *_scored_groups(arms, metric)]
-    groups = {name: tuple(_line(arms, first, arm, name) for arm in arms) for name in names}
+    groups: list[str | None] = [None, *_scored_groups(arms, metric)]
+    changes = {arm: {arm: 1.0, first: -1.0} for arm in arms if arm != first}
+    possible = {text: weights for text, weights in asked.items() if weights.keys() <= arms.keys()}
+    compared: list[tuple[str, str, Mapping[str, float]]] = [
+        ("change", arm, weights) for arm, weights in changes.items()
+    ]
+    compared += [("contrast", text, weights) for text, weights in possible.items()]
+    found = findings(
+        {
+            ((kind, name), group): contrast(arms, weights, group=group)
+            for kind, name, weights in compared
+            for group in groups
+        },
+        metric,
+    )
+    lines = {
+        group: tuple(
+            _line(arms[arm], arm, group, found.get((("change", arm), group))) for arm in arms
+        )
+        for group in groups
+    }
     return Evaluation(
         arms=arms,
-        groups=groups,
-        verdicts=tuple(
-            _verdict(metric, {name: lines[n] for name, lines in groups.items()})
-            for n in range(1, len(arms))
-        ),
-        single=_single_verdict(metric, groups[None][0].summary) if len(arms) == 1 else None,
+        groups=lines,
+        single=_single_verdict(metric, lines[None][0].summary) if len(arms) == 1 else None,
         contrasts=tuple(
-            _named_contrast(arms, text, weights, metric)
-            for text, weights in asked.items()
-            if weights.keys() <= arms.keys()
+            NamedContrast(
+                name=text.partition("=")[0],
+                terms=" ".join(f"{'+' if w > 0 else '-'} {arm}" for arm, w in weights.items()),
+                groups={group: found[("contrast", text), group] for group in groups},
+            )
+            for text, weights in possible.items()
         ),
         protocol_differences=tuple(_protocol_differences(arms)),
     )
@@ -181,23 +220,20 @@ def _protocol_differences(arms: Arms) -> list[str]:
     ]
 
 
-def _line(arms: Arms, first: str, arm: str, group: str | None) -> Line:
-    results = arms[arm]
+def _line(
+    results: Sequence[EvalResult], arm: str, group: str | None, change: Finding | None
+) -> Line:
     headline = results[0].headline_metric
-    change = None
-    if arm != first:
-        change = contrast(arms, {arm: 1.0, first: -1.0}, group=group)
     return Line(
         label=results[0].model.label if len(results) == 1 else arm,
-        num_seeds=len(results),
+        num_seeds=len(training_runs(results)),
         summary=_level(results, headline, group),
         others=tuple(
             (metric, _level(results, metric, group))
             for metric in results[0].metrics
             if metric.name != headline.name
         ),
-        change=None if change is None else change.interval,
-        detectable=None if change is None else change.detectable,
+        change=change,
     )
 
 
@@ -212,35 +248,8 @@ def _level(results: Sequence[EvalResult], metric: Metric, group: str | None) -> 
     )
 
 
-def _named_contrast(
-    arms: Arms, text: str, weights: Mapping[str, float], metric: Metric
-) -> NamedContrast:
-    found = contrast(arms, weights)
-    terms = " ".join(f"{'+' if weight > 0 else '-'} {arm}" for arm, weight in weights.items())
-    shown = _with_floor(verdict(found.interval, metric), found.interval, found.detectable)
-    return NamedContrast(text.partition("=")[0], terms, found, shown)
-
-
-def _verdict(metric: Metric, lines: dict[str | None, Line]) -> Verdict:
-    texts = {
-        group: _with_floor(verdict(line.change, metric), line.change, line.detectable)
-        for group, line in lines.items()
-        if line.change is not None
-    }
-    overall = lines[None].change
-    return Verdict(
-        label=lines[None].label,
-        text=texts[None],
-        shows_effect=overall is not None and (overall.is_above_zero or overall.is_below_zero),
-        by_group=tuple(f"{group}: {text}" for group, text in texts.items() if group is not None),
-    )
-
-
-def _with_floor(text: str, change: Interval, detectable: float | None) -> str:
-    """Say of a change that shows no effect how large one would have had to be."""
-    if change.is_above_zero or change.is_below_zero or not detectable:
-        return text
-    return f"{text}; an effect under {detectable:.2f} is inside the noise floor of this comparison"
+def _named(groups: Mapping[str | None, Finding]) -> dict[str, Finding]:
+    return {group: found for group, found in groups.items() if group is not None}
 
 
 def _single_verdict(metric: Metric, level: Summary) -> str:

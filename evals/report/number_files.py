@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from evals.report.comparison import Evaluation
 from evals.report.figures import standalone
+from evals.report.findings import Finding
 from evals.report.inputs import LossCurve
 from megatron_msm.formats.eval_result import Interval, Metric
 from megatron_msm.formats.files import TMP_PREFIX, write_text_atomic
@@ -28,7 +29,9 @@ NUMBERS = pa.schema(
         ("group", pa.string()), ("metric", pa.string()), ("unit", pa.string()),
         ("estimate", pa.float64()), ("low", pa.float64()), ("high", pa.float64()),
         ("n", pa.int64()), ("num_unscored", pa.int64()), ("num_seeds", pa.int64()),
-        ("protocol_sha256", pa.string()),
+        ("p_value", pa.float64()), ("p_adjusted", pa.float64()), ("correction", pa.string()),
+        ("num_comparisons", pa.int64()), ("noise_floor", pa.float64()),
+        ("shows_effect", pa.bool_()), ("protocol_sha256", pa.string()),
     ]
 )  # fmt: skip
 ROWS = pa.schema(
@@ -84,14 +87,25 @@ def _numbers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
                     "n": summary.n, "num_unscored": summary.num_unscored,
                 }  # fmt: skip
             if line.change is not None:
-                yield {**of_line, **_interval("change", first.headline_metric, line.change)}
+                yield {**of_line, **_finding("change", first.headline_metric, line.change)}
     for asked in evaluation.contrasts:
-        found = asked.found
-        yield {
-            **shared, **_interval("contrast", first.headline_metric, found.interval),
-            "arm": f"{asked.name}: {asked.terms}", "n": found.num_items,
-            "num_unscored": found.num_left_out, "num_seeds": sum(found.num_seeds.values()),
-        }  # fmt: skip
+        for group, one in asked.groups.items():
+            yield {
+                **shared, **_finding("contrast", first.headline_metric, one), "group": group,
+                "arm": f"{asked.name}: {asked.terms}",
+                "num_seeds": sum(one.found.num_seeds.values()),
+            }  # fmt: skip
+
+
+def _finding(kind: str, metric: Metric, finding: Finding) -> dict[str, Any]:
+    found = finding.found
+    return {
+        **_interval(kind, metric, found.interval), "n": found.num_items,
+        "num_unscored": found.num_left_out, "p_value": found.p_value,
+        "p_adjusted": finding.p_adjusted, "correction": finding.method,
+        "num_comparisons": finding.num_comparisons, "noise_floor": found.noise_floor,
+        "shows_effect": finding.shows_effect,
+    }  # fmt: skip
 
 
 def _interval(kind: str, metric: Metric, interval: Interval) -> dict[str, Any]:

@@ -5,7 +5,7 @@ to filter. Given up for it: zooming into curves; TensorBoard does that from the 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +23,7 @@ from evals.report.figures import (
     shorten,
     whisker_figure,
 )
+from evals.report.findings import Finding
 from evals.report.heat_map import HeatMap, heat_map
 from evals.report.inputs import LossCurve, StageFact, load_curve, load_facts, load_results
 from evals.report.number_files import data_folder, write_numbers
@@ -124,13 +125,22 @@ def verdict_lines(sections: Sequence[Evaluation]) -> list[str]:
         lines += [f"{prefix}DIFFERENT PROTOCOLS: {one}" for one in section.protocol_differences]
         if section.single is not None:
             lines.append(f"{prefix}{section.first.model.label}: {section.single}")
-        for judged in section.verdicts:
-            compared = f"{judged.label}, compared with {section.first.model.label}"
-            lines.append(f"{prefix}{compared}: {judged.text}")
-            if len(judged.by_group) > 1:
-                lines += [f"  {line}" for line in judged.by_group]
-        lines += [f"{prefix}{asked.name}: {asked.text}" for asked in section.contrasts]
+        for line in section.changes:
+            compared = f"{line.label}, compared with {section.first.model.label}"
+            lines += _finding_lines(
+                prefix + compared, line.change, section.change_by_group(line.label)
+            )
+        for asked in section.contrasts:
+            lines += _finding_lines(prefix + asked.name, asked.overall, asked.by_group)
     return lines
+
+
+def _finding_lines(
+    name: str, overall: Finding | None, by_group: Mapping[str, Finding]
+) -> list[str]:
+    assert overall is not None, "the first arm has no change"
+    groups = [f"  {group}: {one.text}" for group, one in by_group.items()]
+    return [f"{name}: {overall.text}", *(groups if len(groups) > 1 else ())]
 
 
 def render_report(
@@ -184,6 +194,7 @@ def _render(
     environment.filters |= {
         "signed": signed,
         "shown": _shown,
+        "p_value": _p_value,
         "duration": _duration,
         "code_spans": _code_spans,
     }
@@ -216,7 +227,7 @@ def group_panels(evaluation: Evaluation, *, prefix: str) -> list[GroupPanel]:
     table = evaluation.groups
     lines = [line for rows in table.values() for line in rows]
     levels = shared_range([line.summary for line in lines])
-    changes = shared_range([line.change for line in lines if line.change is not None])
+    changes = shared_range([line.change.interval for line in lines if line.change is not None])
     panels = []
     for number, (group, rows) in enumerate(table.items()):
         name = ALL_ITEMS if group is None else group
@@ -230,7 +241,9 @@ def group_panels(evaluation: Evaluation, *, prefix: str) -> list[GroupPanel]:
             prefix=f"{prefix}level{number}",
             description=f"{metric.title} by model, {name}",
         )
-        changed = [Whisker(row.label, row.change, False) for row in rows if row.change is not None]
+        changed = [
+            Whisker(row.label, row.change.interval, False) for row in rows if row.change is not None
+        ]
         change = whisker_figure(
             changed,
             x_label=_axis_label("change", metric),
@@ -252,6 +265,10 @@ def _axis_label(what: str, metric: Metric) -> str:
 def _code_spans(text: str) -> Markup:
     """Escape a text, then set what stands between backticks as code."""
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _p_value(value: float | None) -> str:
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"  # noqa: RUF001
 
 
 def _shown(summary: Summary, unit: str) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from evals.report.comparison import Arms, compare
 from evals.report.inputs import load_results
-from evals.statistics.contrast import contrast
+from evals.statistics.contrast import contrast, training_runs
 from evals.statistics.power import Design
 from megatron_msm.errors import ConfigError
 
@@ -137,7 +137,10 @@ def _sd_of_seeds(arms: Arms) -> float | None:
     """Return the pooled spread of the arms' means over their seeds; None with one seed each."""
     squares, dof = 0.0, 0
     for results in arms.values():
-        means = [result.headline_metric.overall.estimate for result in results]
+        means = [
+            statistics.fmean(result.headline_metric.overall.estimate for result in run)
+            for run in training_runs(results)
+        ]
         if len(means) > 1:
             squares += statistics.variance(means) * (len(means) - 1)
             dof += len(means) - 1

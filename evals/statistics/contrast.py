@@ -7,6 +7,9 @@ A plain change is `after - before`; the difference in differences of two treatme
             arms, and summed within clusters
     seeds   another training run: for each arm with several seeds, the variance of their means
 
+Results of one arm with the same weights are repeats of one checkpoint and not training runs: they
+are averaged, and how far they differ is the noise floor.
+
 Seeds are taken as independent between arms: the same number does not make two runs alike. Each part
 holds a share of the other's residual, so the interval is a little too wide rather than too narrow.
 An arm of one seed adds nothing: its interval is that over items alone, and the report says so.
@@ -40,9 +43,16 @@ class Contrast(BaseModel):
     sd_items: float | None
     """Standard deviation of the contrast over items; None with one item."""
     num_seeds: dict[str, int]
-    """Results of each arm."""
+    """Training runs of each arm."""
+    num_repeats: int
+    """Results beyond the first of one checkpoint."""
     detectable: float | None
     """Smallest true effect that is found in 4 of 5 studies of this precision."""
+    p_value: float | None
+    """Two-sided, of no effect; None with one item."""
+    noise_floor: float | None
+    """Size that repeats of the same checkpoints alone stay under in 95% of cases; None where no
+    checkpoint was asked twice."""
 
 
 def contrast(
@@ -63,8 +73,13 @@ def contrast(
     Raises:
         DataFormatError: No item was scored by all results.
     """
-    tables = {arm: [_numbers(each, metric, group) for each in arms[arm]] for arm in weights}
-    all_tables = [table for of_arm in tables.values() for table in of_arm]
+    runs = {
+        arm: [
+            [_numbers(result, metric, group) for result in run] for run in training_runs(arms[arm])
+        ]
+        for arm in weights
+    }
+    all_tables = [table for of_arm in runs.values() for run in of_arm for table in run]
     first = arms[next(iter(weights))][0]
     clusters = {row.id: row.cluster for row in first.rows}
     asked = [row.id for row in first.rows if group in (None, row.group)]
@@ -75,25 +90,70 @@ def contrast(
             f"the evaluation {first.name!r} has no item{where} that every result could score, so "
             f"nothing can be said of {', '.join(weights)}. See the results' unscored rows."
         )
+    tables = {arm: [_mean_table(run, items) for run in of_arm] for arm, of_arm in runs.items()}
     by_item = [
         math.fsum(w * _mean([t[item] for t in tables[arm]]) for arm, w in weights.items())
         for item in items
     ]
     parts = [cluster_variance(by_item, [clusters[item] for item in items])]
     for arm, weight in weights.items():
-        means = [_mean([table[item] for item in items]) for table in tables[arm]]
+        means = [_mean(list(table.values())) for table in tables[arm]]
         if len(means) > 1:
             part = cluster_variance(means, [str(n) for n in range(len(means))])
             parts.append(part._replace(value=part.value * weight**2))
-    total = _total(parts)
+    total, estimate = _total(parts), _mean(by_item)
     return Contrast(
-        interval=_interval(_mean(by_item), total),
+        interval=_interval(estimate, total),
         num_items=len(items),
         num_left_out=len(asked) - len(items),
         sd_items=statistics.stdev(by_item) if len(by_item) > 1 else None,
-        num_seeds={arm: len(tables[arm]) for arm in weights},
+        num_seeds={arm: len(of_arm) for arm, of_arm in runs.items()},
+        num_repeats=len(all_tables) - sum(map(len, runs.values())),
         detectable=None if total.dof < 1 else detectable_effect(total),
+        p_value=_p_value(estimate, total),
+        noise_floor=_noise_floor(runs, weights, items),
     )
+
+
+Table = Mapping[str, float]
+"""A result's number by item."""
+
+
+def training_runs(results: Sequence[EvalResult]) -> list[list[EvalResult]]:
+    """Return an arm's results by checkpoint: those of the same weights are repeats of one.
+
+    Weights that are unknown, since only a server has them, are taken as another run each.
+    """
+    runs: dict[str, list[EvalResult]] = {}
+    for number, result in enumerate(results):
+        runs.setdefault(result.model.weights_sha256 or f"unknown {number}", []).append(result)
+    return list(runs.values())
+
+
+def _noise_floor(
+    runs: Mapping[str, Sequence[Sequence[Table]]],
+    weights: Mapping[str, float],
+    items: Sequence[str],
+) -> float | None:
+    """Return `t(0.975, dof) * sd of the contrast` when only the asking is repeated.
+
+    The variance of one asking is pooled over all checkpoints that were asked several times.
+    """
+    squares, dof, scale = 0.0, 0, 0.0
+    for arm, weight in weights.items():
+        for run in runs[arm]:
+            means = [_mean([table[item] for item in items]) for table in run]
+            scale += weight**2 / len(runs[arm]) ** 2 / len(run)
+            if len(means) > 1:
+                squares += statistics.variance(means) * (len(means) - 1)
+                dof += len(means) - 1
+    if not dof:
+        return None
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, dof)) * math.sqrt(squares / dof * scale)
+
+
+def _mean_table(run: Sequence[Table], items: Sequence[str]) -> Table:
+    return {item: _mean([table[item] for table in run]) for item in items}
 
 
 def _numbers(result: EvalResult, metric: str | None, group: str | None) -> dict[str, float]:
@@ -116,6 +176,14 @@ def _total(parts: Sequence[Variance]) -> Variance:
     value = math.fsum(part.value for part in parts)
     spread = math.fsum(part.value**2 / part.dof for part in parts)
     return Variance(value, value**2 / spread if spread else parts[0].dof)
+
+
+def _p_value(estimate: float, total: Variance) -> float | None:
+    if total.dof < 1:
+        return None
+    if total.value == 0:
+        return float(estimate == 0)
+    return 2 * float(stats.t.sf(abs(estimate) / math.sqrt(total.value), total.dof))
 
 
 def _interval(estimate: float, total: Variance) -> Interval:

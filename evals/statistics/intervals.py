@@ -48,28 +48,6 @@ def mean_interval(values: Sequence[float], clusters: Sequence[str] | None = None
     return Interval(estimate=mean, low=mean - half_width, high=mean + half_width)
 
 
-def clustered_rate_interval(values: Sequence[float], clusters: Sequence[str]) -> Interval:
-    """Return a rate with Wilson's interval for as many independent rows as the clusters are worth.
-
-    Rows within clusters are alike, so n rows tell as much as `n' = p (1 - p) / variance` others,
-    and no more than n. Where nothing varies, the clusters themselves are counted: a rate of 0 over
-    27 conditions is not known without error.
-
-    Source: Korn and Graubard 1998 (effective sample size, t in place of z), in Wilson's formula.
-    """
-    rate = math.fsum(values) / len(values)
-    of_rate = cluster_variance(values, clusters)
-    if of_rate.dof < 1:
-        return Interval(estimate=rate, low=None, high=None)
-    worth = rate * (1 - rate) / of_rate.value if of_rate.value else of_rate.dof + 1
-    worth = min(worth, len(values)) if 0 < rate < 1 else of_rate.dof + 1
-    square = float(stats.t.ppf((1 + CONFIDENCE) / 2, of_rate.dof)) ** 2
-    centre = (rate + square / (2 * worth)) / (1 + square / worth)
-    spread = math.sqrt(square * (rate * (1 - rate) / worth + square / (4 * worth**2)))
-    half = spread / (1 + square / worth)
-    return Interval(estimate=rate, low=max(0.0, centre - half), high=min(1.0, centre + half))
-
-
 class Variance(NamedTuple):
     """The variance of an estimate, and how well it is known."""
 

@@ -4,11 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from evals.statistics.intervals import (
-    clustered_rate_interval,
-    mean_interval,
-    rate_interval,
-)
+from evals.statistics.beta_binomial import beta_binomial_interval
+from evals.statistics.intervals import mean_interval, rate_interval
 from megatron_msm.formats.eval_result import Metric, Row, Summary
 
 Statistic = Callable[[Sequence[float]], Summary]
@@ -87,6 +84,7 @@ def _statistic_of(
         return Summary(estimate=math.nan, low=None, high=None, n=0)
     # Within one cluster, repetitions are all there is, and independent of each other.
     if 1 < len(set(clusters)) < len(values):
-        clustered = clustered_rate_interval if statistic is rate_summary else mean_interval
+        is_rate = statistic is rate_summary and {0.0, 1.0}.issuperset(values)
+        clustered = beta_binomial_interval if is_rate else mean_interval
         return Summary(**clustered(values, clusters).model_dump(), n=len(values))
     return statistic(values)

@@ -1,5 +1,6 @@
 """Choice results with given log-odds."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,11 @@ PROTOCOL = Protocol(
 )
 
 
+def weights_of(label: str) -> str:
+    """Another hash for each label, as another training run has."""
+    return "c0ffee" + hashlib.sha256(label.encode(errors="replace")).hexdigest()[:42]
+
+
 def result(
     label: str,
     log_odds: Mapping[str, Sequence[float]] | Sequence[float],
@@ -60,8 +66,8 @@ def result(
         model=ModelRecord(
             label=label,
             path="/models/" + label,
-            weights_sha256="c0ffee" * 8,
-            weight_files={"model.safetensors": "c0ffee" * 8},
+            weights_sha256=weights_of(label),
+            weight_files={"model.safetensors": weights_of(label)},
             chat_template_sha256="bb",
             lineage=None,
         ),

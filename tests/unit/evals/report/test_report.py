@@ -12,7 +12,7 @@ from evals.report.page import render_report
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.eval_result import EvalResult
 from megatron_msm.formats.files import TMP_PREFIX, write_json_atomic
-from tests.unit.evals.choice.results import result
+from tests.unit.evals.choice.results import result, weights_of
 from tests.unit.evals.conftest import Run
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -74,7 +74,7 @@ def test_the_page_tells_everything() -> None:
         "From 3.000 to 2.220 nats per token",
         "prep docs",
         "2 min 5 s",
-        "c0ffeec0ffeec0ff",
+        weights_of("base")[:16],
         "not recorded",
     ):
         assert part in page.text, part

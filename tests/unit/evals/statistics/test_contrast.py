@@ -112,3 +112,35 @@ def test_items_that_one_result_could_not_score_are_left_out_and_counted() -> Non
     assert (found.interval.estimate, found.num_items, found.num_left_out) == (1.0, 2, 1)
     with pytest.raises(DataFormatError, match="no item in 'far'"):
         contrast(arms, {"after": 1.0, "before": -1.0}, group="far")
+
+
+def asked_again(one: EvalResult, shift: float) -> EvalResult:
+    """The same checkpoint's result at another time."""
+    again = result(
+        one.model.label + " again", [row.numbers["log_odds"] + shift for row in one.rows]
+    )
+    weights = {"weights_sha256": one.model.weights_sha256}
+    return again.model_copy(update={"model": again.model.model_copy(update=weights)})
+
+
+def test_results_of_one_checkpoint_are_repeats_and_no_training_seeds() -> None:
+    """A silent fault: three askings of one checkpoint would pass for three training runs."""
+    first = result("msm", [1.0, 1.2, 1.4])
+    arms = {"base": [result("base", [0.0, 0.0, 0.0])],
+            "msm": [first, asked_again(first, 0.1), asked_again(first, -0.1)]}  # fmt: skip
+    found = contrast(arms, {"msm": 1.0, "base": -1.0})
+    assert (found.num_seeds, found.num_repeats) == ({"msm": 1, "base": 1}, 2)
+    # The interval is that over items of their mean: s = 0.2, n = 3, t(0.975, 2) = 4.30265.
+    assert found.interval.high == pytest.approx(1.2 + 4.30265 * 0.2 / 3**0.5, abs=1e-4)
+    # Means differ with s = 0.1; msm was asked 3 times and base once: 0.1 * sqrt(1/3 + 1).
+    assert found.noise_floor == pytest.approx(4.30265 * 0.1 * (4 / 3) ** 0.5, abs=1e-5)
+
+
+def test_p_values_are_those_of_errorbars() -> None:
+    chance = random.Random(4)
+    before = [chance.gauss(0, 1) for _ in range(30)]
+    after = [value + chance.gauss(0.2, 0.5) for value in before]
+    arms = {"before": [result("before", before)], "after": [result("after", after)]}
+    found = contrast(arms, {"after": 1.0, "before": -1.0})
+    assert found.p_value == pytest.approx(paired_compare(after, before).p_value, abs=1e-9)
+    assert found.noise_floor is None

@@ -1,9 +1,8 @@
 import math
 
-import numpy as np
 import pytest
 
-from evals.statistics.intervals import clustered_rate_interval, mean_interval, rate_interval
+from evals.statistics.intervals import mean_interval, rate_interval
 from megatron_msm.formats.eval_result import Interval
 
 
@@ -72,33 +71,3 @@ def test_where_an_interval_lies(
 ) -> None:
     interval = Interval(estimate=0.0, low=low, high=high)
     assert (interval.is_above_zero, interval.is_below_zero) == (above, below)
-
-
-def test_a_rate_over_clusters_that_never_vary_is_not_known_without_error() -> None:
-    values, clusters = [0.0] * 270, [str(n % 27) for n in range(270)]
-    interval = clustered_rate_interval(values, clusters)
-    # Wilson's upper end at 0 of 27 with t(0.975, 26) = 2.0555294: t^2 / (27 + t^2).
-    assert interval.low == pytest.approx(0, abs=1e-12)
-    assert interval.high == pytest.approx(2.0555294**2 / (27 + 2.0555294**2), rel=1e-6)
-    assert clustered_rate_interval([1.0] * 4, ["a", "a", "b", "b"]).high == 1.0
-
-
-def test_a_rate_over_clusters_is_covered_as_often_as_it_says() -> None:
-    """Simulated: 12 conditions of 10 replies, their rates drawn from a Beta of mean 0.2."""
-    stream = np.random.default_rng(0)
-    clusters = [str(n // 10) for n in range(120)]
-    covered = plain = 0
-    for _ in range(400):
-        rates = np.repeat(stream.beta(0.6, 2.4, 12), 10)
-        values = (stream.random(120) < rates).astype(float).tolist()
-        interval = clustered_rate_interval(values, clusters)
-        assert interval.low is not None
-        assert interval.high is not None
-        assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
-        covered += interval.low <= 0.2 <= interval.high
-        wilson = rate_interval(sum(values), len(values))
-        assert wilson.low is not None
-        assert wilson.high is not None
-        plain += wilson.low <= 0.2 <= wilson.high
-    assert covered / 400 >= 0.92
-    assert plain / 400 < 0.85  # what taking replies as independent would have given
