@@ -7,6 +7,7 @@ app = lazy_app(
         "choice": "evals.commands:choice",
         "run": "evals.commands:run",
         "report": "evals.commands:report",
+        "contrast": "evals.commands:contrast",
         "power": "evals.commands:power",
     },
     help="Evaluate Hugging Face checkpoints.",

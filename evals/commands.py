@@ -204,6 +204,54 @@ def report(
     typer.echo(f"written    {out}")
 
 
+def contrast(
+    before: Annotated[
+        Path, typer.Argument(metavar="BEFORE", help="NAME.json, or an Inspect log (.eval, .json).")
+    ],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="The same of another model.")],
+    metric: Annotated[
+        str | None, typer.Option(help="Which of their numbers; else the headline.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="In Inspect logs: field of the samples' metadata whose values are independent, "
+            "such as the document that several questions are about. Else every sample is.",
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="In Inspect logs: field of the metadata to group by."),
+    ] = None,
+    across_protocols: Annotated[
+        bool,
+        typer.Option(
+            "--across-protocols", help="Contrast what was not measured alike; what differs is told."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Tell how two models differ on the same items: paired, clustered, corrected by group.
+
+    Reads results of `msm eval run` and logs of any Inspect task.
+    """
+    from evals.report.two_results import contrast_two, print_two
+
+    found = contrast_two(
+        before,
+        after,
+        metric=metric,
+        cluster=cluster,
+        group=group,
+        across_protocols=across_protocols,
+    )
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    print_two(found, Console(file=sys.stdout))
+
+
 def power(
     results: Annotated[
         list[str] | None,

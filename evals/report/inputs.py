@@ -39,12 +39,20 @@ class StageFact(BaseModel):
     seconds: float | None = None
 
 
-def load_results(arguments: Sequence[str], *, across_protocols: bool = False) -> list[EvalResult]:
+def load_results(
+    arguments: Sequence[str],
+    *,
+    across_protocols: bool = False,
+    cluster: str | None = None,
+    group: str | None = None,
+) -> list[EvalResult]:
     """Read results named by `[LABEL=]FILE`; the label given replaces the one in the file.
 
     Args:
         arguments: As given on the command line.
         across_protocols: Take results of one evaluation that were not measured alike.
+        cluster: In Inspect logs, the field that says which samples are not independent.
+        group: In Inspect logs, the field to group by.
 
     Raises:
         DataFormatError: A result is broken, or was not measured like the first of its evaluation.
@@ -55,7 +63,7 @@ def load_results(arguments: Sequence[str], *, across_protocols: bool = False) ->
     results = []
     for argument in arguments:
         label, path = _label_and_path(argument)
-        result = load_eval_result(path)
+        result = load_result(path, cluster=cluster, group=group)
         if label is not None:
             model = result.model.model_copy(update={"label": label})
             result = result.model_copy(update={"model": model})
@@ -71,6 +79,27 @@ def load_results(arguments: Sequence[str], *, across_protocols: bool = False) ->
         check_comparable(first, result, across_protocols=across_protocols)
         results.append(result)
     return results
+
+
+def load_result(path: Path, *, cluster: str | None = None, group: str | None = None) -> EvalResult:
+    """Read a result of ours, or an Inspect log as one.
+
+    Raises:
+        DataFormatError: It is neither.
+    """
+    if not _is_inspect_log(path):
+        return load_eval_result(path)
+    from evals.report.inspect_logs import load_inspect_log  # Inspect takes seconds to import
+
+    return load_inspect_log(path, cluster=cluster, group=group)
+
+
+def _is_inspect_log(path: Path) -> bool:
+    if path.suffix == ".eval" or not path.is_file():
+        return path.suffix == ".eval"
+    with path.open("rb") as file:
+        head = file.read(1000)
+    return b'"status"' in head and b'"eval"' in head and b'"msm-eval"' not in head
 
 
 def _label_and_path(argument: str) -> tuple[str | None, Path]:
