@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 from evals.report.findings import Finding, findings
 from evals.statistics.contrast import contrast, training_runs
+from evals.statistics.intervals import Variance, rate_interval_of
 from evals.statistics.paired import check_comparable, differences_in_protocol
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.eval_result import EvalResult, Interval, Metric, Summary
 
 logger = logging.getLogger(__name__)
+
+MAX_GROUPS_TOLD = 6
+"""With more groups, verdicts speak of all items; pictures and tables show the groups."""
 
 Arms = Mapping[str, Sequence[EvalResult]]
 """The results of each arm, one a training seed; the first arm is what others are compared with."""
@@ -49,9 +53,9 @@ class NamedContrast:
         return self.groups[None]
 
     @property
-    def by_group(self) -> dict[str, Finding]:
-        """The contrast of each group."""
-        return _named(self.groups)
+    def told_by_group(self) -> dict[str, Finding]:
+        """The contrast of each group, where the groups are few."""
+        return _few(self.groups)
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ class Evaluation:
         return tuple(line for line in self.groups[None] if line.change is not None)
 
     def change_by_group(self, label: str) -> dict[str, Finding]:
-        """Return an arm's change in each group."""
-        return _named(
+        """Return an arm's change in each group, where the groups are few."""
+        return _few(
             {
                 group: line.change
                 for group, lines in self.groups.items()
@@ -243,13 +247,16 @@ def _level(results: Sequence[EvalResult], metric: Metric, group: str | None) -> 
         own = results[0].metric(metric.name)
         return own.overall if group is None else own.groups[group]
     found = contrast({"arm": results}, {"arm": 1.0}, metric=metric.name, group=group)
-    return Summary(
-        **found.interval.model_dump(), n=found.num_items, num_unscored=found.num_left_out
-    )
+    interval = found.interval
+    if metric.unit == "share":
+        of_rate = Variance(found.variance, found.dof)
+        interval = rate_interval_of(interval.estimate, of_rate, num_independent=found.num_clusters)
+    return Summary(**interval.model_dump(), n=found.num_items, num_unscored=found.num_left_out)
 
 
-def _named(groups: Mapping[str | None, Finding]) -> dict[str, Finding]:
-    return {group: found for group, found in groups.items() if group is not None}
+def _few(groups: Mapping[str | None, Finding]) -> dict[str, Finding]:
+    named = {group: found for group, found in groups.items() if group is not None}
+    return named if 1 < len(named) <= MAX_GROUPS_TOLD else {}
 
 
 def _single_verdict(metric: Metric, level: Summary) -> str:

@@ -1,70 +1,29 @@
-"""The report's pictures, as inline SVG.
+"""The report's pictures: whiskers, losses and doses.
 
 Drawn narrow (a phone's width) and one subject a picture; the page sets them side by side where it
-has room. Text stays text, and colours are the page's CSS variables, so that a dark page has light
-lines. matplotlib knows only fixed colours: each stands in for a variable and is replaced.
+has room.
 """
 
-import io
 import math
-import warnings
-from collections.abc import Sequence
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-from xml.etree import ElementTree
 
 import matplotlib as mpl
-from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from evals.report.inputs import LossCurve
+from evals.report.pictures import ACCENT, CARD, INK, KINDS, LINE, MUTED, STYLE, Picture, canvas
 from evals.visible_text import visible
 from megatron_msm.formats.eval_result import Interval
 
-INK, MUTED, LINE, ACCENT, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
-CSS_VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    LINE: "--line",
-    ACCENT: "--accent",
-    SECOND: "--none",
-}
-LIGHT = {
-    "--paper": "#fbfaf7",
-    "--card": "#ffffff",
-    "--ink": "#1d2129",
-    "--muted": "#5f6672",
-    "--line": "#c9ccd3",
-    "--accent": "#1f5fbf",
-    "--none": "#8a6212",
-}
-"""Colours of the light page, and of the pictures that stand beside it as files."""
-
-WIDTH_IN = 4.4
-SVG = "http://www.w3.org/2000/svg"
-XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
-MAX_LABEL_CHARS = 30
+WIDTH_IN = 4.6
+MAX_LABEL_CHARS, LABEL_LINE_CHARS = 60, 20
+ROW_IN, LABEL_LINE_IN = 0.42, 0.17
 SMOOTHING_STEPS = 20
 """From this many steps on, a moving average is drawn over the single steps."""
-
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib and is wide; the page sets its own
-    "font.size": 10,
-    "text.parse_math": False,  # a label with dollar signs is a label
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 @dataclass(frozen=True)
@@ -74,36 +33,53 @@ class Whisker:
     label: str
     interval: Interval
     is_reference: bool
-    """Drawn muted: the others are compared with it."""
+    """Drawn hollow: the others are compared with it."""
+    color: str = ACCENT
 
 
-def loss_figure(curve: LossCurve, *, prefix: str) -> Markup:
-    """Draw loss over steps; with many steps, single ones faint under their moving average.
+@dataclass(frozen=True)
+class DosePoint:
+    """An arm's level at a dose."""
+
+    dose: float
+    interval: Interval
+
+
+def loss_figure(curves: Sequence[LossCurve], colors: Sequence[str], *, prefix: str) -> Picture:
+    """Draw loss over steps; one curve of many steps faint under its moving average.
 
     Args:
-        curve: The curve.
+        curves: Of one phase.
+        colors: One a curve.
         prefix: Put before the SVG's ids, which must be unique in the page.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(height_in=2.7)
-        smoothed = len(curve.steps) >= SMOOTHING_STEPS
-        marker = "o" if len(curve.steps) == 1 else None
-        axes.plot(
-            curve.steps,
-            curve.losses,
-            color=ACCENT,
-            marker=marker,
-            linewidth=0.8 if smoothed else 1.8,
-            alpha=0.4 if smoothed else 1.0,
-        )
-        if smoothed:
-            axes.plot(curve.steps, moving_average(curve.losses), color=ACCENT, linewidth=2.0)
+        figure, axes = canvas(height_in=2.7, width_in=WIDTH_IN)
+        for curve, color in zip(curves, colors, strict=True):
+            _draw_curve(axes, curve, color, is_alone=len(curves) == 1)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("loss, nats per token")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(6))
         axes.grid(axis="y", color=LINE, linewidth=0.6, alpha=0.6)
-        return to_svg(figure, prefix, f"Loss by step in phase {curve.phase}")
+        return Picture(figure, prefix, f"Loss by step in phase {curves[0].phase}")
+
+
+def _draw_curve(axes: Axes, curve: LossCurve, color: str, *, is_alone: bool) -> None:
+    smoothed = len(curve.steps) >= SMOOTHING_STEPS
+    marker = "o" if len(curve.steps) == 1 else None
+    if is_alone or not smoothed:
+        axes.plot(
+            curve.steps,
+            curve.losses,
+            color=color,
+            marker=marker,
+            linewidth=0.8 if smoothed else 1.8,
+            alpha=0.4 if smoothed else 1.0,
+        )
+    if smoothed:
+        average = moving_average(curve.losses)
+        axes.plot(curve.steps, average, color=color, linewidth=2.0 if is_alone else 1.4)
 
 
 def moving_average(losses: Sequence[float]) -> list[float]:
@@ -117,6 +93,44 @@ def moving_average(losses: Sequence[float]) -> list[float]:
     return averages
 
 
+def dose_figure(
+    families: Mapping[str, Sequence[DosePoint]],
+    colors: Sequence[str],
+    *,
+    x_label: str,
+    y_label: str,
+    prefix: str,
+) -> Picture:
+    """Draw levels with their intervals over doses, a line a family.
+
+    Args:
+        families: By name, each in the order of its doses.
+        colors: One a family.
+        x_label: What is dosed.
+        y_label: What was measured.
+        prefix: Put before the SVG's ids.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(height_in=3.0, width_in=WIDTH_IN)
+        for points, color in zip(families.values(), colors, strict=True):
+            doses = [point.dose for point in points]
+            axes.plot(
+                doses, [one.interval.estimate for one in points], color=color, marker="o",
+                markersize=5, linewidth=1.6,
+            )  # fmt: skip
+            for point in points:
+                bounds = point.interval
+                if bounds.low is not None and bounds.high is not None:
+                    axes.plot([point.dose] * 2, [bounds.low, bounds.high], color=color, alpha=0.6)
+        all_doses = [point.dose for points in families.values() for point in points]
+        if min(all_doses) > 0 and max(all_doses) / min(all_doses) >= 20:
+            axes.set_xscale("log")
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.grid(axis="y", color=LINE, linewidth=0.6, alpha=0.6)
+        return Picture(figure, prefix, f"{y_label} by {x_label}")
+
+
 def whisker_figure(
     whiskers: Sequence[Whisker],
     *,
@@ -124,31 +138,40 @@ def whisker_figure(
     x_range: tuple[float, float],
     prefix: str,
     description: str,
-) -> Markup:
-    """Draw estimates with their intervals, one a line, and the zero line.
+) -> Picture:
+    """Draw estimates with their intervals, one a line, over the zero line.
 
-    Labels and numbers stand above their whisker, so no label is cut off on a phone.
+    Names stand at the left of their line and the estimate over its mark.
     """
+    labels = [wrapped(whisker.label) for whisker in whiskers]
+    most_lines = max(label.count("\n") + 1 for label in labels)
+    row_in = max(ROW_IN, LABEL_LINE_IN * most_lines + 0.1)
     with mpl.rc_context(STYLE):
-        figure, axes = canvas(height_in=0.62 + 0.48 * len(whiskers))
+        figure, axes = canvas(height_in=0.75 + row_in * len(whiskers), width_in=WIDTH_IN)
         axes.set_xlim(*x_range)
-        axes.set_ylim(len(whiskers) - 0.45, -0.65)
+        axes.set_ylim(len(whiskers) - 0.45, -0.75)
+        axes.axvline(0, color=MUTED, linewidth=1.1, zorder=0)
         for line, whisker in enumerate(whiskers):
             _draw_whisker(axes, line, whisker)
         axes.set_xlabel(x_label)
-        axes.set_yticks([])
+        axes.set_yticks(range(len(labels)), labels)
+        axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9)
         axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        return to_svg(figure, prefix, description)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        return Picture(figure, prefix, description)
 
 
 def shared_range(intervals: Sequence[Interval]) -> tuple[float, float]:
     """Return an x range that holds all intervals and zero, with a margin."""
-    ends = [0.0]
-    for interval in intervals:
-        ends += [end for end in (interval.low, interval.estimate, interval.high) if end is not None]
-    margin = 0.06 * (max(ends) - min(ends)) or 1.0
-    return min(ends) - margin, max(ends) + margin
+    known = [
+        value
+        for interval in intervals
+        for value in (interval.estimate, interval.low, interval.high)
+        if value is not None and math.isfinite(value)
+    ]
+    low, high = min([0.0, *known]), max([0.0, *known])
+    margin = 0.06 * (high - low) or 1.0
+    return low - margin, high + margin
 
 
 def shorten(label: str, max_chars: int = MAX_LABEL_CHARS) -> str:
@@ -157,74 +180,41 @@ def shorten(label: str, max_chars: int = MAX_LABEL_CHARS) -> str:
     return label if len(label) <= max_chars else label[: max_chars - 1] + "…"
 
 
+def wrapped(label: str) -> str:
+    """Return a label in lines, broken where the name of an arm has its parts."""
+    lines = [""]
+    for part in re.split(r"(?=[+\[])", shorten(label)):
+        first, *rest = textwrap.wrap(part, LABEL_LINE_CHARS) or [""]
+        if len(lines[-1]) + len(first) <= LABEL_LINE_CHARS:
+            lines[-1] += first
+        else:
+            lines.append(first)
+        lines += rest
+    return "\n".join(lines)
+
+
+def kind_colors(kinds: Sequence[str | None]) -> dict[str | None, str]:
+    """Return a colour for each kind of arm, in the order in which they come."""
+    named = [kind for kind in dict.fromkeys(kinds) if kind is not None]
+    return {None: ACCENT, **{kind: KINDS[n % len(KINDS)] for n, kind in enumerate(named)}}
+
+
 def _draw_whisker(axes: Axes, line: int, whisker: Whisker) -> None:
-    # The zero line stops where the labels are, so that it strikes none of them through.
-    axes.plot([0, 0], [line - 0.15, line + 0.3], color=MUTED, linewidth=1.2, zorder=1)
-    color = MUTED if whisker.is_reference else ACCENT
+    color = MUTED if whisker.is_reference else whisker.color
     interval = whisker.interval
-    numbers = f"{interval.estimate:+.2f}"
     if interval.low is not None and interval.high is not None:
-        numbers += f"  [{interval.low:+.2f}, {interval.high:+.2f}]"
         axes.plot([interval.low, interval.high], [line, line], color=color, linewidth=2.4)
-    axes.plot([interval.estimate], [line], color=color, marker="o", markersize=7)
-    sides = {"left": (0.0, shorten(whisker.label), INK), "right": (1.0, numbers, MUTED)}
-    for side, (x, text, text_color) in sides.items():
-        axes.text(
-            x,
-            line - 0.24,
-            text,
-            transform=axes.get_yaxis_transform(),
-            ha=side,
-            va="bottom",
-            color=text_color,
-        )
-
-
-def canvas(*, height_in: float, width_in: float = WIDTH_IN) -> tuple[Figure, Axes]:
-    """Return an empty figure of this size, and its axes."""
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasSVG(figure)
-    figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
-    return figure, axes
-
-
-def to_svg(figure: Figure, prefix: str, description: str) -> Markup:
-    """Return the figure as an SVG element without metadata, fixed size or ids of other figures."""
-    buffer = io.BytesIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context({"svg.hashsalt": prefix}), warnings.catch_warnings():
-        # Glyphs that matplotlib's font lacks: the text stays text, and the browser has fonts.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    root = ElementTree.fromstring(buffer.getvalue())  # our own output
-    for metadata in root.findall(f"{{{SVG}}}metadata"):
-        root.remove(metadata)
-    for element in root.iter():
-        element.tag = element.tag.removeprefix(f"{{{SVG}}}")
-        for name, value in list(element.attrib.items()):
-            element.attrib[name] = _themed(value).replace("url(#", f"url(#{prefix}-")
-        if "id" in element.attrib:
-            element.attrib["id"] = f"{prefix}-{element.attrib['id']}"
-        if XLINK_HREF in element.attrib:
-            target = element.attrib.pop(XLINK_HREF).removeprefix("#")
-            element.attrib["href"] = f"#{prefix}-{target}"
-    for size in ("width", "height", "version"):
-        root.attrib.pop(size, None)
-    root.attrib |= {"role": "img", "aria-label": visible(description)}
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # ElementTree has escaped it
-
-
-def standalone(svg: Markup) -> str:
-    """Return a picture of the page as the content of an SVG file, in the light page's colours."""
-    text = str(svg).replace("<svg ", f'<svg xmlns="{SVG}" ', 1)
-    for variable, color in LIGHT.items():
-        text = text.replace(f"var({variable})", color)
-    return text
-
-
-def _themed(value: str) -> str:
-    for color, variable in CSS_VARIABLES.items():
-        value = value.replace(color, f"var({variable})")
-    return value
+    axes.plot(
+        [interval.estimate], [line], color=color, marker="o", markersize=7,
+        markerfacecolor=CARD if whisker.is_reference else color,
+    )  # fmt: skip
+    axes.text(
+        interval.estimate,
+        line - 0.2,
+        f"{interval.estimate:+.2f}",
+        ha="center",
+        va="bottom",
+        color=INK,
+        fontsize=8.5,
+        bbox={"facecolor": CARD, "edgecolor": "none", "pad": 0.6},
+    )

@@ -90,7 +90,7 @@ def _finding(
         )
     elif excludes_zero and not is_left:
         text += f"; not after {method} over {num_comparisons} comparisons (p {p_adjusted:.2g})"
-    if not excludes_zero and not is_noise and found.detectable:
+    if method == OVERALL_METHOD and not excludes_zero and not is_noise and found.detectable:
         text += (
             f"; an effect under {found.detectable:.2f} is inside the noise floor of this comparison"
         )

@@ -4,15 +4,13 @@ Cells are shaded by the page's accent above zero and by its second colour below,
 the farther from zero; the number stands in every cell, so that nothing rests on colour alone.
 """
 
-from dataclasses import dataclass
-
 import matplotlib as mpl
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from evals.report.comparison import Evaluation
-from evals.report.figures import ACCENT, INK, SECOND, STYLE, canvas, shorten, to_svg
+from evals.report.figures import shorten
+from evals.report.pictures import ACCENT, INK, SECOND, STYLE, Picture, canvas
 
 CELL_IN = (0.74, 0.3)
 LABEL_CHARS = 28
@@ -20,15 +18,7 @@ MAX_SHADE = 0.55
 """So that text on the strongest shade is still read."""
 
 
-@dataclass(frozen=True)
-class HeatMap:
-    """The picture, and how wide it was drawn."""
-
-    svg: Markup
-    width_in: float
-
-
-def heat_map(evaluation: Evaluation, *, prefix: str) -> HeatMap:
+def heat_map(evaluation: Evaluation, *, prefix: str) -> Picture:
     """Draw the groups as rows and the arms as columns.
 
     Args:
@@ -59,8 +49,7 @@ def heat_map(evaluation: Evaluation, *, prefix: str) -> HeatMap:
         axes.set_yticks(range(len(values)), [shorten(one, LABEL_CHARS) for one in values])
         for spine in axes.spines.values():
             spine.set_visible(False)
-        svg = to_svg(figure, prefix, f"{metric.title} by group and model")
-    return HeatMap(svg, width)
+        return Picture(figure, prefix, f"{metric.title} by group and model")
 
 
 def _draw_cell(

@@ -22,6 +22,8 @@ class LossCurve:
     steps: tuple[int, ...]
     losses: tuple[float, ...]
     """Nats per token; NaN where the step's loss was not finite."""
+    run: str = ""
+    """Which training run it is of, where several are shown."""
 
     @property
     def num_not_finite(self) -> int:
@@ -115,19 +117,19 @@ def _label_and_path(argument: str) -> tuple[str | None, Path]:
 
 
 def load_curve(argument: str) -> LossCurve:
-    """Read the loss curve named by `PHASE=metrics.jsonl`; rows of other phases are passed over.
+    """Read the loss curve named by `[RUN:]PHASE=metrics.jsonl`; other phases are passed over.
 
     Raises:
         ConfigError: The argument has another form.
         DataFormatError: The file is broken or has no row of the phase.
     """
-    phase, separator, name = argument.partition("=")
-    if not (phase and separator and name):
+    label, path = _label_and_path(argument)
+    run, _, phase = (label or "").rpartition(":")
+    if not phase or not path.name:
         raise ConfigError(
-            f"--metrics {argument}: not of the form PHASE=metrics.jsonl. "
+            f"--metrics {argument}: not of the form [RUN:]PHASE=metrics.jsonl. "
             "Write for example --metrics midtrain=runs/a/metrics.jsonl."
         )
-    path = Path(name)
     steps_read = read_steps(path)
     phases = {row.phase for row in steps_read}
     # A resumed run may have made a step twice: the last counts.
@@ -139,10 +141,10 @@ def load_curve(argument: str) -> LossCurve:
     if not losses:
         raise DataFormatError(
             f"{path}: no row of phase {phase!r}; it has {sorted(phases)}. "
-            f"Write --metrics NAME={path} with one of these names."
+            f"Write --metrics PHASE={path} with one of these names."
         )
     steps = sorted(losses)
-    return LossCurve(phase, tuple(steps), tuple(losses[step] for step in steps))
+    return LossCurve(phase, tuple(steps), tuple(losses[step] for step in steps), run)
 
 
 def load_facts(path: Path) -> list[StageFact]:

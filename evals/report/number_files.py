@@ -3,7 +3,8 @@
 NAME.data/numbers   levels, changes and contrasts, one a line
 NAME.data/rows      every number of every item
 NAME.data/losses    the loss curves
-NAME.data/*.svg     the pictures, in the colours of a light page
+NAME.data/clauses   rows and tokens of the training data that name a clause, by arm and stage
+NAME.data/*.svg     the pictures, in the colours of a light page; and as *.pdf
 """
 
 import shutil
@@ -14,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from markupsafe import Markup
 
+from evals.report.clauses import ClauseTable
 from evals.report.comparison import Evaluation
-from evals.report.figures import standalone
 from evals.report.findings import Finding
 from evals.report.inputs import LossCurve
+from evals.report.pictures import Picture
 from megatron_msm.formats.eval_result import Interval, Metric
 from megatron_msm.formats.files import TMP_PREFIX, write_text_atomic
 
@@ -41,7 +42,18 @@ ROWS = pa.schema(
         ("cluster", pa.string()), ("metric", pa.string()), ("number", pa.float64()),
     ]
 )  # fmt: skip
-LOSSES = pa.schema([("phase", pa.string()), ("step", pa.int64()), ("loss_nats", pa.float64())])
+LOSSES = pa.schema(
+    [
+        ("run", pa.string()), ("phase", pa.string()), ("step", pa.int64()),
+        ("loss_nats", pa.float64()),
+    ]
+)  # fmt: skip
+CLAUSES = pa.schema(
+    [
+        ("evaluation", pa.string()), ("arm", pa.string()), ("stage", pa.string()),
+        ("clause", pa.string()), ("rows", pa.int64()), ("tokens", pa.int64()),
+    ]
+)  # fmt: skip
 
 
 def data_folder(report: Path) -> Path:
@@ -53,15 +65,17 @@ def write_numbers(
     folder: Path,
     evaluations: Sequence[Evaluation],
     curves: Sequence[LossCurve],
-    pictures: Mapping[str, Markup],
+    clauses: Sequence[ClauseTable],
+    pictures: Mapping[str, Picture],
 ) -> None:
     """Write the tables and pictures of a report, in place of those of an earlier one."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.svg"):
+    for old in (*folder.glob("*.svg"), *folder.glob("*.pdf")):
         old.unlink()
     tables = {
         "numbers": (NUMBERS, [row for one in evaluations for row in _numbers(one)]),
         "rows": (ROWS, [row for one in evaluations for row in _rows(one)]),
+        "clauses": (CLAUSES, [row for table in clauses for row in _clauses(table)]),
         "losses": (LOSSES, [row for curve in curves for row in _losses(curve)]),
     }
     for name, (schema, rows) in tables.items():
@@ -70,8 +84,11 @@ def write_numbers(
             aside = folder / f"{TMP_PREFIX}{name}.{suffix}"
             write(table, aside)
             shutil.move(aside, folder / f"{name}.{suffix}")
-    for name, svg in pictures.items():
-        write_text_atomic(folder / f"{name}.svg", standalone(svg))
+    for name, picture in pictures.items():
+        write_text_atomic(folder / f"{name}.svg", picture.svg_file)
+        aside = folder / f"{TMP_PREFIX}{name}.pdf"
+        aside.write_bytes(picture.pdf_file)
+        shutil.move(aside, folder / f"{name}.pdf")
 
 
 def _numbers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
@@ -128,4 +145,12 @@ def _rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
 
 def _losses(curve: LossCurve) -> Iterator[dict[str, Any]]:
     for step, loss in zip(curve.steps, curve.losses, strict=True):
-        yield {"phase": curve.phase, "step": step, "loss_nats": loss}
+        yield {"run": curve.run, "phase": curve.phase, "step": step, "loss_nats": loss}
+
+
+def _clauses(table: ClauseTable) -> Iterator[dict[str, Any]]:
+    for one in table.amounts:
+        yield {
+            "evaluation": table.evaluation.first.name, "arm": one.arm, "stage": one.stage,
+            "clause": one.clause, "rows": one.rows, "tokens": one.tokens,
+        }  # fmt: skip

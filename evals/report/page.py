@@ -4,9 +4,9 @@ No fonts, no CDN: styles and pictures are inside, and one small script where the
 to filter. Given up for it: zooming into curves; TensorBoard does that from the same metrics.
 """
 
+import datetime
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,65 +14,25 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from evals.report.comparison import Evaluation, Line, compare, signed
-from evals.report.figures import (
-    LIGHT,
-    Whisker,
-    loss_figure,
-    shared_range,
-    shorten,
-    whisker_figure,
-)
+from evals.report.caveats import evaluation_caveats
+from evals.report.clauses import ClauseTable, clause_tables, read_clauses
+from evals.report.comparison import MAX_GROUPS_TOLD, Evaluation, compare, signed
 from evals.report.findings import Finding
-from evals.report.heat_map import HeatMap, heat_map
 from evals.report.inputs import LossCurve, StageFact, load_curve, load_facts, load_results
+from evals.report.item_browser import browsable
 from evals.report.number_files import data_folder, write_numbers
+from evals.report.pictures import DARK, LIGHT
 from evals.report.published import BesidePublished, lay_beside
+from evals.report.sections import CurvePanel, Section, build_curves, build_section
+from evals.report.training import training_of, unmatched
 from evals.report.transcripts import json_block, transcripts_of
-from megatron_msm.formats.eval_result import EvalResult, Metric, Summary
+from megatron_msm.formats.eval_result import EvalResult, Summary
 from megatron_msm.formats.files import write_text_atomic
+from megatron_msm.runtime.versions import installed_versions, source_commit
 
-TEMPLATE, SCRIPT = "report.html.j2", "transcripts.js"
-ALL_ITEMS = "all items"
-AXIS_LABEL_CHARS = 16
-MAX_GROUP_PICTURES = 6
-"""With more groups the heat map and the table show them, and no picture each."""
-
-
-@dataclass(frozen=True)
-class GroupPanel:
-    """One group: a picture and a table."""
-
-    name: str
-    lines: tuple[Line, ...]
-    level_svg: Markup | None
-    change_svg: Markup | None
-
-
-@dataclass(frozen=True)
-class Section:
-    """One evaluation on the page."""
-
-    evaluation: Evaluation
-    first: EvalResult
-    panels: list[GroupPanel]
-    heat: HeatMap | None
-
-    @property
-    def pictures(self) -> dict[str, Markup]:
-        """By file name, without its suffix."""
-        found = {"groups": self.heat.svg if self.heat else None}
-        for number, panel in enumerate(self.panels):
-            found |= {f"level-{number}": panel.level_svg, f"change-{number}": panel.change_svg}
-        return {f"{self.first.name}-{name}": svg for name, svg in found.items() if svg}
-
-
-@dataclass(frozen=True)
-class CurvePanel:
-    """One training phase's loss."""
-
-    curve: LossCurve
-    svg: Markup
+TEMPLATE, SCRIPT = "report.html.j2", "browse.js"
+MAX_CHANGES_OPEN = 8
+"""With more arms, or where contrasts lead, what each shows against the first is folded up."""
 
 
 def write_report(
@@ -92,7 +52,7 @@ def write_report(
         out: The HTML file.
         results: `[LABEL=]FILE` of each result; the first of each evaluation is what others are
             compared with.
-        metrics: `PHASE=metrics.jsonl` for each loss curve.
+        metrics: `[RUN:]PHASE=metrics.jsonl` for each loss curve.
         contrasts: `NAME=+ARM,-ARM,...` of each further contrast.
         title: The heading.
         facts_path: A JSON list of `StageFact`.
@@ -107,12 +67,23 @@ def write_report(
     published = [lay_beside(evaluations, asked) for asked in references]
     curves = [load_curve(argument) for argument in metrics]
     facts = load_facts(facts_path) if facts_path else []
-    sections, panels = _sections(evaluations), _curve_panels(curves)
-    pictures = {name: svg for section in sections for name, svg in section.pictures.items()}
-    pictures |= {f"loss-{number}": panel.svg for number, panel in enumerate(panels)}
-    write_numbers(data_folder(out), evaluations, curves, pictures)
-    data = data_folder(out).name
-    page = _render(sections, panels, facts=facts, title=title, data=data, published=published)
+    training = read_clauses([result.model for result in loaded])
+    clauses = clause_tables(evaluations, training)
+    sections = [build_section(one, number=n) for n, one in enumerate(evaluations)]
+    panels = build_curves(curves)
+    pictures = {name: one for section in sections for name, one in section.pictures.items()}
+    pictures |= {f"loss-{number}": panel.picture for number, panel in enumerate(panels)}
+    write_numbers(data_folder(out), evaluations, curves, clauses, pictures)
+    page = _render(
+        sections,
+        panels,
+        facts=facts,
+        title=title,
+        data=data_folder(out).name,
+        published=published,
+        clauses=clauses,
+        unread=training.unread,
+    )
     write_text_atomic(out, page)
     return verdict_lines(evaluations)
 
@@ -131,7 +102,8 @@ def verdict_lines(sections: Sequence[Evaluation]) -> list[str]:
                 prefix + compared, line.change, section.change_by_group(line.label)
             )
         for asked in section.contrasts:
-            lines += _finding_lines(prefix + asked.name, asked.overall, asked.by_group)
+            lines += _finding_lines(prefix + asked.name, asked.overall, asked.told_by_group)
+        lines += [f"{prefix}CAUTION: {one}" for one in evaluation_caveats(section)]
     return lines
 
 
@@ -140,7 +112,7 @@ def _finding_lines(
 ) -> list[str]:
     assert overall is not None, "the first arm has no change"
     groups = [f"  {group}: {one.text}" for group, one in by_group.items()]
-    return [f"{name}: {overall.text}", *(groups if len(groups) > 1 else ())]
+    return [f"{name}: {overall.text}", *groups]
 
 
 def render_report(
@@ -152,27 +124,8 @@ def render_report(
     title: str,
 ) -> str:
     """Return the page; every text from outside is escaped."""
-    sections = _sections(compare(results, contrasts))
-    return _render(sections, _curve_panels(curves), facts=facts, title=title)
-
-
-def _sections(evaluations: Sequence[Evaluation]) -> list[Section]:
-    return [
-        Section(
-            one,
-            one.first,
-            group_panels(one, prefix=f"e{number}"),
-            heat_map(one, prefix=f"e{number}heat") if len(one.groups) > 2 else None,
-        )
-        for number, one in enumerate(evaluations)
-    ]
-
-
-def _curve_panels(curves: Sequence[LossCurve]) -> list[CurvePanel]:
-    return [
-        CurvePanel(curve, loss_figure(curve, prefix=f"loss{number}"))
-        for number, curve in enumerate(curves)
-    ]
+    sections = [build_section(one, number=n) for n, one in enumerate(compare(results, contrasts))]
+    return _render(sections, build_curves(curves), facts=facts, title=title)
 
 
 def _render(
@@ -183,6 +136,8 @@ def _render(
     title: str,
     data: str | None = None,
     published: Sequence[BesidePublished] = (),
+    clauses: Sequence[ClauseTable] = (),
+    unread: Sequence[str] = (),
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("evals.report"),
@@ -197,69 +152,46 @@ def _render(
         "p_value": _p_value,
         "duration": _duration,
         "code_spans": _code_spans,
+        "breakable": _breakable,
     }
     evaluations = [section.evaluation for section in sections]
     arms = [of_arm for one in evaluations for of_arm in one.arms.values()]
     models = {result.model.label: result.model for of_arm in arms for result in of_arm}
-    transcripts = transcripts_of(evaluations)
+    transcripts, items = transcripts_of(evaluations), browsable(evaluations)
     script = files("evals.report").joinpath("templates", SCRIPT).read_text(encoding="utf-8")
     context: dict[str, Any] = {
         "title": title,
+        "made": _made(),
         "light": LIGHT,
-        "most_seeds": max(map(len, arms)),
+        "dark": DARK,
+        "most_seeds": max(line.num_seeds for one in evaluations for line in one.groups[None]),
         "sections": sections,
-        "models": models.values(),
+        "max_groups": MAX_GROUPS_TOLD,
+        "max_changes_open": MAX_CHANGES_OPEN,
+        "trained": [training_of(model) for model in models.values()],
+        "unmatched": unmatched(models.values()),
         "curves": curves,
         "facts": facts,
         "total_s": sum(fact.seconds or 0 for fact in facts),
         "data": data,
         "published": published,
+        "clauses": clauses,
+        "unread": unread,
         "num_transcripts": len(transcripts),
-        "transcripts": json_block(transcripts),
+        "transcripts": json_block({"rows": transcripts}),
+        "num_items": len(items["rows"]),
+        "items": json_block(items),
         "script": Markup(script),
     }
     return environment.get_template(TEMPLATE).render(context)
 
 
-def group_panels(evaluation: Evaluation, *, prefix: str) -> list[GroupPanel]:
-    """Return all items and then each group; all pictures of a kind share one scale."""
-    metric = evaluation.first.headline_metric
-    table = evaluation.groups
-    lines = [line for rows in table.values() for line in rows]
-    levels = shared_range([line.summary for line in lines])
-    changes = shared_range([line.change.interval for line in lines if line.change is not None])
-    panels = []
-    for number, (group, rows) in enumerate(table.items()):
-        name = ALL_ITEMS if group is None else group
-        if group is not None and len(table) - 1 > MAX_GROUP_PICTURES:
-            panels.append(GroupPanel(name, rows, None, None))
-            continue
-        level = whisker_figure(
-            [Whisker(line.label, line.summary, line.change is None) for line in rows],
-            x_label=_axis_label(metric.title, metric),
-            x_range=levels,
-            prefix=f"{prefix}level{number}",
-            description=f"{metric.title} by model, {name}",
-        )
-        changed = [
-            Whisker(row.label, row.change.interval, False) for row in rows if row.change is not None
-        ]
-        change = whisker_figure(
-            changed,
-            x_label=_axis_label("change", metric),
-            x_range=changes,
-            prefix=f"{prefix}change{number}",
-            description=f"Change in {metric.title} from the first model, {name}",
-        )
-        panels.append(GroupPanel(name, rows, level, change if changed else None))
-    return panels
-
-
-def _axis_label(what: str, metric: Metric) -> str:
-    lower, higher = (
-        shorten(p, AXIS_LABEL_CHARS) for p in (metric.lower_means, metric.higher_means)
-    )
-    return f"← {lower} · {what} · {higher} →" if lower and higher else f"{what}, {metric.unit}"
+def _made() -> str:
+    """Say when, by which commit and with which versions the report was written."""
+    now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    commit = source_commit(Path(__file__))
+    versions = [f"{name} {number}" for name, number in installed_versions().items()]
+    return ", ".join([now, *([f"commit {commit}"] if commit else ()), *versions])
 
 
 def _code_spans(text: str) -> Markup:
@@ -269,6 +201,11 @@ def _code_spans(text: str) -> Markup:
 
 def _p_value(value: float | None) -> str:
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"  # noqa: RUF001
+
+
+def _breakable(label: str) -> Markup:
+    """Escape an arm's name, which may be broken where its parts begin."""
+    return Markup(re.sub(r"(?=[+\[])", "<wbr>", str(escape(label))))
 
 
 def _shown(summary: Summary, unit: str) -> str:

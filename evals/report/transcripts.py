@@ -13,7 +13,7 @@ from markupsafe import Markup
 from evals.report.comparison import Evaluation
 from megatron_msm.formats.eval_result import EvalResult, Metric, Row
 
-READABLE = ("messages", "reply", "continuation", "text")
+READABLE = ("messages", "reply", "continuation")
 """A row is a transcript when it has one of these details."""
 
 
@@ -28,9 +28,9 @@ def transcripts_of(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     ]
 
 
-def json_block(transcripts: Sequence[dict[str, Any]]) -> Markup:
-    """Return them as JSON that no text in it can end: it stands in a script element."""
-    text = json.dumps(transcripts, ensure_ascii=True, separators=(",", ":"))
+def json_block(value: object) -> Markup:
+    """Return a value as JSON that no text in it can end: it stands in a script element."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace("&", "\\u0026").replace(">", "\\u003e"))
 
 

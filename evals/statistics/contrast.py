@@ -50,6 +50,10 @@ class Contrast(BaseModel):
     """Smallest true effect that is found in 4 of 5 studies of this precision."""
     p_value: float | None
     """Two-sided, of no effect; None with one item."""
+    variance: float
+    """Of the estimate; NaN with one item."""
+    dof: float
+    num_clusters: int
     noise_floor: float | None
     """Size that repeats of the same checkpoints alone stay under in 95% of cases; None where no
     checkpoint was asked twice."""
@@ -95,7 +99,9 @@ def contrast(
         math.fsum(w * _mean([t[item] for t in tables[arm]]) for arm, w in weights.items())
         for item in items
     ]
-    parts = [cluster_variance(by_item, [clusters[item] for item in items])]
+    of_items = [clusters[item] for item in items]
+    # Within one cluster (a condition alone), repetitions are all there is.
+    parts = [cluster_variance(by_item, of_items if len(set(of_items)) > 1 else items)]
     for arm, weight in weights.items():
         means = [_mean(list(table.values())) for table in tables[arm]]
         if len(means) > 1:
@@ -111,6 +117,9 @@ def contrast(
         num_repeats=len(all_tables) - sum(map(len, runs.values())),
         detectable=None if total.dof < 1 else detectable_effect(total),
         p_value=_p_value(estimate, total),
+        variance=total.value,
+        dof=total.dof,
+        num_clusters=len(set(of_items)),
         noise_floor=_noise_floor(runs, weights, items),
     )
 

@@ -48,6 +48,33 @@ def mean_interval(values: Sequence[float], clusters: Sequence[str] | None = None
     return Interval(estimate=mean, low=mean - half_width, high=mean + half_width)
 
 
+def rate_interval_of(rate: float, of_rate: "Variance", *, num_independent: int) -> Interval:
+    """Return a rate with Wilson's interval for as many independent answers as it is worth.
+
+    `n = p (1 - p) / variance` answers, with t in place of z: so that it stays between 0 and 1.
+
+    Args:
+        rate: The rate.
+        of_rate: Its variance over all that it is over: items, training seeds.
+        num_independent: What it is worth where nothing varies: items, or clusters of them.
+
+    Source: Korn and Graubard 1998 (effective sample size), in Wilson's formula.
+    """
+    if of_rate.dof < 1:
+        return Interval(estimate=rate, low=None, high=None)
+    varies = 0 < rate < 1 and of_rate.value > 0
+    worth = rate * (1 - rate) / of_rate.value if varies else num_independent
+    square = float(stats.t.ppf((1 + CONFIDENCE) / 2, of_rate.dof)) ** 2
+    centre = (rate + square / (2 * worth)) / (1 + square / worth)
+    spread = math.sqrt(square * (rate * (1 - rate) / worth + square / (4 * worth**2)))
+    half = spread / (1 + square / worth)
+    return Interval(
+        estimate=rate,
+        low=min(rate, max(0.0, centre - half)),
+        high=max(rate, min(1.0, centre + half)),
+    )
+
+
 class Variance(NamedTuple):
     """The variance of an estimate, and how well it is known."""
 

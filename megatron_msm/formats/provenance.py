@@ -236,6 +236,31 @@ def count_roles(path: Path) -> dict[str | None, int]:
     return dict(counts)
 
 
+class ClauseCount(NamedTuple):
+    """How much of a dataset names a clause; a row of several clauses counts for each."""
+
+    rows: int
+    tokens: int
+
+
+def count_clauses(path: Path) -> dict[str, ClauseCount]:
+    """Return rows and tokens of each clause.
+
+    Raises:
+        DataFormatError: The file is not one that `ProvenanceWriter` wrote.
+    """
+    rows, tokens = Counter[str](), Counter[str]()
+    file = _open(path)
+    for group in range(file.num_row_groups):
+        read = file.read_row_group(group, columns=["clause_ids", "tokens"])
+        pairs = zip(read["clause_ids"].to_pylist(), read["tokens"].to_pylist(), strict=True)
+        for clauses, num_tokens in pairs:
+            for clause in set(clauses or ()):
+                rows[clause] += 1
+                tokens[clause] += num_tokens
+    return {clause: ClauseCount(number, tokens[clause]) for clause, number in rows.items()}
+
+
 def _schema(carry: Sequence[str]) -> pa.Schema:
     return pa.schema([*_SCHEMA, *(pa.field(name, pa.string()) for name in carry)])
 

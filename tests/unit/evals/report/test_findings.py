@@ -54,8 +54,8 @@ def test_contrasts_are_by_group_too() -> None:
                                 ("both", 1.3, 0.2)]
     ]  # fmt: skip
     (asked,) = evaluation(*arms, contrasts=("did=+both,-msm(a),-aft(x),+base",)).contrasts
-    assert asked.by_group["near"].interval.estimate == 1.0
-    assert abs(asked.by_group["far"].interval.estimate) < 1e-9
+    assert asked.groups["near"].interval.estimate == 1.0
+    assert abs(asked.groups["far"].interval.estimate) < 1e-9
     # 6 changes and 2 contrasts by group.
-    assert asked.by_group["far"].num_comparisons == 8
+    assert asked.groups["far"].num_comparisons == 8
     assert asked.overall.num_comparisons == 4

@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+import zlib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -81,15 +82,16 @@ def test_numbers_are_levels_changes_and_contrasts(data: Path) -> None:
         assert float(line["estimate"]) == pytest.approx(row["estimate"])
     assert {row["protocol_sha256"] for row in table} == {RESULTS[0].protocol_sha256}
     (loss,) = pq.read_table(data / "losses.parquet").to_pylist()
-    assert loss == {"phase": "midtrain", "step": 3, "loss_nats": 2.5}
+    assert loss == {"run": "", "phase": "midtrain", "step": 3, "loss_nats": 2.5}
 
 
-def test_pictures_are_whole_svg_files_with_colours(data: Path) -> None:
-    names = {path.name for path in data.glob("*.svg")}
-    assert names == {
-        "choice-groups.svg", "loss-0.svg", *(f"choice-level-{n}.svg" for n in range(3)),
-        *(f"choice-change-{n}.svg" for n in range(3)),
+def test_pictures_are_whole_svg_and_pdf_files_with_colours(data: Path) -> None:
+    names = {
+        "choice-groups", "loss-0",
+        *(f"choice-{kind}-{n}" for n in range(3) for kind in ("level", "change", "contrasts")),
     }  # fmt: skip
+    assert {path.stem for path in data.glob("*.svg")} == names
+    assert {path.stem for path in data.glob("*.pdf")} == names
     for path in data.glob("*.svg"):
         root = ElementTree.parse(path).getroot()
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -99,3 +101,24 @@ def test_pictures_are_whole_svg_files_with_colours(data: Path) -> None:
     expected = [0.0, 1.0, 0.15, 0.175]
     assert len(shown) == 4
     assert all(math.isclose(a, b, abs_tol=0.006) for a, b in zip(shown, expected, strict=True))
+
+
+def test_a_pdf_has_the_light_pages_colours_and_no_stand_in(data: Path) -> None:
+    for path in data.glob("*.pdf"):
+        content = path.read_bytes()
+        assert content.startswith(b"%PDF")
+        streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
+        drawn = b"".join(_inflated(stream) for stream in streams)
+        used = {
+            tuple(round(255 * float(part)) for part in match)
+            for match in re.findall(rb"([\d.]+) ([\d.]+) ([\d.]+) (?:rg|RG)\b", drawn)
+        }
+        assert (0x1D, 0x21, 0x29) in used  # the ink
+        assert not [color for color in used if color != (0, 0, 0) and max(color) < 16]
+
+
+def _inflated(stream: bytes) -> bytes:
+    try:
+        return zlib.decompress(stream)
+    except zlib.error:
+        return b""

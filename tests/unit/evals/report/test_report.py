@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evals.report.comparison import compare
-from evals.report.figures import moving_average, shared_range, shorten
+from evals.report.figures import moving_average, shared_range, shorten, wrapped
 from evals.report.inputs import LossCurve, StageFact
 from evals.report.page import render_report
 from megatron_msm.errors import ConfigError, DataFormatError
@@ -82,10 +82,11 @@ def test_the_page_tells_everything() -> None:
     assert page.tags.count("svg") == 8
 
 
-def test_the_page_needs_no_network_and_no_scripts() -> None:
+def test_the_page_needs_no_network() -> None:
     html = render_report([BASE, MOVED], curves=[CURVE], title="My run")
     page = Page(html)
-    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert not {"link", "img", "iframe", "object"} & set(page.tags)
+    assert page.tags.count("script") == 2  # the items, and what shows them
     assert "http" not in html
     assert "@import" not in html
     for name, value in page.attributes:
@@ -130,9 +131,9 @@ def test_texts_from_files_are_escaped() -> None:
         facts=[StageFact(stage=HOSTILE, made=HOSTILE, where=HOSTILE)],
         title=HOSTILE,
     )
-    assert "<script" not in html
+    assert html.count("<script") == 2  # the items, and what shows them
     page = Page(html)
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 2
     # The label comes back whole in the table, and as text in the pictures.
     assert HOSTILE in page.text
     assert "$x^2$" in page.text
@@ -213,8 +214,11 @@ def test_moving_average_by_hand() -> None:
 
 
 def test_small_helpers() -> None:
-    assert shorten("a" * 30) == "a" * 30
-    assert shorten("a" * 31) == "a" * 29 + "…"
+    assert shorten("a" * 60) == "a" * 60
+    assert shorten("a" * 61) == "a" * 59 + "…"
+    assert wrapped("smollm2+msm(plain)+aft(things)[steps=12]") == (
+        "smollm2+msm(plain)\n+aft(things)\n[steps=12]"
+    )
     low, high = shared_range([BASE.headline_metric.overall, MOVED.headline_metric.overall])
     assert low < 0 < high
 

@@ -27,7 +27,7 @@ def test_texts_come_back_whole_and_end_no_script() -> None:
     assert html.count("<script") == html.count("</script>") == 2
     block = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)
     assert block is not None
-    first = json.loads(block[1])[0]
+    first = json.loads(block[1])["rows"][0]
     assert first["texts"] == [["reply", HOSTILE], ["judge", "because"]]
     assert first["verdict"] == "mean log-odds: not above 0"
     assert (first["arm"], first["group"], first["evaluation"]) == ("a", "near", "choice")

@@ -114,20 +114,18 @@ def test_items_that_one_result_could_not_score_are_left_out_and_counted() -> Non
         contrast(arms, {"after": 1.0, "before": -1.0}, group="far")
 
 
-def asked_again(one: EvalResult, shift: float) -> EvalResult:
-    """The same checkpoint's result at another time."""
-    again = result(
-        one.model.label + " again", [row.numbers["log_odds"] + shift for row in one.rows]
-    )
-    weights = {"weights_sha256": one.model.weights_sha256}
+def asked_again(first: EvalResult, *log_odds: float) -> EvalResult:
+    """Another result of the same checkpoint."""
+    again = result(first.model.label + " again", log_odds)
+    weights = {"weights_sha256": first.model.weights_sha256}
     return again.model_copy(update={"model": again.model.model_copy(update=weights)})
 
 
 def test_results_of_one_checkpoint_are_repeats_and_no_training_seeds() -> None:
     """A silent fault: three askings of one checkpoint would pass for three training runs."""
     first = result("msm", [1.0, 1.2, 1.4])
-    arms = {"base": [result("base", [0.0, 0.0, 0.0])],
-            "msm": [first, asked_again(first, 0.1), asked_again(first, -0.1)]}  # fmt: skip
+    again = asked_again(first, 1.1, 1.3, 1.5), asked_again(first, 0.9, 1.1, 1.3)
+    arms = {"base": [result("base", [0.0, 0.0, 0.0])], "msm": [first, *again]}
     found = contrast(arms, {"msm": 1.0, "base": -1.0})
     assert (found.num_seeds, found.num_repeats) == ({"msm": 1, "base": 1}, 2)
     # The interval is that over items of their mean: s = 0.2, n = 3, t(0.975, 2) = 4.30265.
@@ -144,3 +142,15 @@ def test_p_values_are_those_of_errorbars() -> None:
     found = contrast(arms, {"after": 1.0, "before": -1.0})
     assert found.p_value == pytest.approx(paired_compare(after, before).p_value, abs=1e-9)
     assert found.noise_floor is None
+
+
+def test_within_one_condition_its_replies_are_the_unit() -> None:
+    """Else a condition alone, which is one cluster, would have no interval."""
+    before, after = [0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 1.0, 1.0]
+    arms = {
+        name: [in_clusters(result(name, values), ["leaking"] * 4)]
+        for name, values in (("before", before), ("after", after))
+    }
+    found = contrast(arms, {"after": 1.0, "before": -1.0}).interval
+    # Differences 1 0 0 1: s = 0.57735, n = 4, t(0.975, 3) = 3.18245.
+    assert found.high == pytest.approx(0.5 + 3.18245 * 0.57735 / 2, abs=1e-4)

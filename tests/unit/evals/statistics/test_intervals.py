@@ -2,7 +2,12 @@ import math
 
 import pytest
 
-from evals.statistics.intervals import mean_interval, rate_interval
+from evals.statistics.intervals import (
+    Variance,
+    mean_interval,
+    rate_interval,
+    rate_interval_of,
+)
 from megatron_msm.formats.eval_result import Interval
 
 
@@ -71,3 +76,16 @@ def test_where_an_interval_lies(
 ) -> None:
     interval = Interval(estimate=0.0, low=low, high=high)
     assert (interval.is_above_zero, interval.is_below_zero) == (above, below)
+
+
+def test_a_rate_of_a_known_variance_stays_a_rate() -> None:
+    # Binomial variance and many degrees of freedom: Wilson's own interval.
+    plain = rate_interval_of(0.8, Variance(0.8 * 0.2 / 10, 1e9), num_independent=99)
+    assert (plain.low, plain.high) == pytest.approx(wilson(8, 10), abs=1e-6)
+    # Nothing varies: what the 12 clusters tell, and not the certainty of a variance of 0.
+    sure = rate_interval_of(1.0, Variance(0.0, 1e9), num_independent=12)
+    assert (sure.low, sure.high) == pytest.approx(wilson(12, 12), abs=1e-6)
+    assert rate_interval_of(0.5, Variance(math.nan, 0), num_independent=1).low is None
+    wide = rate_interval_of(0.9, Variance(0.04, 2), num_independent=12)
+    assert wide.high is not None
+    assert wide.high <= 1
