@@ -175,9 +175,12 @@ def shared_range(intervals: Sequence[Interval]) -> tuple[float, float]:
 
 
 def shorten(label: str, max_chars: int = MAX_LABEL_CHARS) -> str:
-    """Cut a label to what fits into a picture; tables show it whole."""
+    """Cut a label to what fits into a picture, in its middle: ends tell arms of a grid apart."""
     label = visible(label)
-    return label if len(label) <= max_chars else label[: max_chars - 1] + "…"
+    if len(label) <= max_chars:
+        return label
+    end = max_chars // 2
+    return f"{label[: max_chars - end - 1]}…{label[-end:]}"
 
 
 def wrapped(label: str) -> str:

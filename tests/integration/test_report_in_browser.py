@@ -128,13 +128,13 @@ def browser(tmp_path: Path) -> Iterator[Chromium]:
 
 def choose(browser: Chromium, field: str, value: str) -> None:
     browser.value(
-        f"(() => {{ const one = document.getElementById('transcript-filters').elements['{field}'];"
+        f"(() => {{ const one = document.getElementById('transcripts-filters').elements['{field}'];"
         f" one.value = {value!r}; one.dispatchEvent(new Event('input', {{bubbles: true}})); }})()"
     )
 
 
 def count(browser: Chromium) -> str:
-    return str(browser.value("document.getElementById('transcript-count').textContent"))
+    return str(browser.value("document.getElementById('transcripts-count').textContent"))
 
 
 def test_transcripts_are_filtered_and_read(browser: Chromium, transcripts_page: Path) -> None:
@@ -169,11 +169,11 @@ def test_everything_is_reached_and_worked_by_keys(
             browser.press(ENTER[0], code=ENTER[1], text=ENTER[2])
             assert browser.value(f"{focused}.parentElement.open")
             reached.append("opened")
-        if reached[-1] == "transcript-more":
+        if reached[-1] == "transcripts-more":
             break
     for name in ("evaluation", "arm", "group", "verdict", "contains", "opened", "wide heat"):
         assert name in reached
-    assert reached[-1] == "transcript-more"
+    assert reached[-1] == "transcripts-more"
     browser.press(ENTER[0], code=ENTER[1], text=ENTER[2])
     assert count(browser) == "60 of 60 transcripts; 40 listed"
     assert browser.value("document.activeElement.tagName") == "SUMMARY"
@@ -196,7 +196,7 @@ def test_every_picture_is_there_in_light_dark_and_print(
     assert colours == {"light": "rgb(29, 33, 41)", "dark": "rgb(232, 233, 236)"}
     browser.call("Emulation.setEmulatedMedia", media="print", features=features)
     assert browser.value(colour) == colours["light"]
-    filters = "getComputedStyle(document.getElementById('transcript-filters')).display"
+    filters = "getComputedStyle(document.getElementById('transcripts-filters')).display"
     assert browser.value(filters) == "none"
 
 
