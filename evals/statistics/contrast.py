@@ -51,7 +51,7 @@ class Contrast(BaseModel):
     p_value: float | None
     """Two-sided, of no effect; None with one item."""
     variance: float
-    """Of the estimate; NaN with one item."""
+    """Variance of the estimate; NaN with one item."""
     dof: float
     num_clusters: int
     noise_floor: float | None
