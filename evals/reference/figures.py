@@ -4,6 +4,7 @@ Numbers were read from the paper's text and charts. `baseline` is its instructio
 """
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from importlib.resources import files
 from typing import Literal
 
@@ -28,8 +29,12 @@ class PublishedFigure(BaseModel):
     seeds: int | None
     """Training seeds behind each number; None where the paper does not say."""
     note: str
+    of: Literal["arms", "groups", "contrasts"] = "arms"
+    """What its numbers are of: arms; groups (conditions) of one arm; contrasts."""
+    metric: str | None = None
+    """Which of our metrics it is of; the headline without it."""
     arms: dict[str, float]
-    """The first is the reference."""
+    """Numbers by name. The first is the reference."""
 
 
 class _Figures(BaseModel):
@@ -46,18 +51,19 @@ def published_figures() -> Mapping[str, PublishedFigure]:
     return {figure.id: figure for figure in read.figures}
 
 
-def published_figure(figure_id: str, *, where: str) -> PublishedFigure:
-    """Return the figure of this id.
+def named_figures(name: str, *, where: str) -> list[PublishedFigure]:
+    """Return the figure of this id, or all whose ids match a name with `*`.
 
     Args:
-        figure_id: Its id.
+        name: An id, such as `fig2-america`, or `fig11-qwen3-32b-*`.
         where: What asked for it, for the message.
 
     Raises:
         ConfigError: There is none.
     """
     figures = published_figures()
-    if figure_id not in figures:
+    found = [figure for key, figure in figures.items() if fnmatchcase(key, name)]
+    if not found:
         known = ", ".join(figures)
-        raise ConfigError(f"{where}: no figure {figure_id!r}. There are {known}.")
-    return figures[figure_id]
+        raise ConfigError(f"{where}: no figure {name!r}. There are {known}.")
+    return found

@@ -37,6 +37,12 @@ class Line:
     change: Finding | None
     """Paired difference to the first arm; None for the first itself."""
 
+    def of(self, metric: str, *, headline: str) -> Summary:
+        """Return the arm's level of a metric."""
+        if metric == headline:
+            return self.summary
+        return next(summary for one, summary in self.others if one.name == metric)
+
 
 @dataclass(frozen=True)
 class NamedContrast:

@@ -26,7 +26,7 @@ from evals.report.published import BesidePublished, lay_beside
 from evals.report.sections import CurvePanel, Section, build_curves, build_section
 from evals.report.training import training_of, unmatched
 from evals.report.transcripts import json_block, transcripts_of
-from megatron_msm.formats.eval_result import EvalResult, Summary
+from megatron_msm.formats.eval_result import EvalResult, Interval, Summary
 from megatron_msm.formats.files import write_text_atomic
 from megatron_msm.runtime.versions import installed_versions, source_commit
 
@@ -64,7 +64,7 @@ def write_report(
     """
     loaded = load_results(results, across_protocols=across_protocols)
     evaluations = compare(loaded, contrasts, across_protocols=across_protocols)
-    published = [lay_beside(evaluations, asked) for asked in references]
+    published = [one for asked in references for one in lay_beside(evaluations, asked)]
     curves = [load_curve(argument) for argument in metrics]
     facts = load_facts(facts_path) if facts_path else []
     training = read_clauses([result.model for result in loaded])
@@ -150,6 +150,7 @@ def _render(
         "signed": signed,
         "shown": _shown,
         "p_value": _p_value,
+        "change": _change,
         "duration": _duration,
         "code_spans": _code_spans,
         "breakable": _breakable,
@@ -201,6 +202,11 @@ def _code_spans(text: str) -> Markup:
 
 def _p_value(value: float | None) -> str:
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"  # noqa: RUF001
+
+
+def _change(change: Interval) -> str:
+    """Return a change, with its interval where it has one."""
+    return f"{change.estimate:+.2f}" if change.low is None else signed(change)
 
 
 def _breakable(label: str) -> Markup:

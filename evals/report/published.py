@@ -1,16 +1,18 @@
 """One's own arms beside a published figure: order and differences first, levels last.
 
 `--reference EVALUATION=FIGURE:PUBLISHED=OWN,...` names which own arm stands for which published
-one; arms of equal names need no mention. Levels depend on models, judges and items; whether the
-same arms lie in the same order is what a replication can show.
+one; equal names need no mention. FIGURE may end in `*`. Own numbers are of arms, of groups (of the
+first arm), or of contrasts, as the figure's are. Levels depend on models, judges and items; whether
+the same arms lie in the same order is what a replication can show.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from evals.reference.figures import PublishedFigure, published_figure
+from evals.reference.figures import PublishedFigure, named_figures
 from evals.report.comparison import Evaluation
+from evals.statistics.contrast import contrast
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.eval_result import Interval
 
@@ -27,8 +29,8 @@ class Side:
     published_change: float | None
     """From the figure's first arm; None for that arm."""
     level: Interval | None
-    change: float | None
-    """From one's own arm that stands for the figure's first."""
+    change: Interval | None
+    """From one's own that stands for the figure's first; paired by item where it is of arms."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class BesidePublished:
     """How many of these lie in the same order."""
 
 
-def lay_beside(evaluations: Sequence[Evaluation], asked: str) -> BesidePublished:
-    """Return what `asked` names.
+def lay_beside(evaluations: Sequence[Evaluation], asked: str) -> list[BesidePublished]:
+    """Return what `asked` names: one for each figure.
 
     Raises:
         ConfigError: It has another form, or names no evaluation, figure or arm.
@@ -57,62 +59,108 @@ def lay_beside(evaluations: Sequence[Evaluation], asked: str) -> BesidePublished
     if not separator or not found:
         known = ", ".join(one.first.name for one in evaluations)
         raise ConfigError(f"{where}: not {FORM}. The evaluations are {known}.")
-    figure = published_figure(figure_id, where=where)
-    own = {label: label for label in figure.arms if label in found[0].arms}
-    own |= _named(pairs, figure, found[0], where)
-    if not own:
-        raise ConfigError(
-            f"{where}: no own arm stands for one of {', '.join(figure.arms)}. "
-            f"Write {FORM}; your arms are {', '.join(found[0].arms)}."
-        )
-    return _beside(found[0], figure, own)
-
-
-def _named(
-    pairs: str, figure: PublishedFigure, evaluation: Evaluation, where: str
-) -> dict[str, str]:
-    named = {}
-    for pair in filter(None, pairs.split(",")):
-        published, _, own = pair.partition("=")
-        if published not in figure.arms or own not in evaluation.arms:
-            raise ConfigError(
-                f"{where}: {pair!r} is not PUBLISHED=OWN. Published are {', '.join(figure.arms)}; "
-                f"your arms are {', '.join(evaluation.arms)}."
-            )
-        named[published] = own
-    return named
+    return [
+        _beside(found[0], figure, pairs, where) for figure in named_figures(figure_id, where=where)
+    ]
 
 
 def _beside(
-    evaluation: Evaluation, figure: PublishedFigure, own: dict[str, str]
+    evaluation: Evaluation, figure: PublishedFigure, pairs: str, where: str
 ) -> BesidePublished:
-    lines = dict(zip(evaluation.arms, evaluation.groups[None], strict=True))
-    levels = {published: lines[arm].summary for published, arm in own.items()}
+    numbers = _own_numbers(evaluation, figure, where)
+    own = {label: label for label in figure.arms if label in numbers}
+    own |= _named(pairs, figure, numbers, where)
+    if not own:
+        raise ConfigError(
+            f"{where}: no own {figure.of} stand for {', '.join(figure.arms)}. "
+            f"Write {FORM}; yours are {', '.join(numbers) or 'none'}."
+        )
     first = next(iter(figure.arms))
     sides = [
         Side(
-            published=arm,
-            own=own.get(arm),
+            published=label,
+            own=own.get(label),
             published_level=value,
-            published_change=None if arm == first else value - figure.arms[first],
-            level=levels.get(arm),
-            change=levels[arm].estimate - levels[first].estimate
-            if arm in levels and first in levels and arm != first
+            published_change=None if label == first else value - figure.arms[first],
+            level=numbers[own[label]] if label in own else None,
+            change=_change(evaluation, figure, numbers, own[label], own[first])
+            if label in own and first in own and label != first
             else None,
         )
-        for arm, value in figure.arms.items()
+        for label, value in figure.arms.items()
     ]
-    better = evaluation.first.headline_metric.better
-    sign = -1.0 if better and figure.better and better != figure.better else 1.0
-    pairs = [
-        (figure.arms[a] - figure.arms[b], sign * (levels[a].estimate - levels[b].estimate))
-        for a, b in combinations(levels, 2)
+    compared = [
+        (
+            figure.arms[a] - figure.arms[b],
+            _sign(evaluation, figure) * _difference(numbers, own, a, b),
+        )
+        for a, b in combinations(own, 2)
         if figure.arms[a] != figure.arms[b]
     ]
     return BesidePublished(
         evaluation=evaluation.first.name,
         figure=figure,
         sides=tuple(sides),
-        num_pairs=len(pairs),
-        num_alike=sum(theirs * ours > 0 for theirs, ours in pairs),
+        num_pairs=len(compared),
+        num_alike=sum(theirs * ours > 0 for theirs, ours in compared),
     )
+
+
+def _own_numbers(
+    evaluation: Evaluation, figure: PublishedFigure, where: str
+) -> dict[str, Interval]:
+    """Return one's own of what the figure is of, by name."""
+    metric = figure.metric or evaluation.first.headline
+    if metric not in [one.name for one in evaluation.first.metrics]:
+        raise ConfigError(
+            f"{where}: {figure.id} is of {metric!r}, and {evaluation.first.name!r} has "
+            f"{', '.join(one.name for one in evaluation.first.metrics)}."
+        )
+    if figure.of == "contrasts":
+        return {asked.name: asked.overall.interval for asked in evaluation.contrasts}
+    if figure.of == "groups":
+        lines = {group: lines[0] for group, lines in evaluation.groups.items() if group is not None}
+    else:
+        lines = dict(zip(evaluation.arms, evaluation.groups[None], strict=True))
+    return {
+        name: line.of(metric, headline=evaluation.first.headline) for name, line in lines.items()
+    }
+
+
+def _named(
+    pairs: str, figure: PublishedFigure, numbers: Mapping[str, Interval], where: str
+) -> dict[str, str]:
+    named = {}
+    for pair in filter(None, pairs.split(",")):
+        published, _, own = pair.partition("=")
+        if published not in figure.arms or own not in numbers:
+            raise ConfigError(
+                f"{where}: {pair!r} is not PUBLISHED=OWN. Published are {', '.join(figure.arms)}; "
+                f"your {figure.of} are {', '.join(numbers)}."
+            )
+        named[published] = own
+    return named
+
+
+def _change(
+    evaluation: Evaluation,
+    figure: PublishedFigure,
+    numbers: Mapping[str, Interval],
+    own: str,
+    first: str,
+) -> Interval:
+    if figure.of == "arms" and own != first:
+        weights = {own: 1.0, first: -1.0}
+        return contrast(evaluation.arms, weights, metric=figure.metric).interval
+    difference = numbers[own].estimate - numbers[first].estimate
+    return Interval(estimate=difference, low=None, high=None)
+
+
+def _difference(numbers: Mapping[str, Interval], own: Mapping[str, str], a: str, b: str) -> float:
+    return numbers[own[a]].estimate - numbers[own[b]].estimate
+
+
+def _sign(evaluation: Evaluation, figure: PublishedFigure) -> float:
+    """Return -1 where the figure and one's own point opposite ways."""
+    better = evaluation.first.metric(figure.metric or evaluation.first.headline).better
+    return -1.0 if better and figure.better and better != figure.better else 1.0
