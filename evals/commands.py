@@ -144,7 +144,10 @@ def report(
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option(metavar="PHASE=metrics.jsonl", help="Loss curve of a phase; repeat it."),
+        typer.Option(
+            metavar="[RUN:]PHASE=metrics.jsonl",
+            help="Loss curve of a phase, of a run by its name; repeat it.",
+        ),
     ] = None,
     contrasts: Annotated[
         list[str] | None,
@@ -158,7 +161,9 @@ def report(
     title: Annotated[str, typer.Option(help="The report's heading.")] = "Model Spec Midtraining",
     facts: Annotated[
         Path | None,
-        typer.Option(metavar="FACTS.json", help="Stages: a list of {stage, made, where, seconds}."),
+        typer.Option(
+            metavar="FACTS.json", help="Stages: a list of {stage, made, where, seconds, curve}."
+        ),
     ] = None,
     references: Annotated[
         list[str] | None,

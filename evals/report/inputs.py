@@ -1,7 +1,7 @@
 """What a report is made from: results, loss curves and stage facts, read and checked."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,8 @@ class StageFact(BaseModel):
     made: str
     where: str
     seconds: float | None = None
+    curve: Path | None = None
+    """Its metrics.jsonl, where it trained."""
 
 
 def load_results(
@@ -130,19 +132,39 @@ def load_curve(argument: str) -> LossCurve:
             f"--metrics {argument}: not of the form [RUN:]PHASE=metrics.jsonl. "
             "Write for example --metrics midtrain=runs/a/metrics.jsonl."
         )
-    steps_read = read_steps(path)
-    phases = {row.phase for row in steps_read}
-    # A resumed run may have made a step twice: the last counts.
-    losses = {
-        row.step: math.nan if row.loss is None else row.loss
-        for row in steps_read
-        if row.phase == phase
-    }
-    if not losses:
+    phases = _phases(path)
+    if phase not in phases:
         raise DataFormatError(
             f"{path}: no row of phase {phase!r}; it has {sorted(phases)}. "
             f"Write --metrics PHASE={path} with one of these names."
         )
+    return _curve(phase, phases[phase], run)
+
+
+def curves_of(facts: Sequence[StageFact]) -> list[LossCurve]:
+    """Read the loss curves of all stages that trained, phase by phase.
+
+    Raises:
+        DataFormatError: A file is gone or broken.
+    """
+    return [
+        _curve(phase, losses, fact.stage)
+        for fact in facts
+        if fact.curve is not None
+        for phase, losses in _phases(fact.curve).items()
+    ]
+
+
+def _phases(path: Path) -> dict[str, dict[int, float]]:
+    """Return the loss of each step of each phase; a step that a resumed run made again counts."""
+    phases: dict[str, dict[int, float]] = {}
+    for row in read_steps(path):
+        losses = phases.setdefault(row.phase, {})
+        losses[row.step] = math.nan if row.loss is None else row.loss
+    return phases
+
+
+def _curve(phase: str, losses: Mapping[int, float], run: str) -> LossCurve:
     steps = sorted(losses)
     return LossCurve(phase, tuple(steps), tuple(losses[step] for step in steps), run)
 
@@ -153,7 +175,7 @@ def load_facts(path: Path) -> list[StageFact]:
     Raises:
         DataFormatError: It is not a list of stages.
     """
-    remedy = "It is a JSON list of {stage, made, where, seconds}."
+    remedy = "It is a JSON list of {stage, made, where, seconds, curve}."
     content = read_file(path, what="stage facts", remedy=remedy)
     value = parse_json(content, where=str(path))
     try:

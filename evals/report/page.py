@@ -18,7 +18,14 @@ from evals.report.caveats import evaluation_caveats
 from evals.report.clauses import ClauseTable, clause_tables, read_clauses
 from evals.report.comparison import MAX_GROUPS_TOLD, Evaluation, compare, signed
 from evals.report.findings import Finding
-from evals.report.inputs import LossCurve, StageFact, load_curve, load_facts, load_results
+from evals.report.inputs import (
+    LossCurve,
+    StageFact,
+    curves_of,
+    load_curve,
+    load_facts,
+    load_results,
+)
 from evals.report.item_browser import browsable
 from evals.report.number_files import data_folder, write_numbers
 from evals.report.pictures import DARK, LIGHT
@@ -65,8 +72,8 @@ def write_report(
     loaded = load_results(results, across_protocols=across_protocols)
     evaluations = compare(loaded, contrasts, across_protocols=across_protocols)
     published = [one for asked in references for one in lay_beside(evaluations, asked)]
-    curves = [load_curve(argument) for argument in metrics]
     facts = load_facts(facts_path) if facts_path else []
+    curves = [*(load_curve(argument) for argument in metrics), *curves_of(facts)]
     training = read_clauses([result.model for result in loaded])
     clauses = clause_tables(evaluations, training)
     sections = [build_section(one, number=n) for n, one in enumerate(evaluations)]

@@ -7,6 +7,7 @@ from megatron_msm.config.section import Section
 from megatron_msm.errors import MsmError
 from megatron_msm.formats.files import write_json_atomic
 from megatron_msm.formats.manifest import read_manifest
+from slurm.kinds import KINDS
 from slurm.stages.code_version import code_versions
 from slurm.stages.record import StageRecord, read_done, read_stage
 
@@ -22,6 +23,8 @@ class StageFact(Section):
     where: str
     """Its folder, relative to the experiment's."""
     seconds: float
+    curve: str | None = None
+    """Where its row a step is, absolute; None where it has none."""
 
 
 def stage_facts(root: Path, folders: Iterable[Path]) -> list[StageFact]:
@@ -37,9 +40,21 @@ def stage_facts(root: Path, folders: Iterable[Path]) -> list[StageFact]:
         if done is not None:
             stage = read_stage(root / folder)
             made = what_was_made(root / folder, stage)
-            fact = StageFact(stage=stage.label, made=made, where=str(folder), seconds=done.seconds)
+            fact = StageFact(
+                stage=stage.label,
+                made=made,
+                where=str(folder),
+                seconds=done.seconds,
+                curve=_curve(root / folder, stage),
+            )
             found.append(fact)
     return found
+
+
+def _curve(folder: Path, stage: StageRecord) -> str | None:
+    name = KINDS[stage.kind].metrics_file
+    path = None if name is None else folder / name
+    return str(path.resolve()) if path is not None and path.is_file() else None
 
 
 def write_facts(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from evals.report.inputs import LossCurve, StageFact
 from evals.report.page import render_report
 from tests.integration.chromium import Chromium
 from tests.unit.evals.choice.results import result
+from tests.unit.evals.report.study import write_study
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -155,6 +157,26 @@ def test_transcripts_are_filtered_and_read(browser: Chromium, transcripts_page: 
     assert browser.errors == []
 
 
+def test_items_are_browsed_with_both_orders_and_every_model(
+    browser: Chromium, report: Path
+) -> None:
+    browser.open(report)
+    counted = "document.getElementById('items-count').textContent"
+    assert browser.value(counted) == "6 of 6 items; 6 listed"
+    browser.value("document.querySelector('#items-list summary').click()")
+    browser.value("new Promise((done) => setTimeout(done, 100))")
+    table = "[...document.querySelectorAll('#items-list tr')].map((row) => row.innerText)"
+    head, base, after = browser.value(table)
+    assert head.split("\t")[1:] == [
+        "mean log-odds", "homemade listed first", "affordability listed first"
+    ]  # fmt: skip
+    assert base.split("\t") == ["base", "+0.000", "+0.000", "+0.000"]
+    assert after.split("\t") == ["after midtraining", "+1.000", "+1.000", "+1.000"]
+    asked = "document.querySelector('#items-list pre').textContent"
+    assert browser.value(asked) == "Which chair?"
+    assert browser.errors == []
+
+
 def test_everything_is_reached_and_worked_by_keys(
     browser: Chromium, transcripts_page: Path
 ) -> None:
@@ -198,6 +220,54 @@ def test_every_picture_is_there_in_light_dark_and_print(
     assert browser.value(colour) == colours["light"]
     filters = "getComputedStyle(document.getElementById('transcripts-filters')).display"
     assert browser.value(filters) == "none"
+
+
+def test_a_whole_study_is_drawn_and_nothing_is_wider_than_a_phone(
+    browser: Chromium, tmp_path: Path
+) -> None:
+    """Nine arms, three seeds, tiers, doses, losses, a figure of the paper, items and replies."""
+    page = write_study(tmp_path / "study", num_items=4, num_samples=2)
+    size = {"width": 375, "height": 800, "deviceScaleFactor": 2, "mobile": True}
+    browser.call("Emulation.setDeviceMetricsOverride", **size)
+    browser.open(page)
+    assert browser.value("document.documentElement.scrollWidth") <= 375
+    widths = "[...document.querySelectorAll('figure svg')].map((one) => one.clientWidth)"
+    drawn = browser.value(widths)
+    # values: 3 kinds of pictures of 5 groups, and a dose; am: 3 kinds of all items, and a dose.
+    assert len(drawn) == 3 * 5 + 1 + 3 + 1 + 1
+    assert min(drawn) > 250
+    headings = browser.value("[...document.querySelectorAll('h2')].map((one) => one.innerText)")
+    for heading in ("Training loss", "Training", "Beside the paper", "Items", "Transcripts"):
+        assert heading in headings
+    assert browser.errors == []
+
+
+@pytest.mark.slow
+def test_forty_arms_and_twenty_thousand_transcripts_open_and_are_filtered_at_once(
+    browser: Chromium, tmp_path: Path
+) -> None:
+    text = "word and word, and what the word was for; " * 50
+    arms = []
+    for number in range(40):
+        one = result(
+            f"m+msm(s)[steps={number}]", {f"group {n}": [0.1, -0.1] * 10 for n in range(25)}
+        )
+        rows = [
+            row.model_copy(update={"details": {"reply": f"{row.id} {text}"}}) for row in one.rows
+        ]
+        arms.append(one.model_copy(update={"rows": tuple(rows)}))
+    page = tmp_path / "report.html"
+    page.write_text(render_report(arms, title="Many"), encoding="utf-8")
+    started = time.monotonic()
+    browser.open(page)
+    assert time.monotonic() - started < 20
+    assert count(browser) == "20000 of 20000 transcripts; 20 listed"
+    started = time.monotonic()
+    choose(browser, "arm", "m+msm(s)[steps=7]")
+    choose(browser, "contains", "group 3-1")
+    assert time.monotonic() - started < 3
+    assert count(browser).startswith("11 of 20000")
+    assert browser.errors == []
 
 
 def test_a_phone_scrolls_only_downwards(browser: Chromium, transcripts_page: Path) -> None:

@@ -5,7 +5,7 @@ An item's log-odds is the mean, over the two orders of listing the options, of
 counts one half.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -53,9 +53,22 @@ def choice_of(log_odds: float) -> float:
 
 
 def build_row(
-    orders: tuple[OrderScore, OrderScore], *, item_id: str, tier: str, domain: str
+    orders: tuple[OrderScore, OrderScore],
+    *,
+    item_id: str,
+    tier: str,
+    domain: str,
+    asked: Mapping[str, str],
 ) -> Row:
-    """Combine the two orders of an item: the first lists the target first, the second the other."""
+    """Combine the two orders of an item: the first lists the target first, the second the other.
+
+    Args:
+        orders: Both orders' scores.
+        item_id: The item.
+        tier: Its tier.
+        domain: Its domain.
+        asked: The words of `question`, `target` and `other`, to be read in a report.
+    """
     first, second = (order.log_odds for order in orders)
     log_odds = (first + second) / 2
     return Row(
@@ -69,7 +82,7 @@ def build_row(
             FLIPS: float(choice_of(first) != choice_of(second)),
             LISTED_FIRST: (first - second) / 2,
         },
-        details={"domain": domain, "orders": [order.model_dump() for order in orders]},
+        details={**asked, "domain": domain, "orders": [order.model_dump() for order in orders]},
     )
 
 

@@ -134,6 +134,11 @@ def score_items(
             item_id=item.id,
             tier=item.tier,
             domain=item.domain,
+            asked={
+                "question": item.question,
+                "target": item.option(items.target).text,
+                "other": item.option(items.other).text,
+            },
         )
         for item, of_item in zip(items.items, scores, strict=True)
     ]

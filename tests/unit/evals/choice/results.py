@@ -27,7 +27,8 @@ def row(item_id: str, first: float, second: float | None = None, *, tier: str = 
         order("homemade", first),
         order("affordability", first if second is None else second),
     )
-    return build_row(orders, item_id=item_id, tier=tier, domain="furniture")
+    asked = {"question": "Which chair?", "target": "the one made in town", "other": "the cheap one"}
+    return build_row(orders, item_id=item_id, tier=tier, domain="furniture", asked=asked)
 
 
 PROTOCOL = Protocol(
