@@ -5,7 +5,7 @@ Results are sorted by evaluation and then by arm: `ARM#SEED` is one training see
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evals.report.findings import Finding, findings
@@ -97,14 +97,6 @@ class Evaluation:
                 if line.label == label and line.change is not None
             }
         )
-
-    @property
-    def findings(self) -> Iterator[Finding]:
-        """Every change and contrast, over all items and by group."""
-        for lines in self.groups.values():
-            yield from (line.change for line in lines if line.change is not None)
-        for asked in self.contrasts:
-            yield from asked.groups.values()
 
 
 def compare(

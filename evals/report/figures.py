@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from evals.report.inputs import LossCurve
 from evals.report.pictures import ACCENT, CARD, INK, KINDS, LINE, MUTED, STYLE, Picture, canvas
@@ -125,6 +125,9 @@ def dose_figure(
         all_doses = [point.dose for points in families.values() for point in points]
         if min(all_doses) > 0 and max(all_doses) / min(all_doses) >= 20:
             axes.set_xscale("log")
+            axes.xaxis.set_minor_locator(NullLocator())
+        told = sorted(set(all_doses))
+        axes.set_xticks(told, [f"{dose:g}" for dose in told])
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.grid(axis="y", color=LINE, linewidth=0.6, alpha=0.6)

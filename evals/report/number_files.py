@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from evals.report.both_orders import detections
 from evals.report.clauses import ClauseTable
 from evals.report.comparison import Evaluation
 from evals.report.findings import Finding
@@ -105,6 +106,15 @@ def _numbers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
             if line.change is not None:
                 yield {**of_line, **_finding("change", first.headline_metric, line.change)}
+    for arm, detection in detections(evaluation).items():
+        for kind, interval in (
+            ("sensitivity", detection.sensitivity),
+            ("criterion", detection.criterion),
+        ):
+            yield {
+                **shared, "arm": arm, "kind": kind, "metric": "two_alternatives", "unit": "z",
+                **_bounds(interval), "n": first.n,
+            }  # fmt: skip
     for asked in evaluation.contrasts:
         for group, one in asked.groups.items():
             yield {
@@ -126,8 +136,11 @@ def _finding(kind: str, metric: Metric, finding: Finding) -> dict[str, Any]:
 
 
 def _interval(kind: str, metric: Metric, interval: Interval) -> dict[str, Any]:
-    bounds = {name: getattr(interval, name) for name in ("estimate", "low", "high")}
-    return {"kind": kind, "metric": metric.name, "unit": metric.unit, **bounds}
+    return {"kind": kind, "metric": metric.name, "unit": metric.unit, **_bounds(interval)}
+
+
+def _bounds(interval: Interval) -> dict[str, float | None]:
+    return {name: getattr(interval, name) for name in ("estimate", "low", "high")}
 
 
 def _rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:

@@ -158,6 +158,7 @@ def _render(
         "shown": _shown,
         "p_value": _p_value,
         "change": _change,
+        "plain": _plain,
         "duration": _duration,
         "code_spans": _code_spans,
         "breakable": _breakable,
@@ -214,6 +215,13 @@ def _p_value(value: float | None) -> str:
 def _change(change: Interval) -> str:
     """Return a change, with its interval where it has one."""
     return f"{change.estimate:+.2f}" if change.low is None else signed(change)
+
+
+def _plain(level: Interval) -> str:
+    """Return a level as published ones are written, without a sign."""
+    if level.low is None or level.high is None:
+        return f"{level.estimate:.2f}"
+    return f"{level.estimate:.2f} [{level.low:.2f}, {level.high:.2f}]"
 
 
 def _breakable(label: str) -> Markup:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from evals.report.both_orders import detections
 from evals.report.caveats import evaluation_caveats
 from evals.report.comparison import MAX_GROUPS_TOLD, Evaluation, Line
 from evals.report.doses import dose_curves
@@ -22,6 +23,7 @@ from evals.report.heat_map import heat_map
 from evals.report.inputs import LossCurve
 from evals.report.pictures import CSS_VARIABLES, KINDS, MUTED, Picture
 from evals.report.training import kind_of
+from evals.statistics.detection import Detection
 from megatron_msm.formats.eval_result import EvalResult, Metric
 
 ALL_ITEMS = "all items"
@@ -37,6 +39,10 @@ class GroupPanel:
     level: Picture | None = None
     change: Picture | None = None
     contrasts: Picture | None = None
+    num_changed: str = ""
+    """Items that the changes are paired over."""
+    num_contrasted: str = ""
+    """Items that the contrasts are paired over."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class Section:
     first: EvalResult
     panels: list[GroupPanel]
     doses: list[DosePanel]
+    detections: Mapping[str, Detection]
+    """Sensitivity and bias by arm, where options are listed in both orders."""
     heat: Picture | None
     kinds: Mapping[str, str]
     """CSS variable of each kind of arm."""
@@ -106,6 +114,7 @@ def build_section(evaluation: Evaluation, *, number: int) -> Section:
         first=evaluation.first,
         panels=_group_panels(evaluation, of_arms, prefix=prefix),
         doses=_dose_panels(evaluation, prefix=prefix),
+        detections=detections(evaluation),
         heat=heat_map(evaluation, prefix=f"{prefix}heat") if len(evaluation.groups) > 2 else None,
         kinds={kind: CSS_VARIABLES[color] for kind, color in colors.items() if kind is not None},
         caveats=list(evaluation_caveats(evaluation)),
@@ -135,13 +144,16 @@ def _group_panels(
     """Return all items and then each group; all pictures of a kind share one scale."""
     metric = evaluation.first.headline_metric
     table = evaluation.groups
-    lines = [line for rows in table.values() for line in rows]
+    drawn = [group for group in table if group is None or len(table) - 1 <= MAX_GROUPS_TOLD]
+    lines = [line for group in drawn for line in table[group]]
     levels = shared_range([line.summary for line in lines])
-    changes = shared_range([one.interval for one in evaluation.findings])
+    found = [line.change for line in lines if line.change is not None]
+    found += [asked.groups[group] for asked in evaluation.contrasts for group in drawn]
+    changes = shared_range([one.interval for one in found])
     panels = []
     for number, (group, rows) in enumerate(table.items()):
         name = ALL_ITEMS if group is None else group
-        if group is not None and len(table) - 1 > MAX_GROUPS_TOLD:
+        if group not in drawn:
             panels.append(GroupPanel(name, rows))
             continue
         of_arms = list(zip(rows, colors.values(), strict=True))
@@ -170,8 +182,17 @@ def _group_panels(
             )
             for what, whiskers in (("change", changed), ("contrasts", asked))
         )
-        panels.append(GroupPanel(name, rows, level, change, contrasts))
+        num_changed = _span([row.change.found.num_items for row in rows if row.change])
+        of_contrasts = [one.groups[group].found.num_items for one in evaluation.contrasts]
+        panels.append(
+            GroupPanel(name, rows, level, change, contrasts, num_changed, _span(of_contrasts))
+        )
     return panels
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _changes(

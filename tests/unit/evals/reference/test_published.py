@@ -85,7 +85,7 @@ def test_own_arms_stand_beside_the_papers_by_name_or_as_told(msm_eval: Run, tmp_
     assert (status, err) == (0, "")
     # Published .38 .36 .52 .55, own .05 .15 .45 .35: the first two are turned, and the last two.
     assert "4 of 6 pairs of arms lie in the same order" in page
-    assert "MSM(America)+AFT mine +0.17 +0.30 [+0.30, +0.30] 0.55 +0.35" in page
+    assert "MSM(America)+AFT mine +0.17 +0.30 [+0.30, +0.30] 0.55 0.35" in page
     assert re.search(r"MSM\(affordability\) \S -0.02 \S 0.36 \S ", page)
 
 
