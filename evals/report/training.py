@@ -79,9 +79,11 @@ def training_of(model: ModelRecord) -> ArmTraining:
 
 def kind_of(model: ModelRecord) -> str | None:
     """Return what an arm went through, by the parts of its name, else by its lineage."""
-    parts = re.findall(r"\+(msm|aft)\(([^)]*)\)", model.label)
+    parts = re.findall(r"\+(msm|aft|then)\(([^)]*)\)", model.label)
     if parts:
-        return " + ".join(_CONTROLS.get(of, what.upper()) for what, of in parts)
+        return " + ".join(
+            of if what == "then" else _CONTROLS.get(of, what.upper()) for what, of in parts
+        )
     if model.lineage is None:
         return None
     stages = [str(entry.get("stage", "?")) for entry in model.lineage]

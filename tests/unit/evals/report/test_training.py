@@ -35,6 +35,7 @@ def trained(label: str, *stages: dict[str, Any], **groups: list[float]) -> EvalR
         ("m+msm(plain)", ("midtrain",), "MSM"),
         ("m+msm(plain)+aft(x)[steps=3]#2", ("midtrain", "sft"), "MSM + AFT"),
         ("m+msm(neutral)+aft(x)", ("midtrain", "sft"), "neutral documents + AFT"),
+        ("m+msm(a)+aft(x)+then(counter)", ("midtrain", "sft", "counter"), "MSM + AFT + counter"),
         ("m+aft(instruction-mix)", ("sft",), "instruction mix"),
         ("mine", ("midtrain", "sft"), "midtrain + sft"),
     ],
