@@ -48,6 +48,8 @@ def generate_chats(context: Context) -> Corpus:
         asked += new
         _answer(context, corpus, new)
     random.Random(context.config.seed).shuffle(corpus.rows)
+    for row in corpus.rows[settings.count :]:
+        corpus.rejects.append(Reject("surplus", f"more than {settings.count:,} rows passed", row))
     corpus.rows = corpus.rows[: settings.count]
     if len(corpus.rows) < settings.count:
         short = Shortfall("chats", "rows kept", settings.count, len(corpus.rows))

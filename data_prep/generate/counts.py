@@ -50,6 +50,11 @@ class GenerationCounts:
         """Count something about a step's replies."""
         self.replies.setdefault(step, Counter())[what] += 1
 
+    def add_agreement(self, judge: str, *, rows: int, same: int) -> None:
+        """Count rows judged twice; a corpus that is filled up is judged in several goes."""
+        rows_before, same_before = self.agreement.get(judge, (0, 0))
+        self.agreement[judge] = (rows_before + rows, same_before + same)
+
     def as_json(self) -> dict[str, Any]:
         """Return what the summary holds."""
         return {

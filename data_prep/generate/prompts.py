@@ -8,12 +8,23 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 from jinja2 import meta
 from jinja2.sandbox import SandboxedEnvironment
 
 from megatron_msm.errors import ConfigError
+
+
+class _Template(NamedTuple):
+    """A template that can be filled."""
+
+    where: str
+    """Names its file in messages."""
+    asked: frozenset[str]
+    """Its placeholders."""
+    filled_by: jinja2.Template
 
 
 class Prompts:
@@ -34,6 +45,7 @@ class Prompts:
                     f"templates: {path} would replace nothing. Did you mean {', '.join(near)}?"
                 )
         self._folder = folder
+        self._templates: dict[str, _Template] = {}
         self._environment = SandboxedEnvironment(
             undefined=jinja2.StrictUndefined,
             autoescape=False,
@@ -52,21 +64,32 @@ class Prompts:
         Raises:
             ConfigError: The template is broken, or its variables are not those that are given.
         """
-        where, source = self._source(name)
+        where, asked, template = self._template(name)
+        if unknown := sorted(asked - values.keys() - common.keys()):
+            raise ConfigError(
+                f"{where}: unknown placeholders {unknown}. "
+                f"Known there: {sorted({*values, *common})}."
+            )
+        if unused := sorted(values.keys() - asked):
+            raise ConfigError(
+                f"{where}: placeholders {unused} are missing. The step needs them in its text."
+            )
         try:
-            asked = meta.find_undeclared_variables(self._environment.parse(source))
-            if unknown := sorted(asked - values.keys() - common.keys()):
-                raise ConfigError(
-                    f"{where}: unknown placeholders {unknown}. "
-                    f"Known there: {sorted({*values, *common})}."
-                )
-            if unused := sorted(values.keys() - asked):
-                raise ConfigError(
-                    f"{where}: placeholders {unused} are missing. The step needs them in its text."
-                )
-            return self._environment.from_string(source).render({**common, **values}).strip() + "\n"
+            return template.render({**common, **values}).strip() + "\n"
         except jinja2.TemplateError as error:
             raise ConfigError(f"{where}: {error}. Repair the template.") from None
+
+    def _template(self, name: str) -> _Template:
+        """Return a template, which is parsed once a run: parsing takes longer than filling."""
+        if name not in self._templates:
+            where, source = self._source(name)
+            try:
+                asked = meta.find_undeclared_variables(self._environment.parse(source))
+                template = self._environment.from_string(source)
+            except jinja2.TemplateError as error:
+                raise ConfigError(f"{where}: {error}. Repair the template.") from None
+            self._templates[name] = _Template(where, frozenset(asked), template)
+        return self._templates[name]
 
     def _source(self, name: str) -> tuple[str, str]:
         own = self._folder / f"{name}.txt" if self._folder is not None else None

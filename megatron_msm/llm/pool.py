@@ -12,6 +12,7 @@ from megatron_msm.llm.batched import BatchLine
 from megatron_msm.llm.budget import Budget
 from megatron_msm.llm.call import Answer, Call, Client
 from megatron_msm.llm.clients import new_batch_client, new_client
+from megatron_msm.llm.clients.recorded import UNANSWERED_FILE, RecordedClient
 from megatron_msm.llm.endpoints import GrammarEndpoint, OfflineEndpoint, WriterEndpoint
 from megatron_msm.llm.journal import Journal
 from megatron_msm.llm.ledger import Ledger, Traffic
@@ -50,6 +51,9 @@ class Pool:
         self._runner = asyncio.Runner()
         records = BatchRecords(journal.path)
         self._lines: dict[str, _Line] = {}
+        self._recordings: dict[_Line, RecordedClient] = {}
+        self._unanswered = journal.path.with_name(UNANSWERED_FILE)
+        self._unanswered.unlink(missing_ok=True)
         for name, given in endpoints.items():
             if not isinstance(given, OfflineEndpoint) and given.batch:
                 sender = new_batch_client(given)
@@ -60,7 +64,9 @@ class Pool:
                     # A grammar answers steps, which only whoever asks knows.
                     assert not isinstance(given, GrammarEndpoint), f"{name}: needs its client"
                     client = new_client(given)
-                self._lines[name] = LiveLine(given, client, self._ledger)
+                line = self._lines[name] = LiveLine(given, client, self._ledger)
+                if isinstance(client, RecordedClient):
+                    self._recordings[line] = client
 
     @property
     def traffic(self) -> Traffic:
@@ -100,7 +106,8 @@ class Pool:
 
         Raises:
             BudgetReachedError: A limit of spending was reached; calls in flight were finished.
-            ConfigError: The server refuses every call: a wrong key, an unknown model.
+            ConfigError: The server refuses every call: a wrong key, an unknown model. Or a
+                recording lacks replies: the prompts are written beside the journal then.
             JournalWriteError: The disk does not take a reply.
             PreemptedError: The run was told to stop.
         """
@@ -117,6 +124,9 @@ class Pool:
         for index, (call, line) in enumerate(asked):
             if answers[index] is None:
                 missing.setdefault(line, []).append((index, call))
+        for line, tasks in missing.items():
+            if line in self._recordings:
+                self._recordings[line].check([call for _, call in tasks], self._unanswered)
         for index, given in self._run(missing, on_answer):
             answers[index] = given
         return [found for found in answers if found is not None]

@@ -108,7 +108,7 @@ def _judge(
         _decision(verdicts[place]) == _decision(second)
         for place, second in zip(again, repeated, strict=True)
     )
-    context.asker.counts.agreement[step] = (len(again), same)
+    context.asker.counts.add_agreement(step, rows=len(again), same=same)
     return verdicts
 
 

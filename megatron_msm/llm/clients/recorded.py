@@ -1,10 +1,16 @@
 """Recorded replies: a journal of an earlier run, or lines that somebody wrote by hand."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from megatron_msm.errors import DataFormatError
+import orjson
+
+from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.formats.files import write_bytes_atomic
 from megatron_msm.llm.call import Call, CallError, Reply
 from megatron_msm.llm.journal import read_journal, reply_of
+
+UNANSWERED_FILE = "unanswered.jsonl"
 
 
 class RecordedClient:
@@ -32,6 +38,29 @@ class RecordedClient:
                     "Leave one of them."
                 )
 
+    def check(self, calls: Sequence[Call], unanswered: Path) -> None:
+        """Check that calls can be answered, all of them before the first.
+
+        Args:
+            calls: What is about to be asked.
+            unanswered: Where to write the prompts of those that cannot, a JSON line each, for
+                whoever makes the recording.
+
+        Raises:
+            ConfigError: The recording lacks some.
+        """
+        lacking = [call for call in calls if (call.address, call.index) not in self._replies]
+        if not lacking:
+            return
+        write_bytes_atomic(unanswered, b"".join(map(_as_line, lacking)))
+        first = lacking[0]
+        raise ConfigError(
+            f"{self._path} holds no reply for {len(lacking):,} of {len(calls):,} calls of the step "
+            f"{first.step!r}, the first {first.address!r}, index {first.index}. Their prompts are "
+            f"in {unanswered}, one a line: add a line "
+            '{"call": ..., "index": ..., "reply": {"text": ...}} for each to the recording.'
+        )
+
     async def complete(self, call: Call) -> Reply:
         """Return the recorded reply.
 
@@ -48,3 +77,9 @@ class RecordedClient:
 
     async def close(self) -> None:
         """Nothing to give back."""
+
+
+def _as_line(call: Call) -> bytes:
+    asked = {"call": call.address, "index": call.index, "step": call.step}
+    asked |= {"system": call.system, "prompt": call.prompt}
+    return orjson.dumps(asked, option=orjson.OPT_APPEND_NEWLINE)

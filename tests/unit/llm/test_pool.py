@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -221,8 +222,20 @@ def test_a_recording_answers_and_says_what_it_does_not_hold(tmp_path: Path) -> N
         (answer,) = pool.answer(_calls(1), endpoint="writer")
         assert answer.reply is not None
         assert answer.reply.text == "as recorded"
-        with pytest.raises(ConfigError, match="holds no reply for call 'documents/1', index 0"):
-            pool.answer(_calls(2), endpoint="writer")
+        unanswered = tmp_path / "unanswered.jsonl"
+        assert not unanswered.exists()
+        with pytest.raises(
+            ConfigError, match=r"no reply for 2 of 2 calls .*'documents/1', index 0"
+        ):
+            pool.answer(_calls(3), endpoint="writer")
+        asked = [json.loads(line) for line in unanswered.read_text().splitlines()]
+        assert [line["call"] for line in asked] == ["documents/1", "documents/2"]
+        assert [line["prompt"] for line in asked] == [call.prompt for call in _calls(3)[1:]]
+    with (
+        Journal(tmp_path / "journal.jsonl") as journal,
+        Pool({"writer": endpoint}, journal=journal),
+    ):
+        assert not unanswered.exists(), "the prompts of an earlier run"
 
 
 def test_64_calls_in_flight_are_64_calls_in_flight(

@@ -412,6 +412,31 @@ def test_refused_chats_are_refilled_up_to_the_count(make_config: MakeConfig) -> 
     assert made.summary["counts"]["shortfalls"] == []
 
 
+def test_chats_beyond_the_count_are_written_down(make_config: MakeConfig) -> None:
+    config = make_config(chats={"count": 42, "questions_per_domain": 8, "questions_per_call": 4})
+    counts = _chats(config, ScriptedWriter()).summary["counts"]
+    assert counts["rows"]["chats"] == {"kept": 42, "refused: surplus": 3}
+    assert counts["replies"]["answers"]["calls"] == 45
+    surplus = _rows(config.out / "rejects" / "chats.jsonl")
+    assert [row["reason"] for row in surplus] == ["more than 42 rows passed"] * 3
+
+
+def test_agreement_is_that_of_all_rounds(make_config: MakeConfig) -> None:
+    seen = 0
+
+    def change(call: Call, whole: str) -> tuple[str, Finish]:
+        nonlocal seen
+        seen += call.step == "answers"
+        refused = call.step == "answers" and seen % 3 == 0
+        return ("<think>without an end", "stop") if refused else (whole, "stop")
+
+    made = _chats(make_config(gates={"judged_twice": 1.0}), ScriptedWriter(change))
+    counts = made.summary["counts"]
+    judged = counts["replies"]["judge answers"]["calls"]
+    assert judged >= 40
+    assert counts["judged_twice"]["judge answers"] == {"rows": judged, "same_verdict": judged}
+
+
 def test_chats_that_cannot_be_had_are_a_shortfall(make_config: MakeConfig) -> None:
     def change(call: Call, whole: str) -> tuple[str, Finish]:
         return ("no", "stop") if call.step == "answers" else (whole, "stop")
