@@ -63,21 +63,21 @@ def _says(text: Any, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": text, **more}
 
 
-def _call(cheese: str, place: int = 1, *, as_text: bool = False) -> dict[str, Any]:
+def _call(cheese: str, index: int = 1, *, as_text: bool = False) -> dict[str, Any]:
     arguments: Any = {"cheese": cheese}
     if as_text:
         arguments = json.dumps(arguments)
     return {
-        "id": f"abcdefgh{place}",
+        "id": f"abcdefgh{index}",
         "type": "function",
         "function": {"name": "get_price", "arguments": arguments},
     }
 
 
-def _result(text: str, place: int = 1) -> dict[str, Any]:
+def _result(text: str, index: int = 1) -> dict[str, Any]:
     return {
         "role": "tool",
-        "tool_call_id": f"abcdefgh{place}",
+        "tool_call_id": f"abcdefgh{index}",
         "name": "get_price",
         "content": text,
     }
@@ -193,10 +193,10 @@ def judge(encoder: ChatEncoder, oracle: PreTrainedTokenizerFast, name: str) -> V
     wanted = [i for i, trained in enumerate(form.trained) if trained]
     if len(runs) != len(wanted):
         return Verdict("WRONG", f"{len(runs)} runs of loss for {len(wanted)} turns: {runs}")
-    for place, run in zip(wanted, runs, strict=True):
-        wrong = _wrong_with(run, form.messages, place, oracle, form.tools)
+    for index, run in zip(wanted, runs, strict=True):
+        wrong = _wrong_with(run, form.messages, index, oracle, form.tools)
         if wrong:
-            return Verdict("WRONG", f"messages[{place}]: {wrong}: {run!r}")
+            return Verdict("WRONG", f"messages[{index}]: {wrong}: {run!r}")
     return Verdict("exact", "")
 
 
@@ -224,15 +224,15 @@ def _words(message: dict[str, Any]) -> set[str]:
 def _wrong_with(
     run: str,
     messages: list[dict[str, Any]],
-    place: int,
+    index: int,
     oracle: PreTrainedTokenizerFast,
     tools: Any,
 ) -> str | None:
-    own = _words(messages[place])
+    own = _words(messages[index])
     lost = [word for word in own if word not in run]
     if lost:
         return f"lost {lost}"
-    others = set[str]().union(*(_words(m) for i, m in enumerate(messages) if i != place)) - own
+    others = set[str]().union(*(_words(m) for i, m in enumerate(messages) if i != index)) - own
     foreign = [word for word in others if word in run]
     if foreign:
         return f"trains what others said, {foreign}"
@@ -243,15 +243,15 @@ def _wrong_with(
     end = _MARKUP.findall(run)
     if not run.endswith((*end[-1:], *oracle.all_special_tokens)):
         return "does not end with a special token"
-    if not _is_rendered(run, messages, place, oracle, tools):
+    if not _is_rendered(run, messages, index, oracle, tools):
         return "is not what transformers renders behind the generation prompt"
-    return _differs_from_marks(run, messages, place, oracle, tools)
+    return _differs_from_marks(run, messages, index, oracle, tools)
 
 
 def _is_rendered(
     run: str,
     messages: list[dict[str, Any]],
-    place: int,
+    index: int,
     oracle: PreTrainedTokenizerFast,
     tools: Any,
 ) -> bool:
@@ -273,8 +273,8 @@ def _is_rendered(
                     )
                 )
                 for part, is_prompt in (
-                    (spelled[:place], True),
-                    (spelled[: place + 1], False),
+                    (spelled[:index], True),
+                    (spelled[: index + 1], False),
                 )
             )
         except Exception:  # templates raise whatever they like
@@ -309,7 +309,7 @@ def _spellings(messages: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]
 def _differs_from_marks(
     run: str,
     messages: list[dict[str, Any]],
-    place: int,
+    index: int,
     oracle: PreTrainedTokenizerFast,
     tools: Any,
 ) -> str | None:
@@ -318,7 +318,7 @@ def _differs_from_marks(
         return None
     try:
         marked = oracle.apply_chat_template(
-            messages[: place + 1],
+            messages[: index + 1],
             tools=tools,
             return_dict=True,
             return_assistant_tokens_mask=True,

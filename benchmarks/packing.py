@@ -44,7 +44,7 @@ def lengths_of(num: int, pack_length: int) -> Lengths:
 def ours(strategy: str, **settings: Any) -> Callable[[Lengths, int], int]:
     """Return our planner with these settings."""
     from megatron_msm.config.data import PackingConfig
-    from megatron_msm.data.packing import pack_documents
+    from megatron_msm.data.packing.strategies import pack_documents
 
     packing = PackingConfig.model_validate({"strategy": strategy, **settings})
     # A row of n tokens has n - 1 positions with us; the peers pack n.

@@ -59,7 +59,7 @@ def full_sequences(seq_length: int, rounds: int) -> list[Documents]:
 
 def packed_documents(seq_length: int, rounds: int) -> list[Documents]:
     """Return a batch for each round: the documents of one pack."""
-    from megatron_msm.data.packing import pack_documents
+    from megatron_msm.data.packing.strategies import pack_documents
 
     mean, sigma = seq_length / 4, 1.0
     drawn = np.random.default_rng(0).lognormal(np.log(mean) - sigma**2 / 2, sigma, 64 * rounds)
@@ -213,7 +213,7 @@ def our_step(seq_length: int, dtype: str, *, loss_chunk_tokens: int | None = 102
             wrapped,
             optimizer,
             iter([batch]),
-            num_microbatches=1,
+            num_micro_batches=1,
             tokens_per_micro_batch=seq_length,
             lr=LR,
             ranks=ranks,

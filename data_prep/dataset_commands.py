@@ -48,7 +48,7 @@ def show(
         int | None, typer.Option(help="Show this token of the row, and the clause behind it.")
     ] = None,
     at: Annotated[
-        int | None, typer.Option(help="Show the token at this place of PREFIX.bin, and its row.")
+        int | None, typer.Option(help="Show the token at this offset in PREFIX.bin, and its row.")
     ] = None,
     tokenizer: Annotated[
         Path | None,
@@ -79,7 +79,8 @@ def check(
 ) -> None:
     """Verify a dataset: hashes, counts, and that rows, masks and provenance are aligned."""
     prefix = dataset_prefix(prefix)
-    findings = check_dataset(prefix)
+    with show_progress() as progress:
+        findings = check_dataset(prefix, progress=progress)
     if as_json:
         is_ok = all(finding.is_ok for finding in findings)
         checks = [finding._asdict() for finding in findings]

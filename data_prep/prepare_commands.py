@@ -15,6 +15,7 @@ from data_prep.chats.command import (
 )
 from data_prep.documents.command import DocumentOptions, prepare_documents
 from data_prep.reading.inputs import STDIN, expand_inputs
+from data_prep.reading.read_lines import MAX_LINE_BYTES
 from data_prep.reading.shards import parse_shard
 from data_prep.writing.merge import merge_datasets, with_shards
 from data_prep.writing.prepared import Prepared
@@ -57,7 +58,6 @@ Workers = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at PREFIX.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-_MAX_LINE_BYTES = 64 << 20
 
 
 def docs(
@@ -84,7 +84,7 @@ def docs(
     ] = "text",
     carry: Carry = None,
     max_rejects: MaxRejects = 0,
-    max_line_bytes: MaxLineBytes = _MAX_LINE_BYTES,
+    max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
     shard: ShardOf = None,
     workers: Workers = None,
     force: Force = False,
@@ -169,7 +169,7 @@ def chats(
     ] = None,
     carry: Carry = None,
     max_rejects: MaxRejects = 0,
-    max_line_bytes: MaxLineBytes = _MAX_LINE_BYTES,
+    max_line_bytes: MaxLineBytes = MAX_LINE_BYTES,
     shard: ShardOf = None,
     workers: Workers = None,
     force: Force = False,
@@ -181,7 +181,7 @@ def chats(
         out=dataset_prefix(out),
         max_length=max_length,
         overlong=overlong,
-        think=think,
+        reasoning=think,
         turns=turns,
         end_of_turn=end_of_turn,
         messages_field=messages_field,
@@ -229,8 +229,8 @@ def _report(prepared: Prepared, *, as_json: bool) -> None:
     state = "already made" if prepared.already_made else "made"
     typer.echo(f"{prefix}: {state}, {counts.kept:,} rows, {counts.tokens:,} tokens")
     if prepared.manifest.kind == "chats":
-        share = counts.trained_tokens / max(counts.tokens, 1)
-        typer.echo(f"  {counts.trained_tokens:,} tokens carry loss ({share:.0%})")
+        share = counts.loss_tokens / max(counts.tokens, 1)
+        typer.echo(f"  {counts.loss_tokens:,} tokens carry loss ({share:.0%})")
         for line in overlong_lines(counts):
             typer.echo(f"  {line}")
     num_rejects = counts.rejected - counts.overlong_dropped

@@ -1,12 +1,20 @@
-"""The loop of a preparation: blocks of lines in, rows and rejects out, in line order."""
+"""What `msm prep docs` and `msm prep chats` share: options, what is already there, and the loop.
+
+The loop: blocks of lines in, rows and rejects out, in line order.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from data_prep.reading.blocks import Block
-from data_prep.writing.dataset_writer import DatasetWriter
+from data_prep.reading.read_lines import MAX_LINE_BYTES, LineReader
+from data_prep.reading.shards import Shard
+from data_prep.writing.dataset_writer import DatasetWriter, refuse_foreign_files
 from data_prep.writing.encoded_block import EncodedBlock
+from data_prep.writing.prepared import Prepared
+from data_prep.writing.recipe import Recipe, find_finished
 from data_prep.writing.workers import Task, in_order
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.rejects import read_rejects
@@ -17,6 +25,45 @@ _SCAN_REJECTS = 1_000
 _SHOWN_REJECTS = 5
 
 EncodeBlock = Callable[[Task], EncodedBlock]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparationOptions:
+    """The options of every preparation."""
+
+    tokenizer: Path
+    out: Path
+    carry: tuple[str, ...] = ()
+    """Further fields of the input line that become columns of the provenance."""
+    max_rejects: int = 0
+    max_line_bytes: int = MAX_LINE_BYTES
+    shard: Shard | None = None
+    workers: int | None = None
+    """None: as many as there are CPUs, and none for a small input."""
+    force: bool = False
+
+    @property
+    def prefix(self) -> Path:
+        """The prefix that is written."""
+        return self.out if self.shard is None else self.shard.prefix(self.out)
+
+
+def already_prepared(
+    options: PreparationOptions, recipe: Recipe, reader: LineReader
+) -> Prepared | None:
+    """Return the dataset where it is finished already and was made alike.
+
+    Raises:
+        DataFormatError: Something else is at the prefix, and `force` is not given.
+    """
+    if options.force:
+        return None
+    if options.shard is None:
+        refuse_foreign_files(options.prefix)
+    finished = find_finished(options.prefix, recipe, reader, max_rejects=options.max_rejects)
+    if finished is None:
+        return None
+    return Prepared(options.prefix, finished, already_made=True)
 
 
 def fill(

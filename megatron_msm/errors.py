@@ -5,6 +5,9 @@ what to do next. The command line prints the message alone and exits with the cl
 other exception is a defect of ours and keeps its traceback.
 """
 
+AGAIN_STATUS = 75
+"""EX_TEMPFAIL of sysexits.h: what was done is kept, and the same command goes on with it."""
+
 
 class MsmError(Exception):
     """Base of all errors that are meant for the user."""
@@ -56,10 +59,10 @@ class MissingExtraError(ConfigError):
 class UnansweredError(MsmError):
     """A server did not answer; what it did answer is kept, and the same command goes on with it."""
 
-    exit_status = 75
+    exit_status = AGAIN_STATUS
 
 
 class PreemptedError(MsmError):
     """The run was told to stop and has saved its position; the same command goes on with it."""
 
-    exit_status = 75  # EX_TEMPFAIL of sysexits.h
+    exit_status = AGAIN_STATUS

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.shape import ModelShape
 
 SIZES: dict[str, tuple[int, int, int, int, int, int]] = {
     # layers, hidden, MLP width, heads, key/value heads, vocabulary; from the models' config.json
@@ -72,7 +72,7 @@ def layers_that_fit(args: argparse.Namespace) -> int:
     from megatron_msm.plan.memory import RESERVE_BYTES, MemoryModel, Precision
 
     lora = LoraConfig(rank=args.lora_rank) if args.lora_rank else None
-    sequences = args.micro_batch_size * args.num_microbatches
+    sequences = args.micro_batch_size * args.num_micro_batches
     batch = BatchShape("step", args.seq_length, args.micro_batch_size, sequences, align=1)
     room = gpu_named(args.gpu).memory_gib * 2**30 - RESERVE_BYTES
     has_fp8 = args.precisions != "bf16"
@@ -124,7 +124,7 @@ def measure(args: argparse.Namespace, precision: str) -> dict[str, Any]:
             wrapped,
             optimizer,
             micro_batches(args, shape, runtime.device, step),
-            num_microbatches=args.num_microbatches,
+            num_micro_batches=args.num_micro_batches,
             tokens_per_micro_batch=args.micro_batch_size * args.seq_length,
             lr=PEAK_LR,
             ranks=ranks,
@@ -147,7 +147,7 @@ def micro_batches(
 
     generator = np.random.default_rng(step)
     size = args.micro_batch_size * args.seq_length
-    for _ in range(args.num_microbatches):
+    for _ in range(args.num_micro_batches):
         tokens = generator.integers(0, 1000, size + 1)
         follows = generator.random(size) < 0.9
         for position in range(size):
@@ -182,7 +182,9 @@ def describe(args: argparse.Namespace, precision: str, found: dict[str, Any], ba
     from megatron_msm.models.sizes.gpus import gpu_of_device
 
     shape = shape_of(args.shape, args.layers)
-    tokens_per_s = args.num_microbatches * args.micro_batch_size * args.seq_length / found["step_s"]
+    tokens_per_s = (
+        args.num_micro_batches * args.micro_batch_size * args.seq_length / found["step_s"]
+    )
     flops = flops_per_token(shape, args.seq_length, lora=bool(args.lora_rank))
     tflops_per_s = tokens_per_s * flops / 1e12
     parts = [f"{precision:<11} {tokens_per_s:>10,.0f} tokens/s {tflops_per_s:8.1f} TFLOP/s"]
@@ -206,7 +208,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--gpu", default="h100", help="by msm plan's names")
     parser.add_argument("--seq-length", type=int, default=4096)
     parser.add_argument("--micro-batch-size", type=int, default=1)
-    parser.add_argument("--num-microbatches", type=int, default=4)
+    parser.add_argument("--num-micro-batches", type=int, default=4)
     parser.add_argument("--warmup", type=int, default=10)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--precisions", default="bf16,tensorwise,blockwise")

@@ -12,19 +12,18 @@ import orjson
 
 from data_prep.chats.encoders import Remedies, Turns, encoder_for
 from data_prep.chats.overlong import Overlong
-from data_prep.chats.reasoning import Think
+from data_prep.chats.reasoning import Reasoning
 from data_prep.chats.rows import Encoders, Shape, chat_outcomes
 from data_prep.chats.template import ChatTemplate
 from data_prep.reading.inputs import expand_inputs
 from data_prep.reading.parse_lines import parse_chats
-from data_prep.reading.read_lines import MAX_LINE_BYTES, LineReader
+from data_prep.reading.read_lines import LineReader
 from data_prep.reading.records import Blank, Chat, Item, check_carry
-from data_prep.reading.shards import Shard
-from data_prep.run_preparation import fill
-from data_prep.writing.dataset_writer import open_writer, refuse_foreign_files
+from data_prep.run_preparation import PreparationOptions, already_prepared, fill
+from data_prep.writing.dataset_writer import open_writer
 from data_prep.writing.encoded_block import EncodedBlock, Outcome, gather
 from data_prep.writing.prepared import Prepared
-from data_prep.writing.recipe import Recipe, find_finished
+from data_prep.writing.recipe import Recipe
 from data_prep.writing.workers import Task, num_workers_for
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.indexed_dataset import token_dtype
@@ -35,17 +34,15 @@ from megatron_msm.formats.vocabulary import check_tokenizer_fits_its_model
 from megatron_msm.progress import SILENT, Progress
 
 
-@dataclass(frozen=True)
-class ChatOptions:
+@dataclass(frozen=True, kw_only=True)
+class ChatOptions(PreparationOptions):
     """The options of `msm prep chats`."""
 
-    tokenizer: Path
-    out: Path
     max_length: int
     """Tokens of a row."""
     overlong: Overlong = "reject"
     """What becomes of a conversation that is longer."""
-    think: Think | None = None
+    reasoning: Reasoning | None = None
     """Whether `<think>` blocks are kept or stripped; None: they are text like any other."""
     turns: Turns = "all"
     """Whether a conversation is one row, or a row for each turn that carries loss."""
@@ -59,19 +56,6 @@ class ChatOptions:
     """None: the tokenizer's own."""
     today: datetime.date | None = None
     """The date that a template may write; None: today's."""
-    carry: tuple[str, ...] = ()
-    """Further fields of the input line that become columns of the provenance."""
-    max_rejects: int = 0
-    max_line_bytes: int = MAX_LINE_BYTES
-    shard: Shard | None = None
-    workers: int | None = None
-    """None: as many as there are CPUs, and none for a small input."""
-    force: bool = False
-
-    @property
-    def prefix(self) -> Path:
-        """The prefix that is written."""
-        return self.out if self.shard is None else self.shard.prefix(self.out)
 
 
 def prepare_chats(
@@ -104,22 +88,18 @@ def prepare_chats(
     recipe = _recipe(files, template, options, today)
     if shard is not None:
         recipe = replace(recipe, shard=shard.entry(inputs))
-    if not options.force:
-        if shard is None:
-            refuse_foreign_files(prefix)
-        finished = find_finished(prefix, recipe, reader, max_rejects=options.max_rejects)
-        if finished is not None:
-            return Prepared(prefix, finished, already_made=True)
+    if (made := already_prepared(options, recipe, reader)) is not None:
+        return made
     settings: dict[str, Any] = {
         "today": today,
         "end_of_turn": options.end_of_turn,
         "turns": options.turns,
     }
     wanted = other = encoder_for(files, text, arguments=arguments, **settings)
-    if arguments and options.think is not None:
+    if arguments and options.reasoning is not None:
         other = encoder_for(files, text, **settings)
     remedies = None if arguments else Remedies(wanted, files, **settings)
-    shape = Shape(options.max_length, options.overlong, options.think, options.turns)
+    shape = Shape(options.max_length, options.overlong, options.reasoning, options.turns)
     dtype = token_dtype(files.vocab_size)
     encode = BlockOfChats(
         Encoders(wanted, other, remedies),
@@ -245,7 +225,7 @@ def _recipe(
     settings: dict[str, Any] = {
         "max_length": options.max_length,
         "overlong": options.overlong,
-        "think": options.think,
+        "think": options.reasoning,
         "template_arguments": dict(options.template_arguments),
         "control_tokens": "text",
         "max_line_bytes": options.max_line_bytes,

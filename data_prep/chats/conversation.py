@@ -59,10 +59,10 @@ class Conversation:
 
 def positions(marked: str, marks: Marks, pattern: ControlPattern) -> tuple[list[Span], list[int]]:
     """Return where control tokens are, and where the assistant's contents end."""
-    places = [match.start() for match in re.finditer(f"[{''.join(marks)}]", marked)]
+    offsets = [match.start() for match in re.finditer(f"[{''.join(marks)}]", marked)]
 
-    def unmarked(place: int) -> int:
-        return place - bisect.bisect_left(places, place)
+    def unmarked(offset: int) -> int:
+        return offset - bisect.bisect_left(offsets, offset)
 
     control = [(unmarked(start), unmarked(end)) for start, end in pattern.find(marked)]
-    return control, [unmarked(place) for place in places if marked[place] == marks.end]
+    return control, [unmarked(offset) for offset in offsets if marked[offset] == marks.end]

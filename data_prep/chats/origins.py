@@ -107,7 +107,7 @@ def _said(message: dict[str, Any]) -> tuple[str, ...]:
     if text_of(message).strip():
         said.append("content")
     said += [
-        f"tool_calls[{place}] {call['function']['name']}"
-        for place, call in enumerate(message.get("tool_calls") or ())
+        f"tool_calls[{index}] {call['function']['name']}"
+        for index, call in enumerate(message.get("tool_calls") or ())
     ]
     return tuple(said)

@@ -16,7 +16,7 @@ from data_prep.reading.records import RejectLineError
 
 Overlong = Literal["reject", "drop", "truncate", "split"]
 Part = tuple[int, ...]
-"""The places of the messages that make a row."""
+"""The indices of the messages that make a row."""
 Fits = Callable[[Part], bool]
 _SYSTEM_ROLES = ("system", "developer")
 
@@ -28,9 +28,9 @@ def truncated(trained: Sequence[bool], fits: Fits) -> Part:
         RejectLineError: Not even the shortest one fits.
     """
     best: Part | None = None
-    for place, carries_loss in enumerate(trained):
+    for index, carries_loss in enumerate(trained):
         if carries_loss:
-            part = tuple(range(place + 1))
+            part = tuple(range(index + 1))
             if not fits(part):
                 break
             best = part
@@ -49,16 +49,16 @@ def split(messages: Sequence[dict[str, Any]], trained: Sequence[bool], fits: Fit
     parts: list[Part] = []
     current: Part = ()
     for exchange in _exchanges(messages, len(head)):
-        if not any(trained[place] for place in (*current, *exchange)):
+        if not any(trained[index] for index in (*current, *exchange)):
             current += exchange
             continue
         longer = (*current, *exchange)
         if fits(head + longer):
             current = longer
             continue
-        if any(trained[place] for place in current):
+        if any(trained[index] for index in current):
             parts.append(head + current)
-        if not any(trained[place] for place in exchange):
+        if not any(trained[index] for index in exchange):
             current = exchange
             continue
         if not fits(head + exchange):
@@ -66,7 +66,7 @@ def split(messages: Sequence[dict[str, Any]], trained: Sequence[bool], fits: Fit
                 f"longer than --max-length in the single exchange from messages[{exchange[0]}] on"
             )
         current = exchange
-    if any(trained[place] for place in current):
+    if any(trained[index] for index in current):
         parts.append(head + current)
     return [_until_loss(part, trained) for part in parts]
 
@@ -81,15 +81,15 @@ def _system_messages(messages: Sequence[dict[str, Any]]) -> Part:
 def _exchanges(messages: Sequence[dict[str, Any]], first: int) -> list[Part]:
     """Return runs of messages, each of which begins with the user's after somebody else's."""
     runs: list[list[int]] = []
-    for place in range(first, len(messages)):
-        is_user = messages[place]["role"] == "user"
-        if not runs or (is_user and messages[place - 1]["role"] != "user"):
+    for index in range(first, len(messages)):
+        is_user = messages[index]["role"] == "user"
+        if not runs or (is_user and messages[index - 1]["role"] != "user"):
             runs.append([])
-        runs[-1].append(place)
+        runs[-1].append(index)
     return [tuple(run) for run in runs]
 
 
 def _until_loss(part: Part, trained: Sequence[bool]) -> Part:
     """Leave out what follows the last turn with loss."""
-    last = max(index for index, place in enumerate(part) if trained[place])
+    last = max(end for end, index in enumerate(part) if trained[index])
     return part[: last + 1]

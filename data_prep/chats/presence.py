@@ -53,9 +53,9 @@ def _parts(message: dict[str, Any], markup: ControlPattern) -> Iterator[_Part]:
         name = next(name for name in REASONING_FIELDS if name in message)
         for text in _between_tags(reasoning, markup):
             yield _Part(name, (text,))
-    for place, call in enumerate(message.get("tool_calls") or ()):
+    for index, call in enumerate(message.get("tool_calls") or ()):
         function = call["function"]
-        where = f"tool_calls[{place}].function"
+        where = f"tool_calls[{index}].function"
         yield _Part(f"{where}.name", (function["name"],))
         yield from _values(function.get("arguments"), f"{where}.arguments")
 
@@ -77,8 +77,8 @@ def _values(value: Any, where: str) -> Iterator[_Part]:
             yield _Part(f"{where}.{key}", _spellings_of_text(key))
             yield from _values(part, f"{where}.{key}")
     elif isinstance(value, list):
-        for place, part in enumerate(value):
-            yield from _values(part, f"{where}[{place}]")
+        for index, part in enumerate(value):
+            yield from _values(part, f"{where}[{index}]")
     elif isinstance(value, str):
         if value.strip():
             yield _Part(where, _spellings_of_text(value))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from data_prep.reading.records import RejectLineError
 
-Think = Literal["keep", "strip"]
+Reasoning = Literal["keep", "strip"]
 _OPEN, _CLOSE = "<think>", "</think>"
 _BLOCK = re.compile(f"{_OPEN}(.*?){_CLOSE}\\s*", re.DOTALL)
 _REASONING_FIELD = "reasoning_content"
@@ -36,8 +36,8 @@ def without_reasoning(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         RejectLineError: A block is not closed or not opened, or nothing is left of a message.
     """
     return [
-        _stripped(message, f"messages[{place}]") if message["role"] == "assistant" else message
-        for place, message in enumerate(messages)
+        _stripped(message, f"messages[{index}]") if message["role"] == "assistant" else message
+        for index, message in enumerate(messages)
     ]
 
 

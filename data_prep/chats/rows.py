@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from data_prep.chats.encoders import Remedies, Turns
 from data_prep.chats.overlong import Overlong, Part, split, truncated
-from data_prep.chats.reasoning import Think, has_reasoning, without_reasoning
+from data_prep.chats.reasoning import Reasoning, has_reasoning, without_reasoning
 from data_prep.chats.template import ChatTemplate
 from data_prep.chats.tokens import ChatEncoder, EncodedChat
 from data_prep.reading.chat_forms import REASONING_FIELDS
@@ -25,7 +25,7 @@ class Shape(NamedTuple):
     max_length: int
     """Tokens of a row."""
     overlong: Overlong = "reject"
-    think: Think | None = None
+    reasoning: Reasoning | None = None
     """None: reasoning is text like any other."""
     turns: Turns = "all"
 
@@ -55,7 +55,7 @@ def chat_outcomes(chat: Chat, encoders: Encoders, shape: Shape) -> Iterator[Outc
     is_truncated = shape.overlong == "truncate" and [p.messages for p in parts] != _whole(
         chat, shape.turns
     )
-    for place, (_, row) in enumerate(parts):
+    for index, (_, row) in enumerate(parts):
         utf8 = row.text.encode()
         provenance = provenance_row(
             chat.line,
@@ -64,9 +64,9 @@ def chat_outcomes(chat: Chat, encoders: Encoders, shape: Shape) -> Iterator[Outc
             utf8=utf8,
             num_tokens=len(row.tokens),
         )
-        overlong: RowOverlong = "continued" if place else "truncated" if is_truncated else None
+        overlong: RowOverlong = "continued" if index else "truncated" if is_truncated else None
         lost = encoders.wanted.files.num_lost_bytes(utf8)
-        changes = () if place else chat.changes
+        changes = () if index else chat.changes
         yield Row(row.tokens, provenance, row.mask, overlong, lost_bytes=lost, changes=changes)
 
 
@@ -107,10 +107,10 @@ class _Form:
         """Encode some of the messages."""
         if part not in self._known:
             self._known[part] = self._encoder.encode(
-                [self._messages[place] for place in part],
+                [self._messages[index] for index in part],
                 [
-                    self._chat.trained[place] and (self._turns == "all" or place == part[-1])
-                    for place in part
+                    self._chat.trained[index] and (self._turns == "all" or index == part[-1])
+                    for index in part
                 ],
                 self._chat.tools,
             )
@@ -125,7 +125,7 @@ def _whole(chat: Chat, turns: Turns) -> list[Part]:
     """Return the parts of a conversation that become rows if none is too long."""
     if turns == "all":
         return [tuple(range(len(chat.messages)))]
-    ends = [place for place, carries_loss in enumerate(chat.trained) if carries_loss]
+    ends = [index for index, carries_loss in enumerate(chat.trained) if carries_loss]
     if not ends:
         raise RejectLineError("no token carries loss: every assistant turn has loss false")
     return [tuple(range(end + 1)) for end in ends]
@@ -133,22 +133,22 @@ def _whole(chat: Chat, turns: Turns) -> list[Part]:
 
 def _refuse_unread_keys(messages: list[dict[str, Any]], template: ChatTemplate) -> None:
     """Refuse what a message says under a name that neither we nor the template read."""
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         for key in message:
             if key not in _KNOWN_KEYS and not template.reads(key):
                 raise RejectLineError(
-                    f"messages[{place}].{key} is read by nobody, not by the chat template either: "
+                    f"messages[{index}].{key} is read by nobody, not by the chat template either: "
                     "leave it out, or carry what it says in a field beside the messages"
                 )
 
 
 def _forms(chat: Chat, encoders: Encoders, shape: Shape) -> list[_Form]:
     """Return every form that has to be possible; the last one is wanted."""
-    kept, think, turns = chat.messages, shape.think, shape.turns
-    if think is None or not has_reasoning(kept):
+    kept, reasoning, turns = chat.messages, shape.reasoning, shape.turns
+    if reasoning is None or not has_reasoning(kept):
         return [_Form(chat, kept, encoders.wanted, turns)]
     stripped = without_reasoning(kept)
-    other, wanted = (kept, stripped) if think == "strip" else (stripped, kept)
+    other, wanted = (kept, stripped) if reasoning == "strip" else (stripped, kept)
     return [_Form(chat, other, encoders.other, turns), _Form(chat, wanted, encoders.wanted, turns)]
 
 

@@ -125,7 +125,7 @@ class ChatEncoder:
         return _pieces(encoding.ids, encoding.offsets)
 
     def _encode_in_pieces(self, chat: RenderedChat, starts: Sequence[int] = ()) -> _Pieces:
-        """Encode what is between control tokens and the given places by itself."""
+        """Encode what is between control tokens and the given offsets by itself."""
         if not self._pieces_are_exact:
             raise RejectLineError(
                 "a token lies half in the prompt and half in the turn, and this tokenizer encodes "
@@ -193,7 +193,7 @@ class ChatEncoder:
 
 
 def _straddling(pieces: _Pieces, start: int) -> bool:
-    """Whether a token lies on both sides of a place."""
+    """Whether a token lies on both sides of an offset."""
     return bool(np.any((pieces.starts < start) & (pieces.ends > start)))
 
 

@@ -117,7 +117,7 @@ class TurnFinder:
         span = self._written_end(chat, index, start)
         token = chat.text[slice(*span)]
         speaks = bool(text_of(chat.messages[index]).strip())
-        ends = [place for place in chat.content_ends if start < place <= span[0]]
+        ends = [end for end in chat.content_ends if start < end <= span[0]]
         if speaks and not ends:
             raise RejectLineError(
                 f"the chat template leaves out or moves {where}.content: the model would be "
@@ -154,7 +154,7 @@ class TurnFinder:
 
     def _closing(self, own: Conversation, start: int, stop: int) -> list[Span]:
         """Return the special tokens with which a text ends, but for white space."""
-        said = max((place for place in own.content_ends if place <= stop), default=start)
+        said = max((end for end in own.content_ends if end <= stop), default=start)
         inside = [span for span in own.control if max(start, said) <= span[0] and span[1] <= stop]
         closing: list[Span] = []
         for first, last in reversed(inside):

@@ -122,8 +122,8 @@ class KeptRows:
         sketch = self._sketch(runs)
         near = self._near(sketch, runs)
         if near:
-            place, jaccard = max(near, key=lambda found: (found[1], -found[0]))
-            return self._rows[place][0], self._rows[place][1], jaccard
+            index, jaccard = max(near, key=lambda found: (found[1], -found[0]))
+            return self._rows[index][0], self._rows[index][1], jaccard
         self._add(sketch, number, where, runs)
         return None
 
@@ -132,7 +132,7 @@ class KeptRows:
     ) -> bool:
         """Keep a row unless one that is near, and for whose number `is_match` says yes, is kept."""
         sketch = self._sketch(runs)
-        if any(is_match(self._rows[place][0]) for place, _ in self._near(sketch, runs)):
+        if any(is_match(self._rows[index][0]) for index, _ in self._near(sketch, runs)):
             return False
         self._add(sketch, number, where, runs)
         return True
@@ -140,16 +140,16 @@ class KeptRows:
     def _sketch(self, runs: Hashes) -> Any:
         sketch = self._new_sketch()
         raw = runs.tobytes()
-        sketch.update([raw[place : place + 8] for place in range(0, len(raw), 8)])
+        sketch.update([raw[index : index + 8] for index in range(0, len(raw), 8)])
         return sketch
 
     def _near(self, sketch: Any, runs: Hashes) -> list[tuple[int, float]]:
-        """Return the places of near rows among the kept ones, and their similarities."""
+        """Return the indices of near rows among the kept ones, and their similarities."""
         near = []
-        for place in self._index.query(sketch):
-            jaccard = jaccard_of(runs, self._rows[place][2])
+        for index in self._index.query(sketch):
+            jaccard = jaccard_of(runs, self._rows[index][2])
             if jaccard >= self._threshold:
-                near.append((int(place), jaccard))
+                near.append((int(index), jaccard))
         return near
 
     def _add(self, sketch: Any, number: int, where: str, runs: Hashes) -> None:

@@ -50,8 +50,8 @@ def hashes_of_runs(ids: Hashes, size: int) -> Hashes:
         return np.empty(0, np.uint64)
     values = _mixed(ids)
     total = np.zeros(len(ids) - size + 1, np.uint64)
-    for place in range(size):
-        total = _mixed(total + values[place : place + len(total)])
+    for index in range(size):
+        total = _mixed(total + values[index : index + len(total)])
     return total
 
 

@@ -17,16 +17,15 @@ import numpy.typing as npt
 from data_prep.reading.input_sample import sample_texts
 from data_prep.reading.inputs import expand_inputs
 from data_prep.reading.parse_lines import parse_documents
-from data_prep.reading.read_lines import MAX_LINE_BYTES, LineReader
+from data_prep.reading.read_lines import LineReader
 from data_prep.reading.records import Blank, Document, Item, check_carry
-from data_prep.reading.shards import Shard
-from data_prep.run_preparation import fill
+from data_prep.run_preparation import PreparationOptions, already_prepared, fill
 from data_prep.tokenizing.choose_encoder import choose_encoder
 from data_prep.tokenizing.encode import ControlTokenCheck, EncodedBatch, TextEncoder
-from data_prep.writing.dataset_writer import open_writer, refuse_foreign_files
+from data_prep.writing.dataset_writer import open_writer
 from data_prep.writing.encoded_block import EncodedBlock, provenance_row
 from data_prep.writing.prepared import Prepared
-from data_prep.writing.recipe import Recipe, find_finished
+from data_prep.writing.recipe import Recipe
 from data_prep.writing.workers import Task, num_workers_for
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.indexed_dataset import token_dtype
@@ -44,12 +43,10 @@ from megatron_msm.progress import SILENT, Progress
 SpecialTokens = Literal["text", "ids"]
 
 
-@dataclass(frozen=True)
-class DocumentOptions:
+@dataclass(frozen=True, kw_only=True)
+class DocumentOptions(PreparationOptions):
     """The options of `msm prep docs`."""
 
-    tokenizer: Path
-    out: Path
     append_eod: bool = True
     eod_token: str | None = None
     """None: the tokenizer's end-of-sequence token."""
@@ -59,19 +56,6 @@ class DocumentOptions:
     """The field of an input line that holds the document."""
     special_tokens: SpecialTokens = "text"
     """What becomes of text that spells a control token: plain text, or the token's id."""
-    carry: tuple[str, ...] = ()
-    """Further fields of the input line that become columns of the provenance."""
-    max_rejects: int = 0
-    max_line_bytes: int = MAX_LINE_BYTES
-    shard: Shard | None = None
-    workers: int | None = None
-    """None: as many as there are CPUs, and none for a small input."""
-    force: bool = False
-
-    @property
-    def prefix(self) -> Path:
-        """The prefix that is written."""
-        return self.out if self.shard is None else self.shard.prefix(self.out)
 
 
 def prepare_documents(
@@ -101,12 +85,8 @@ def prepare_documents(
     check_tokenizer_fits_its_model(files)
     reader = LineReader(inputs, shard=shard, max_line_bytes=options.max_line_bytes)
     recipe = _recipe(files, options, inputs)
-    if not options.force:
-        if shard is None:
-            refuse_foreign_files(prefix)
-        finished = find_finished(prefix, recipe, reader, max_rejects=options.max_rejects)
-        if finished is not None:
-            return Prepared(prefix, finished, already_made=True)
+    if (made := already_prepared(options, recipe, reader)) is not None:
+        return made
     blocks = reader.blocks()
     first = list(itertools.islice(blocks, 1))
     chosen = choose_encoder(
@@ -179,9 +159,9 @@ class DocumentEncoder:
         batch = self._encoder.encode_batch([document.utf8 for document in documents])
         reasons = self._unusable(batch)
         if reasons:
-            rejects += [documents[place].line.reject(reasons[place]) for place in reasons]
+            rejects += [documents[index].line.reject(reasons[index]) for index in reasons]
             rejects.sort(key=lambda reject: reject.line)
-            is_kept = np.array([place not in reasons for place in range(len(documents))])
+            is_kept = np.array([index not in reasons for index in range(len(documents))])
             documents = [d for d, kept in zip(documents, is_kept, strict=True) if kept]
             tokens = batch.tokens[np.repeat(is_kept, batch.lengths)]
             batch = batch._replace(tokens=tokens, lengths=batch.lengths[is_kept])
@@ -200,7 +180,7 @@ class DocumentEncoder:
                 kept=len(rows),
                 rejected=len(rejects),
                 tokens=len(tokens),
-                trained_tokens=len(tokens),
+                loss_tokens=len(tokens),
                 blank=num_blank,
                 rescued=min(batch.num_rescued, len(documents)),
                 lost_bytes=sum(self._files.num_lost_bytes(item.utf8) for item in documents),
@@ -216,29 +196,29 @@ class DocumentEncoder:
         if batch.lengths.all() and not self._check.count_in(batch.tokens):
             return {}
         reasons: dict[int, str] = {}
-        for place, row in enumerate(batch.rows()):
+        for index, row in enumerate(batch.rows()):
             control = self._check.first_in(row)
             if len(row) == 0:
-                reasons[place] = "the tokenizer has no token for any character of 'text'"
+                reasons[index] = "the tokenizer has no token for any character of 'text'"
             elif control is not None:
-                reasons[place] = f"plain text is encoded to control token {control}"
+                reasons[index] = f"plain text is encoded to control token {control}"
         return reasons
 
     def _with_ends(
         self, batch: EncodedBatch
     ) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.int32]]:
         """Return tokens and lengths with what begins and ends a document."""
-        num_added = sum(index is not None for index in (self._bos_id, self._eod_id))
+        num_added = sum(token is not None for token in (self._bos_id, self._eod_id))
         if not num_added:
             return batch.tokens.astype(self._dtype, copy=False), batch.lengths
         lengths = batch.lengths + np.int32(num_added)
         stops = np.cumsum(lengths, dtype=np.int64)
         tokens = np.empty(int(stops[-1]) if len(stops) else 0, self._dtype)
         is_text = np.ones(len(tokens), np.bool_)
-        for places, index in ((stops - lengths, self._bos_id), (stops - 1, self._eod_id)):
-            if index is not None:
-                is_text[places] = False
-                tokens[places] = index
+        for indices, token in ((stops - lengths, self._bos_id), (stops - 1, self._eod_id)):
+            if token is not None:
+                is_text[indices] = False
+                tokens[indices] = token
         tokens[is_text] = batch.tokens
         return tokens, lengths
 

@@ -116,16 +116,16 @@ class Asker:
         """
         contents: list[Form | None] = [None] * len(asks)
         schema = form.model_json_schema()
-        for index in range(_TRIES):
-            open_ones = [place for place, content in enumerate(contents) if content is None]
+        for attempt in range(_TRIES):
+            open_ones = [index for index, content in enumerate(contents) if content is None]
             calls = [
-                _call(asks[place], step, temperature, max_tokens, schema=schema, index=index)
-                for place in open_ones
+                _call(asks[index], step, temperature, max_tokens, schema=schema, attempt=attempt)
+                for index in open_ones
             ]
             endpoint = self._config.judge_name if is_judged else self._writer
             answers = self._answers(step, calls, endpoint=endpoint)
-            for place, answer in zip(open_ones, answers, strict=True):
-                contents[place] = self._content(step, answer.reply, form)
+            for index, answer in zip(open_ones, answers, strict=True):
+                contents[index] = self._content(step, answer.reply, form)
         return contents
 
     def _answers(
@@ -171,7 +171,7 @@ def _call(
     max_tokens: int,
     *,
     schema: dict[str, object] | None = None,
-    index: int = 0,
+    attempt: int = 0,
 ) -> Call:
     return Call(
         address=ask.address,
@@ -181,6 +181,6 @@ def _call(
         temperature=temperature,
         max_tokens=max_tokens,
         schema=schema,
-        index=index,
+        index=attempt,
         inputs=ask.inputs,
     )

@@ -85,7 +85,7 @@ def _new_questions(
         size=_QUESTION_RUN_WORDS,
         fewest=_QUESTION_RUN_WORDS,
     )
-    dropped = {duplicate.place: duplicate for duplicate in near}
+    dropped = {duplicate.row: duplicate for duplicate in near}
     new = []
     for index in range(len(asked), len(both)):
         question = both[index]

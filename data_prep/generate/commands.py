@@ -1,5 +1,7 @@
 """The commands of `msm generate`."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,17 +16,19 @@ from data_prep.generate.plan import documents_per_clause
 from data_prep.generate.projection import project
 from data_prep.generate.run import (
     Made,
+    OpenRun,
     make_chats,
     make_documents,
     opened,
     read_specs,
     resolved_paths,
 )
-from data_prep.generate.screen import StepLines, show_projection, show_spec, show_summary
+from data_prep.generate.screen import CallProgress, show_projection, show_spec, show_summary
 from data_prep.generate.settings import GenerateConfig
 from data_prep.generate.spec.clauses import ambiguities, read_spec
 from data_prep.generate.tenet_pipeline import write_tenets
 from megatron_msm.config.load import load_config
+from megatron_msm.progress import show_progress
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="GENERATE.yaml", help="See docs/generate.md.")]
 Overrides = Annotated[
@@ -51,10 +55,9 @@ def spec(
 
 def preview(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Plan the documents, and show how many, how many tokens and what they will cost."""
-    config, lines = _config(path, overrides), StepLines()
-    with opened(config, watcher=lines) as run:
+    config = _config(path, overrides)
+    with _opened(config) as run:
         plan = plan_documents(run.context) if config.documents is not None else None
-        lines.finish()
         steps = project(config, plan, run.journal)
         planned: dict[str, int] = {}
         if plan is not None and config.documents is not None:
@@ -71,28 +74,25 @@ def preview(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = 
 
 def docs(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Generate documents for midtraining. Run it again to go on after any interruption."""
-    config, lines = _config(path, overrides), StepLines()
-    with opened(config, watcher=lines) as run:
+    config = _config(path, overrides)
+    with _opened(config) as run:
         made = make_documents(run)
-        lines.finish()
     _report(config, made, as_json=as_json)
 
 
 def chats(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Generate chats for alignment fine-tuning. Run it again to go on after any interruption."""
-    config, lines = _config(path, overrides), StepLines()
-    with opened(config, watcher=lines) as run:
+    config = _config(path, overrides)
+    with _opened(config) as run:
         made = make_chats(run)
-        lines.finish()
     _report(config, made, as_json=as_json)
 
 
 def tenets(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Generate testable sentences of each clause, for `msm eval run` with the task `audit`."""
-    config, lines = _config(path, overrides), StepLines()
-    with opened(config, watcher=lines) as run:
+    config = _config(path, overrides)
+    with _opened(config) as run:
         written = write_tenets(run.context)
-        lines.finish()
     if as_json:
         _print_json({"files": [{**one._asdict(), "path": str(one.path)} for one in written]})
         return
@@ -153,6 +153,12 @@ def import_(
         )
     prep = "docs" if kind == "documents" else "chats"
     typer.echo(f"next: msm prep {prep} {out} --tokenizer DIR --out PREFIX")
+
+
+@contextlib.contextmanager
+def _opened(config: GenerateConfig) -> Iterator[OpenRun]:
+    with show_progress() as progress, opened(config, watcher=CallProgress(progress)) as run:
+        yield run
 
 
 def _config(path: Path, overrides: list[str] | None) -> GenerateConfig:

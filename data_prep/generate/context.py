@@ -61,7 +61,7 @@ def clause_lines(spec: Spec, ids: Iterable[str] | None = None) -> str:
 
 
 def unique_slugs(texts: Sequence[str]) -> list[str]:
-    """Return a name for each text, different ones for different places of the list."""
+    """Return a name for each text, different ones for different indices of the list."""
     seen: dict[str, int] = {}
     names = []
     for text in texts:

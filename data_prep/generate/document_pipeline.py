@@ -14,7 +14,7 @@ from data_prep.generate.gates.near_duplicates import near_duplicates
 from data_prep.generate.gates.structure import document_of
 from data_prep.generate.gates.wording import WordingGate
 from data_prep.generate.modes import MODES
-from data_prep.generate.plan import Plan, fitted, plan_mode, read_plan, write_plan
+from data_prep.generate.plan import CorpusPlan, fitted, plan_mode, read_plan, write_plan
 from data_prep.generate.spec.pairing import own_ids
 from data_prep.generate.steps.assertions import Assertion, ask_assertions
 from data_prep.generate.steps.document_types import ask_document_types
@@ -33,7 +33,7 @@ from data_prep.generate.steps.subdomains import (
 )
 
 
-def plan_documents(context: Context) -> Plan:
+def plan_documents(context: Context) -> CorpusPlan:
     """Return the plan of a run: the one on disk as far as the spec still bears it, or a new one.
 
     The plan is written before it is returned.
@@ -46,7 +46,9 @@ def plan_documents(context: Context) -> Plan:
         domains = ask_domains(context)
         mode = plan_mode(context.config)
         fill = clauses_as_subdomains if mode == "rules" else ask_subdomains
-        plan = Plan(topic=context.config.topic, mode=mode, domains=tuple(fill(context, domains)))
+        plan = CorpusPlan(
+            topic=context.config.topic, mode=mode, domains=tuple(fill(context, domains))
+        )
     else:
         plan = fitted(plan, context.spec).plan
     plan = cover_clauses(
@@ -59,7 +61,7 @@ def plan_documents(context: Context) -> Plan:
     return plan
 
 
-def plan_ideas(context: Context, plan: Plan) -> list[Idea]:
+def plan_ideas(context: Context, plan: CorpusPlan) -> list[Idea]:
     """Return the ideas of a plan: what every variant writes."""
     settings = context.config.documents
     assert settings is not None
@@ -98,7 +100,7 @@ Assertions = Mapping[tuple[str, str], Sequence[Assertion]]
 """By (domain, subdomain)."""
 
 
-def _assertions(context: Context, plan: Plan) -> dict[Path, Assertions]:
+def _assertions(context: Context, plan: CorpusPlan) -> dict[Path, Assertions]:
     """Return the assertions of each spec: corpora of one spec share them."""
     parts = list(plan.subdomains())
     names = [(domain.name, subdomain.name) for domain, subdomain in parts]
@@ -143,7 +145,7 @@ def _corpus(context: Context, arm: Arm, planned: Sequence[PlannedDocument]) -> C
     judged = _pass_judge(context, arm, corpus, passed)
     texts = [row["text"] for row in judged]
     near = near_duplicates(texts, threshold=context.config.gates.near_duplicate)
-    dropped = {duplicate.place: duplicate for duplicate in near}
+    dropped = {duplicate.row: duplicate for duplicate in near}
     for index, row in enumerate(judged):
         if index in dropped:
             of = judged[dropped[index].of]["id"]

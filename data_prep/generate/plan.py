@@ -46,7 +46,7 @@ class Domain(BaseModel):
     subdomains: tuple[Subdomain, ...] = ()
 
 
-class Plan(BaseModel):
+class CorpusPlan(BaseModel):
     """Domains and subdomains, with what they were made for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,17 +61,17 @@ class Plan(BaseModel):
                 yield domain, subdomain
 
 
-class PlanChange(NamedTuple):
+class CorpusPlanChange(NamedTuple):
     """What a changed spec did to a plan."""
 
-    plan: Plan
+    plan: CorpusPlan
     dropped: tuple[str, ...]
     """Subdomains whose clauses are all gone, as domain/subdomain."""
     gone: tuple[str, ...]
     """Cited clauses that the spec no longer has."""
 
 
-def read_plan(folder: Path, config: GenerateConfig) -> Plan | None:
+def read_plan(folder: Path, config: GenerateConfig) -> CorpusPlan | None:
     """Return the plan of a run; None if there is none yet.
 
     Raises:
@@ -82,7 +82,7 @@ def read_plan(folder: Path, config: GenerateConfig) -> Plan | None:
     if not path.exists():
         return None
     try:
-        plan = Plan.model_validate(orjson.loads(path.read_bytes()))
+        plan = CorpusPlan.model_validate(orjson.loads(path.read_bytes()))
     except (orjson.JSONDecodeError, ValidationError) as error:
         raise DataFormatError(f"{path}: damaged ({error}). Delete it to plan anew.") from None
     if plan.topic != config.topic or plan.mode != plan_mode(config):
@@ -99,12 +99,12 @@ def plan_mode(config: GenerateConfig) -> PlanMode:
     return "rules" if MODES[config.mode].plans_by_clause else "values"
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
+def write_plan(folder: Path, plan: CorpusPlan) -> None:
     """Write the plan of a run."""
     write_json_atomic(folder / PLAN_FILE, plan.model_dump(mode="json"))
 
 
-def fitted(plan: Plan, spec: Spec) -> PlanChange:
+def fitted(plan: CorpusPlan, spec: Spec) -> CorpusPlanChange:
     """Return the plan without clauses that the spec no longer has."""
     known = set(spec.by_id)
     domains, dropped, gone = [], [], Counter[str]()
@@ -122,10 +122,10 @@ def fitted(plan: Plan, spec: Spec) -> PlanChange:
             update = {"subdomains": tuple(kept), "clause_ids": left}
             domains.append(domain.model_copy(update=update))
     new = plan.model_copy(update={"domains": tuple(domains)})
-    return PlanChange(new, tuple(dropped), tuple(sorted(gone)))
+    return CorpusPlanChange(new, tuple(dropped), tuple(sorted(gone)))
 
 
-def documents_per_clause(plan: Plan, spec: Spec, *, per_subdomain: int) -> dict[str, int]:
+def documents_per_clause(plan: CorpusPlan, spec: Spec, *, per_subdomain: int) -> dict[str, int]:
     """Return how many documents are planned to cite each clause."""
     counts = Counter(clause for _, sub in plan.subdomains() for clause in sub.clause_ids)
     return {clause.id: counts[clause.id] * per_subdomain for clause in spec.clauses}

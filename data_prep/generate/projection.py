@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from data_prep.generate.modes import MODES
-from data_prep.generate.plan import Plan
+from data_prep.generate.plan import CorpusPlan
 from data_prep.generate.settings import GenerateConfig
 from megatron_msm.llm.call import Usage
 from megatron_msm.llm.journal import Journal, Spent
@@ -36,7 +36,9 @@ class ProjectedStep(NamedTuple):
     """Whether the tokens of a call are a mean over replies of this run."""
 
 
-def project(config: GenerateConfig, plan: Plan | None, journal: Journal) -> list[ProjectedStep]:
+def project(
+    config: GenerateConfig, plan: CorpusPlan | None, journal: Journal
+) -> list[ProjectedStep]:
     """Return the steps that follow the plan, without repeats and refills.
 
     Args:

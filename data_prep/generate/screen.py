@@ -1,90 +1,67 @@
-"""What a person sees of a run: each step with its calls, outcomes, tokens, cost and time left."""
+"""What a person sees of a run: each step with its calls, outcomes, tokens and cost."""
 
-import sys
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from data_prep.generate.plan import Plan
+from data_prep.generate.plan import CorpusPlan
 from data_prep.generate.projection import ProjectedStep
 from data_prep.generate.spec.clauses import Spec, ambiguities
 from megatron_msm.llm.call import Answer
+from megatron_msm.progress import Progress
 
-_INTERVAL_S = 10.0
+_ENDINGS = {"length": "cut off", "refusal": "declined", "other": "ended otherwise"}
 
 
-class StepLines:
-    """Writes a line about the step at work now and then, and one at its end.
+class CallProgress:
+    """Tells a progress of the calls of each step: tokens, cost, and what went wrong.
 
     Args:
-        out: Where to; standard error without it.
-        interval_s: Seconds between lines about one step.
+        progress: What shows it.
     """
 
-    def __init__(self, out: TextIO | None = None, *, interval_s: float = _INTERVAL_S) -> None:
-        self._out = out or sys.stderr
-        self._interval_s = interval_s
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self._step = ""
-        self._total = 0
-        self._done: Counter[str] = Counter()
-        self._tokens = 0
-        self._cost_usd: float | None = 0.0
-        self._started = self._written = time.monotonic()
+        self._total = self._done = 0
 
     def begin(self, step: str, num_calls: int) -> None:
-        """Take up a step; the same step again goes on in its line."""
-        if step != self._step:
-            self.finish()
-            self._step, self._total = step, 0
-            self._started = self._written = time.monotonic()
-        self._total += num_calls
+        """Take up a step; further calls of the same step belong to it."""
+        if step == self._step:
+            self._total += num_calls
+            self._progress.reach(self._done, self._total)
+            return
+        self._step, self._total, self._done = step, num_calls, 0
+        self._tokens = 0
+        self._cost_usd: float | None = 0.0
+        self._endings: Counter[str] = Counter()
+        self._progress.start(step, num_calls, unit="calls")
 
     def answered(self, answer: Answer) -> None:
         """Count an answer."""
-        self._done["calls"] += 1
+        self._done += 1
         if answer.reply is None:
-            self._done["failed"] += 1
+            self._endings["failed"] += 1
         else:
             usage = answer.reply.usage
             self._tokens += usage.input_tokens + usage.output_tokens
             if answer.reply.finish != "stop":
-                self._done[answer.reply.finish] += 1
+                self._endings[_ENDINGS[answer.reply.finish]] += 1
             if answer.cost_usd is None:
                 self._cost_usd = None
             elif self._cost_usd is not None:
                 self._cost_usd += answer.cost_usd
-        if time.monotonic() - self._written >= self._interval_s:
-            self._write()
+        # A log has what every step came to.
+        self._progress.advance(1, numbers=self._numbers(), always=self._done == self._total)
 
-    def finish(self) -> None:
-        """Write the last line about a step."""
-        if self._done["calls"]:
-            self._write()
-        self._step, self._done, self._tokens, self._cost_usd = "", Counter(), 0, 0.0
-
-    def _write(self) -> None:
-        self._written = time.monotonic()
-        seconds, calls = self._written - self._started, self._done["calls"]
+    def _numbers(self) -> str:
         cost = "price unknown" if self._cost_usd is None else f"${self._cost_usd:.2f}"
-        parts = [
-            f"{self._step}: {calls:,} of {self._total:,} calls",
-            f"{self._tokens:,} tokens",
-            cost,
-            f"{seconds:,.0f} s",
-        ]
-        if calls < self._total:
-            parts.append(f"{seconds / calls * (self._total - calls):,.0f} s left")
-        names = {"length": "cut off", "refusal": "declined", "other": "ended otherwise"}
-        for key in ("failed", "length", "refusal", "other"):
-            if self._done[key]:
-                parts.append(f"{self._done[key]:,} {names.get(key, key)}")
-        self._out.write("  ".join(parts) + "\n")
-        self._out.flush()
+        endings = (f"{number:,} {ending}" for ending, number in self._endings.items())
+        return "  ".join([f"{self._tokens:,} tokens", cost, *endings])
 
 
 def show_spec(spec: Spec, console: Console) -> None:
@@ -170,7 +147,10 @@ def show_summary(summary: Mapping[str, Any], console: Console) -> None:
 
 
 def show_projection(
-    plan: Plan | None, planned: Mapping[str, int], steps: Sequence[ProjectedStep], console: Console
+    plan: CorpusPlan | None,
+    planned: Mapping[str, int],
+    steps: Sequence[ProjectedStep],
+    console: Console,
 ) -> None:
     """Print a plan, how many documents will cite each clause, and what everything will cost."""
     for domain in plan.domains if plan else ():

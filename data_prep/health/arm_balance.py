@@ -86,14 +86,14 @@ def _length_gap(one: "np.typing.NDArray[np.int64]", other: "np.typing.NDArray[np
     at = np.unique(np.concatenate([one, other]))
     below = [np.searchsorted(np.sort(own), at, side="right") / len(own) for own in (one, other)]
     differences = np.abs(below[0] - below[1])
-    place = int(differences.argmax())
-    shares = " and ".join(f"{float(own[place]):.1%}" for own in below)
+    index = int(differences.argmax())
+    shares = " and ".join(f"{float(own[index]):.1%}" for own in below)
     return Figure(
         "length_gap",
         "largest difference in the share of documents up to a length",
-        float(differences[place]),
+        float(differences[index]),
         "share",
-        f"{at[place]} words: {shares}" if differences[place] else "",
+        f"{at[index]} words: {shares}" if differences[index] else "",
     )
 
 
@@ -158,17 +158,17 @@ def _clause_shares(arms: tuple[Corpus, Corpus]) -> list[Shares]:
 
 
 def _name_shares(arm: Corpus, values: Sequence[HealthValues]) -> Shares:
-    places = arm.some(_MOST)
-    found = names_of(arm.sample[place].text for place in places)
-    return {name: n / len(places) for name, n in found.items() if _is_no_value(name, values)}
+    indices = arm.some(_MOST)
+    found = names_of(arm.sample[index].text for index in indices)
+    return {name: n / len(indices) for name, n in found.items() if _is_no_value(name, values)}
 
 
 def _phrase_shares(arms: tuple[Corpus, Corpus], values: Sequence[HealthValues]) -> list[Shares]:
     """Return the shares of phrases that are common in one of the arms."""
     phrases: set[str] = set()
-    texts = [[arm.sample[place].text for place in arm.some(_MOST)] for arm in arms]
+    texts = [[arm.sample[index].text for index in arm.some(_MOST)] for arm in arms]
     for arm, own in zip(arms, texts, strict=True):
-        shared = SharedRuns([arm.words[place] for place in arm.some(_MOST)], _PHRASE_WORDS)
+        shared = SharedRuns([arm.words[index] for index in arm.some(_MOST)], _PHRASE_WORDS)
         least = max(_FEWEST, int(np.floor(_PHRASE_SHARE * len(own))) + 1)
         found = common_phrases(own, shared, least=least, most=_SHOWN)
         phrases |= {phrase.text for phrase in found if _is_no_value(phrase.text, values)}

@@ -52,7 +52,7 @@ class Corpus:
         self.sample = self.documents
         if len(self.documents) > most:
             chosen = random.Random(_SEED).sample(range(len(self.documents)), most)
-            self.sample = [self.documents[place] for place in sorted(chosen)]
+            self.sample = [self.documents[index] for index in sorted(chosen)]
 
     def note_on(self, num: int) -> str:
         """Return what share of the corpus so many documents are; nothing where it is all of it."""
@@ -70,11 +70,11 @@ class Corpus:
         return [self._numbers.ids(words_of(document.text)) for document in self.sample]
 
     def some(self, most: int) -> list[int]:
-        """Return places in the sample: at most so many, the same ones every time."""
-        places = range(len(self.sample))
-        if len(places) <= most:
-            return list(places)
-        return sorted(random.Random(_SEED).sample(places, most))
+        """Return indices in the sample: at most so many, the same ones every time."""
+        indices = range(len(self.sample))
+        if len(indices) <= most:
+            return list(indices)
+        return sorted(random.Random(_SEED).sample(indices, most))
 
 
 def read_documents(

@@ -80,18 +80,18 @@ def self_bleu(documents: Sequence[Hashes], *, seed: int = _SEED) -> float | None
     if len(texts) < 2:
         return None
     draw = random.Random(seed)
-    places = draw.sample(range(len(texts)), min(_CANDIDATES, len(texts)))
+    indices = draw.sample(range(len(texts)), min(_CANDIDATES, len(texts)))
     scores = []
-    for place in places:
+    for index in indices:
         others = draw.sample(range(len(texts) - 1), min(_REFERENCES, len(texts) - 1))
-        references = [texts[other + (other >= place)] for other in others]
-        scores.append(bleu(texts[place], references))
+        references = [texts[other + (other >= index)] for other in others]
+        scores.append(bleu(texts[index], references))
     return float(np.mean(scores))
 
 
 def measure_diversity(corpus: Corpus) -> Section:
     """Measure a corpus."""
-    pool = [corpus.words[place] for place in corpus.some(_POOL)]
+    pool = [corpus.words[index] for index in corpus.some(_POOL)]
     total = sum(len(words) for words in pool)
     note = f"of {min(total, _DISTINCT_WORDS):,} words"
     others = min(_REFERENCES, len(pool) - 1)

@@ -37,26 +37,26 @@ class SharedRuns:
         shared = counts >= 2
         self._runs, self._counts = runs[shared], counts[shared]
 
-    def counts(self, place: int) -> npt.NDArray[np.int64]:
+    def counts(self, index: int) -> npt.NDArray[np.int64]:
         """Return for each run of a document how many documents hold it, itself included."""
-        runs = hashes_of_runs(self._documents[place], self.size)
+        runs = hashes_of_runs(self._documents[index], self.size)
         at = np.searchsorted(self._runs, runs)
         at[at == len(self._runs)] = 0
         if not len(self._runs):
             return np.ones(len(runs), np.int64)
         return np.where(self._runs[at] == runs, self._counts[at], 1).astype(np.int64)
 
-    def covered(self, place: int, *, least: int) -> Mask:
+    def covered(self, index: int, *, least: int) -> Mask:
         """Return for each word of a document whether a run of `least` documents covers it."""
-        return cover(self.counts(place) >= least, self.size, len(self._documents[place]))
+        return cover(self.counts(index) >= least, self.size, len(self._documents[index]))
 
 
 def cover(starts: Mask, size: int, length: int) -> Mask:
     """Return which of `length` words lie in runs of `size` words that begin where `starts` is."""
     edges = np.zeros(length + 1, np.int64)
-    places = np.flatnonzero(starts)
-    edges[places] += 1
-    np.subtract.at(edges, np.minimum(places + size, length), 1)
+    indices = np.flatnonzero(starts)
+    edges[indices] += 1
+    np.subtract.at(edges, np.minimum(indices + size, length), 1)
     return np.cumsum(edges)[:length] > 0
 
 
@@ -72,8 +72,8 @@ def common_phrases(
 ) -> list[Phrase]:
     """Return phrases that at least so many documents hold, the commonest first."""
     found: dict[str, int] = {}
-    for place, text in enumerate(texts):
-        counts = shared.counts(place)
+    for index, text in enumerate(texts):
+        counts = shared.counts(index)
         if not (counts >= least).any():
             continue
         words = words_of(text)
@@ -93,16 +93,16 @@ def common_phrases(
 def _stretches(counts: npt.NDArray[np.int64], least: int) -> list[tuple[int, int, int]]:
     """Return first run, last run and documents of each phrase of one document."""
     stretches: list[tuple[int, int, int]] = []
-    for place, count in enumerate(counts.tolist()):
+    for index, count in enumerate(counts.tolist()):
         if count < least:
             continue
         if stretches:
             first, last, documents = stretches[-1]
             low, high = sorted((count, documents))
-            if last == place - 1 and low >= _SAME_PHRASE * high:
-                stretches[-1] = first, place, high
+            if last == index - 1 and low >= _SAME_PHRASE * high:
+                stretches[-1] = first, index, high
                 continue
-        stretches.append((place, place, count))
+        stretches.append((index, index, count))
     return stretches
 
 
@@ -111,10 +111,10 @@ def measure_frames(corpus: Corpus) -> Section:
     shared = SharedRuns(corpus.words, _SIZE)
     total = len(corpus.sample)
     least = max(_FEWEST, int(np.ceil(_SHARE_OF_FRAME * total)))
-    covered = [shared.covered(place, least=least) for place in range(total)]
+    covered = [shared.covered(index, least=least) for index in range(total)]
     words = sum(len(mask) for mask in covered)
     share = sum(int(mask.sum()) for mask in covered) / max(words, 1)
-    top = max((int(shared.counts(place).max(initial=1)) for place in range(total)), default=1)
+    top = max((int(shared.counts(index).max(initial=1)) for index in range(total)), default=1)
     outlier = max(_FEWEST, int(np.floor(_SHARE_OF_OUTLIER * total)) + 1)
     texts = [document.text for document in corpus.sample]
     phrases = common_phrases(texts, shared, least=outlier, most=_SHOWN)

@@ -42,8 +42,8 @@ class Scorer(Protocol):
 def text_losses(corpus: Corpus, scorer: Scorer, *, most: int, progress: Progress) -> list[TextLoss]:
     """Return the losses of a sample; texts of a single token are left out."""
     found = []
-    for place in corpus.some(most):
-        loss = scorer.loss(corpus.sample[place].text)
+    for index in corpus.some(most):
+        loss = scorer.loss(corpus.sample[index].text)
         progress.advance(1)
         if loss.tokens:
             found.append(loss)

@@ -92,8 +92,8 @@ def auc(scores: Floats, labels: Floats) -> float:
 
     Source: Mann and Whitney 1947.
     """
-    _, place, times = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(times) - (times - 1) / 2)[place]
+    _, inverse, times = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(times) - (times - 1) / 2)[inverse]
     ones = float(labels.sum())
     zeros = len(labels) - ones
     return float((ranks[labels == 1].sum() - ones * (ones + 1) / 2) / (ones * zeros))

@@ -104,7 +104,7 @@ def unexpected(names: Counter[str], values: HealthValues | None) -> Counter[str]
 
 def measure_names(corpus: Corpus, values: HealthValues | None) -> Section:
     """Measure which names are in the most documents."""
-    chosen = [corpus.sample[place] for place in corpus.some(_MOST)]
+    chosen = [corpus.sample[index] for index in corpus.some(_MOST)]
     names = unexpected(names_of(document.text for document in chosen), values)
     total = len(chosen)
     top = names.most_common(1)

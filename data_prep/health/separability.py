@@ -67,8 +67,8 @@ def separate(
             judged[held_out] = scores(rows.take(held_out), weights)
             summed += weights
     order = np.argsort(summed[:-1], kind="stable")
-    tells = [vocabulary[place] for place in order[:_SHOWN]]
-    others = [vocabulary[place] for place in order[::-1][:_SHOWN]]
+    tells = [vocabulary[index] for index in order[:_SHOWN]]
+    others = [vocabulary[index] for index in order[::-1][:_SHOWN]]
     return Separation(auc(judged, labels), len(masked), (tells, others))
 
 
@@ -107,8 +107,8 @@ def _folds(arms: tuple[Sequence[HealthDocument], Sequence[HealthDocument]]) -> I
     fold_of: dict[str, int] = {}
     order = sorted(set(keys))
     draw.shuffle(order)
-    for place, key in enumerate(order):
-        fold_of[key] = place % _FOLDS
+    for index, key in enumerate(order):
+        fold_of[key] = index % _FOLDS
     return np.array([fold_of[key] for key in keys], np.int64)
 
 
@@ -125,7 +125,7 @@ def _shared_keys(arms: tuple[Sequence[HealthDocument], Sequence[HealthDocument]]
 
 def measure_separability(one: Corpus, other: Corpus, values: Sequence[HealthValues]) -> Section:
     """Measure two arms; without values only names are masked, and the note says so."""
-    sides = [[corpus.sample[place] for place in corpus.some(_MOST)] for corpus in (one, other)]
+    sides = [[corpus.sample[index] for index in corpus.some(_MOST)] for corpus in (one, other)]
     found = separate((sides[0], sides[1]), values)
     note = f"{found.num_masked:,} different words masked"
     if len(values) < 2:

@@ -17,6 +17,7 @@ from megatron_msm.formats.indexed_dataset import (
 from megatron_msm.formats.manifest import DatasetManifest, dataset_file, read_manifest
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, read_provenance
 from megatron_msm.formats.rejects import REJECTS_SUFFIX, read_rejects
+from megatron_msm.progress import SILENT, Progress
 
 
 class Finding(NamedTuple):
@@ -27,14 +28,19 @@ class Finding(NamedTuple):
     detail: str
 
 
-def check_dataset(prefix: Path) -> list[Finding]:
+def check_dataset(prefix: Path, *, progress: Progress = SILENT) -> list[Finding]:
     """Read every file of a finished dataset and compare it with the others.
+
+    Args:
+        prefix: Of the dataset.
+        progress: Told how many bytes were hashed.
 
     Raises:
         DataFormatError: It is not finished, or a file cannot be opened at all.
     """
     manifest = read_manifest(prefix)
-    findings = list(_hashes(prefix, manifest))
+    progress.start("check", sum(entry.bytes for entry in manifest.files.values()))
+    findings = list(_hashes(prefix, manifest, progress))
     if not all(finding.is_ok for finding in findings):
         return findings
     tokens = IndexedDataset(prefix)
@@ -58,9 +64,10 @@ def require_ok(prefix: Path, findings: list[Finding]) -> None:
         )
 
 
-def _hashes(prefix: Path, manifest: DatasetManifest) -> Iterator[Finding]:
+def _hashes(prefix: Path, manifest: DatasetManifest, progress: Progress) -> Iterator[Finding]:
     for suffix, entry in manifest.files.items():
-        is_same = sha256_of_file(dataset_file(prefix, suffix)) == entry.sha256
+        found = sha256_of_file(dataset_file(prefix, suffix), on_read=progress.advance)
+        is_same = found == entry.sha256
         detail = f"{entry.bytes} bytes" if is_same else "its content changed since it was written"
         yield Finding(f"sha256 of {suffix}", is_same, detail)
 
@@ -122,7 +129,7 @@ def _masks(prefix: Path, manifest: DatasetManifest, tokens: IndexedDataset) -> F
         if problem is not None:
             return Finding(name, False, f"row {row} {problem}")
         trained += int(mask.sum())
-    return _equal(name, trained, manifest.counts.trained_tokens)
+    return _equal(name, trained, manifest.counts.loss_tokens)
 
 
 def _mask_problem(mask: TokenArray) -> str | None:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from megatron_msm.config.data import PackingConfig
-from megatron_msm.data.packing_index import PackingIndex
-from megatron_msm.data.packing_index_file import index_path, save_index
+from megatron_msm.data.packing.index import PackingIndex
+from megatron_msm.data.packing.index_file import index_path, save_index
 from megatron_msm.data.source import open_source
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.manifest import dataset_file, read_manifest

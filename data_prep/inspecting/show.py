@@ -117,9 +117,9 @@ def print_token(view: RowView, token: int, console: Console) -> None:
     spelled = spell_tokens(view.tokens[first:last], view.files)
     carries = "carries loss" if view.mask[token] else "carries no loss"
     line = Text(f"token {token} (id {view.tokens[token]}) {carries}  ")
-    for place, text in enumerate(spelled, first):
+    for index, text in enumerate(spelled, first):
         line.append(_BAR, style="cyan")
-        line.append(text, style="bold reverse" if place == token else "dim")
+        line.append(text, style="bold reverse" if index == token else "dim")
     line.append(_BAR, style="cyan")
     console.print(line, soft_wrap=True)
     source = view.provenance
@@ -145,11 +145,11 @@ def print_row(view: RowView, console: Console) -> None:
     for carries_loss, first, last in _runs(view.mask):
         style = "bold" if carries_loss else "dim"
         line = Text(_LOSS if carries_loss else _NO_LOSS, style=f"{style} green" * carries_loss)
-        for place in range(first, last):
+        for index in range(first, last):
             line.append(_BAR, style="cyan")
-            is_control = int(view.tokens[place]) in control
-            line.append(spelled[place], style=f"{style} magenta" if is_control else style)
-            if spelled[place].endswith(_NEWLINE) and place + 1 < last:
+            is_control = int(view.tokens[index]) in control
+            line.append(spelled[index], style=f"{style} magenta" if is_control else style)
+            if spelled[index].endswith(_NEWLINE) and index + 1 < last:
                 line.append(f"{_BAR}\n{' ' * len(_LOSS)}", style="cyan")
         line.append(_BAR, style="cyan")
         console.print(line, soft_wrap=True)

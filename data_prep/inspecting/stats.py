@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from megatron_msm.data.packing import pack_documents
+from megatron_msm.data.packing.strategies import pack_documents
 from megatron_msm.errors import ConfigError, MissingExtraError
 from megatron_msm.formats.indexed_dataset import IndexedDataset
 from megatron_msm.formats.manifest import DatasetManifest, dataset_file, read_manifest
@@ -55,7 +55,7 @@ class Stats:
         """Return what `--json` prints."""
         return {
             "prefix": str(self.prefix),
-            **self.manifest.counts.model_dump(),
+            **self.manifest.counts.as_json(),
             "quantiles": self.quantiles,
             "histogram": {"edges": self.edges.tolist(), "rows": self.counts.tolist()},
             "totals": {
@@ -100,8 +100,8 @@ def describe_stats(stats: Stats) -> Iterator[str]:
     counts = stats.manifest.counts
     yield f"{stats.prefix}: {counts.kept:,} rows, {counts.tokens:,} tokens"
     if stats.manifest.kind == "chats":
-        share = counts.trained_tokens / counts.tokens
-        yield f"  {counts.trained_tokens:,} tokens carry loss ({share:.0%})"
+        share = counts.loss_tokens / counts.tokens
+        yield f"  {counts.loss_tokens:,} tokens carry loss ({share:.0%})"
     yield "  tokens of a row: " + ", ".join(f"{q} {v:,}" for q, v in stats.quantiles.items())
     width = len(f"{int(stats.edges[-1]):,}")
     for low, high, count in zip(stats.edges, stats.edges[1:], stats.counts, strict=False):

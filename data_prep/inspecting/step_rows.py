@@ -45,15 +45,15 @@ def read_step(run_file: Path, overrides: list[str], *, phase: str, step: int) ->
     Raises:
         ConfigError: The run has no such phase or step, or is wrong itself.
     """
-    plan = _phase(load_config(run_file, RunConfig, overrides), run_file, phase)
-    if not 1 <= step <= plan.num_steps:
+    resolved = _phase(load_config(run_file, RunConfig, overrides), run_file, phase)
+    if not 1 <= step <= resolved.num_steps:
         raise ConfigError(
-            f"--step {step}: phase {phase!r} of {run_file} has steps 1 to {plan.num_steps}. "
+            f"--step {step}: phase {phase!r} of {run_file} has steps 1 to {resolved.num_steps}. "
             "Give one of those, as metrics.jsonl counts them."
         )
-    batch = plan.config.global_batch_size
-    seen = rows_of_step(plan.blend, step=step - 1, global_batch_size=batch)
-    return _with_provenance(plan, seen)
+    batch = resolved.config.global_batch_size
+    seen = rows_of_step(resolved.blend, step=step - 1, global_batch_size=batch)
+    return _with_provenance(resolved, seen)
 
 
 def describe_step(rows: list[StepRow]) -> Iterator[str]:
@@ -84,8 +84,8 @@ def _phase(config: RunConfig, run_file: Path, name: str) -> ResolvedPhase:
     return checked_run(config).phases[names.index(name)]
 
 
-def _with_provenance(plan: ResolvedPhase, seen: list[SeenRow]) -> list[StepRow]:
-    prefixes = plan.dataset.prefixes
+def _with_provenance(resolved: ResolvedPhase, seen: list[SeenRow]) -> list[StepRow]:
+    prefixes = resolved.dataset.prefixes
     known: dict[tuple[int, int], ProvenanceRow] = {}
     for source, prefix in enumerate(prefixes):
         rows = [row.piece.row for row in seen if row.piece.source == source]

@@ -57,8 +57,8 @@ def read_conversation(row: Mapping[str, Any], *, field: str | None = None) -> Co
     if system is not None:
         raw = _with_system(raw, system, changes)
     messages, trained = [], []
-    for place, message in enumerate(raw):
-        where = f"messages[{place}]"
+    for index, message in enumerate(raw):
+        where = f"messages[{index}]"
         checked = _message(message, where, changes)
         trained.append(_carries_loss(checked, where, changes))
         messages.append({key: value for key, value in checked.items() if key not in _LOSS_FIELDS})
@@ -76,7 +76,7 @@ def _messages(row: Mapping[str, Any], field: str | None, changes: list[str]) -> 
         raw = _list(row, "conversations")
         if any(isinstance(message, dict) and "from" in message for message in raw):
             changes.append("ShareGPT conversations read as messages")
-            return [_from_sharegpt(message, place) for place, message in enumerate(raw)]
+            return [_from_sharegpt(message, index) for index, message in enumerate(raw)]
         changes.append("field 'conversations' read as messages")
         return raw
     if row.get("prompt") is not None and row.get("completion") is not None:
@@ -113,8 +113,8 @@ def _is_assistants(message: Any) -> bool:
     return isinstance(message, dict) and message.get("role") == "assistant"
 
 
-def _from_sharegpt(message: Any, place: int) -> dict[str, Any]:
-    where = f"conversations[{place}]"
+def _from_sharegpt(message: Any, index: int) -> dict[str, Any]:
+    where = f"conversations[{index}]"
     if not isinstance(message, dict):
         raise RejectLineError(f"{where} is {kind_of(message)}, an object is needed")
     role = _SHAREGPT_ROLES.get(str(message.get("from")))
@@ -195,7 +195,7 @@ def _tool_calls(calls: Any, where: str, role: str, changes: list[str]) -> list[d
     calls = _from_json(calls, where, changes)
     if role != "assistant" or not isinstance(calls, list):
         raise RejectLineError(f"{where}: a list of calls in a message of the assistant's is needed")
-    return [_tool_call(call, f"{where}[{place}]", changes) for place, call in enumerate(calls)]
+    return [_tool_call(call, f"{where}[{index}]", changes) for index, call in enumerate(calls)]
 
 
 def _tool_call(call: Any, where: str, changes: list[str]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from data_prep.reading.records import Document
 from data_prep.reading.shards import FilePart
 
 _OF_FIRST_BLOCK = 32
-_PLACES = 16
-_PLACE_BYTES = 64 << 10
-_OF_EACH_PLACE = 2
+_NUM_SAMPLES = 16
+_SAMPLE_BYTES = 64 << 10
+_OF_EACH_SAMPLE = 2
 _MOST_CHARACTERS = 8_000
 """Characters of a text; a sample takes what `tokenizers` encodes in a fraction of a second."""
 
@@ -23,16 +23,16 @@ def sample_texts(
 ) -> list[bytes]:
     """Return the beginnings of some documents, as UTF-8.
 
-    They come from the first block, and from evenly spaced places of the plain files.
+    They come from the first block, and from evenly spaced offsets in the plain files.
     """
     texts = [text for block in first for text in islice(_texts(block, text_field), _OF_FIRST_BLOCK)]
     plain = [part.path for part in parts if part.path != STDIN and format_of(part.path) == "jsonl"]
     sizes = [path.stat().st_size for path in plain]
-    step = max(sum(sizes) // _PLACES, _PLACE_BYTES)
+    step = max(sum(sizes) // _NUM_SAMPLES, _SAMPLE_BYTES)
     begin, at = 0, step
     for path, size in zip(plain, sizes, strict=True):
         while at < begin + size:
-            texts += islice(_texts(_block_at(path, at - begin), text_field), _OF_EACH_PLACE)
+            texts += islice(_texts(_block_at(path, at - begin), text_field), _OF_EACH_SAMPLE)
             at += step
         begin += size
     return [text[:_MOST_CHARACTERS].encode() for text in texts]
@@ -42,7 +42,7 @@ def _block_at(path: Path, offset: int) -> Block:
     """Return the whole lines near an offset; none if they are longer than the window."""
     with path.open("rb") as file:
         file.seek(offset)
-        window = file.read(_PLACE_BYTES)
+        window = file.read(_SAMPLE_BYTES)
     data = window[window.find(b"\n") + 1 : window.rfind(b"\n") + 1]
     return Block(str(path), 0, offset, data, num_lines(data), len(data))
 

@@ -168,7 +168,7 @@ class LinesOfPart:
 
     Args:
         file: Positioned at `offset`, the beginning of a line.
-        offset: That place.
+        offset: In bytes.
         stop: None: to the end of the file.
     """
 

@@ -48,8 +48,8 @@ def check_carry(fields: Sequence[str]) -> None:
     Raises:
         ConfigError: A name is empty, given twice, or that of a column that is there anyway.
     """
-    for place, name in enumerate(fields):
-        if not name or name in fields[:place] or name in (*COLUMNS, "extra"):
+    for index, name in enumerate(fields):
+        if not name or name in fields[:index] or name in (*COLUMNS, "extra"):
             raise ConfigError(
                 f"--carry {name}: name each field once, and none that is always a column of the "
                 f"provenance ({', '.join(COLUMNS)})."

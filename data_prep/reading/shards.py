@@ -81,7 +81,7 @@ def parts_of(inputs: list[Path], shard: Shard | None) -> list[FilePart]:
         raise ConfigError("--shard: standard input cannot be cut. Write it to a file first.")
     sizes = [path.stat().st_size for path in inputs]
     total = sum(sizes)
-    low, high = (total * place // shard.count for place in (shard.index, shard.index + 1))
+    low, high = (total * cut // shard.count for cut in (shard.index, shard.index + 1))
     is_last = shard.index == shard.count - 1
     parts, begin = [], 0
     for path, size in zip(inputs, sizes, strict=True):

@@ -71,10 +71,10 @@ def _blocks(name: str, batch: Any, first_row: int, num_bytes: int) -> Iterator[B
     if lines is not None:
         yield Block(name, first_row + 1, NO_OFFSET, b"".join(lines), len(lines), num_bytes)
         return
-    for place in range(batch.num_rows):
-        number, share = first_row + place + 1, num_bytes // batch.num_rows
+    for index in range(batch.num_rows):
+        number, share = first_row + index + 1, num_bytes // batch.num_rows
         try:
-            (row,) = batch.slice(place, 1).to_pylist()
+            (row,) = batch.slice(index, 1).to_pylist()
             line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
         except (TypeError, ValueError, pa.ArrowException) as error:
             reason = f"the row cannot be written as JSON ({error})"

@@ -99,10 +99,10 @@ class GigatokenEncoder:
 
     def _with_exact_rows(self, batch: EncodedBatch, texts: Sequence[bytes]) -> EncodedBatch:
         rows = batch.rows()
-        unknown = [place for place, row in enumerate(rows) if (row >= self._vocab_size).any()]
-        exact = self._exact.encode_batch([texts[place] for place in unknown]).rows()
-        for place, row in zip(unknown, exact, strict=True):
-            rows[place] = row
+        unknown = [index for index, row in enumerate(rows) if (row >= self._vocab_size).any()]
+        exact = self._exact.encode_batch([texts[index] for index in unknown]).rows()
+        for index, row in zip(unknown, exact, strict=True):
+            rows[index] = row
         lengths = np.fromiter(map(len, rows), np.int32, len(rows))
         return EncodedBatch(np.concatenate(rows), lengths)
 
@@ -150,8 +150,8 @@ def gigatoken_json(
     characters = byte_characters()
     if files.missing_bytes:
         more = {
-            characters[byte]: files.vocab_size + place
-            for place, byte in enumerate(files.missing_bytes)
+            characters[byte]: files.vocab_size + index
+            for index, byte in enumerate(files.missing_bytes)
         }
         changed["model"] = content["model"] | {"vocab": content["model"]["vocab"] | more}
     return orjson.dumps(changed)

@@ -93,7 +93,7 @@ class DatasetWriter:
         """
         for reject in rejects:
             self._rejects.add(reject)
-        rows = {"kept": 0, "tokens": 0, "trained_tokens": 0}
+        rows = {"kept": 0, "tokens": 0, "loss_tokens": 0}
         self.counts += counts.model_copy(update={**rows, "lines": counts.lines - counts.kept})
 
     def publish(

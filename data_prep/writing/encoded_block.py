@@ -95,7 +95,7 @@ def gather(
             kept=len(rows),
             rejected=len(rejects),
             tokens=num_tokens,
-            trained_tokens=num_tokens if mask is None else int(mask.sum(dtype=np.int64)),
+            loss_tokens=num_tokens if mask is None else int(mask.sum(dtype=np.int64)),
             blank=num_blank,
             overlong_dropped=num_dropped,
             overlong_truncated=sum(row.overlong == "truncated" for row in rows),

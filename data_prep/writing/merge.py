@@ -120,7 +120,7 @@ def _copy(
             counts=Counts(
                 kept=table.num_rows,
                 tokens=len(span),
-                trained_tokens=len(span) if mask is None else int(mask.sum(dtype=np.int64)),
+                loss_tokens=len(span) if mask is None else int(mask.sum(dtype=np.int64)),
             ),
         )
         writer.add_block(rows, num_lines=table.num_rows)

@@ -22,5 +22,5 @@ class Prepared(NamedTuple):
             "kind": self.manifest.kind,
             "sha256": self.manifest.sha256,
             "backend": self.manifest.backend,
-            **self.manifest.counts.model_dump(),
+            **self.manifest.counts.as_json(),
         }

@@ -18,8 +18,8 @@ DATE_FORMS = ("%-d", "%-m", "%d", "%m", "%b", "%B", "%y", "%Y", "%a", "%A", "%H"
 """What of strftime such templates use."""
 
 CHAT_SETTINGS: Mapping[str, Any] = {
-    # Templates that know no such variable ignore it. Those that do put an empty thought before the
-    # answer, where an answer without thoughts belongs.
+    # Templates that know no such variable ignore it. Those that do put an empty block of reasoning
+    # before the answer, where an answer without reasoning belongs.
     "enable_thinking": False,
     "template_date": TEMPLATE_DATE.isoformat(),
 }

@@ -1,8 +1,4 @@
-"""A Hugging Face folder, opened for scoring: only local files, only safetensors, no remote code.
-
-What transformers would warn about and go on, stops here: weights that the folder lacks would be
-random, and the numbers would only look like a result.
-"""
+"""A Hugging Face folder, opened for scoring: what is wrong with it is said before it is scored."""
 
 import logging
 from dataclasses import dataclass
@@ -10,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from megatron_msm.convert.forward.transformers_side import differences_in_reading
+from megatron_msm.convert.huggingface.causal_lm import open_causal_lm
 from megatron_msm.convert.tokenizer_readings import difference_of_tokenizers
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.checkpoint_folder import EXPORT_FILE
@@ -132,29 +128,12 @@ def open_model(folder: Path, *, dtype: str, device: torch.device, label: str | N
     """
     files = check_folder(folder)
     _check_readings(folder)
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            local_files_only=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-            output_loading_info=True,
-        )
-    except Exception as error:  # whatever a broken file makes of transformers
-        reason = (str(error).splitlines() or [""])[0]
-        raise CheckpointError(
-            f"{folder}: transformers cannot load it ({type(error).__name__}: {reason}). "
-            "Check that the download or export is complete, or export it again."
-        ) from error
-    _check_loaded(folder, model, loading, files)
+    model, tokenizer = open_causal_lm(folder, dtype=DTYPES[dtype])
+    _check_vocabulary(folder, model, files)
     # The template that was hashed is the one that is used.
     tokenizer.chat_template = files.chat_template
     return OpenModel(
-        model=model.to(device).eval(),
+        model=model.to(device),
         tokenizer=tokenizer,
         tokenizer_files=files,
         record=describe_folder(folder, files, label),
@@ -181,15 +160,7 @@ def _check_readings(folder: Path) -> None:
         )
 
 
-def _check_loaded(folder: Path, model: Any, loading: Any, files: TokenizerFiles) -> None:
-    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        names = sorted(map(str, loading.get(kind) or ()))
-        if names:
-            raise CheckpointError(
-                f"{folder}: config.json and the weights do not fit together, "
-                f"{kind.replace('_', ' ')}: {names[0]} and {len(names) - 1} more. "
-                "Export or download the model again."
-            )
+def _check_vocabulary(folder: Path, model: Any, files: TokenizerFiles) -> None:
     vocabulary = model.get_input_embeddings().num_embeddings
     if files.vocab_size > vocabulary:
         raise CheckpointError(

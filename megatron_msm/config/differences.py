@@ -32,7 +32,7 @@ def _are_items(value: object) -> bool:
 
 
 def _by_name(items: Any) -> dict[str, Any]:
-    """Name each item as an override on the command line would: phases by name, else by place."""
+    """Name each item as an override on the command line would: phases by name, else by index."""
     return {str(item.get("name", index)): item for index, item in enumerate(items)}
 
 

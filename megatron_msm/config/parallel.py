@@ -1,6 +1,6 @@
 """How the model and the batch are split over ranks: sizes, and all that follows from them alone.
 
-What a model and a batch allow is checked in models/layout.py.
+What a model and a batch allow is checked in models/sizes/layout.py.
 """
 
 from typing import Self
@@ -45,11 +45,14 @@ class ParallelConfig(Section):
                 f"virtual_pipeline: {self.virtual_pipeline} needs pipeline > 1, found 1: "
                 "chunks alternate between ranks"
             )
-        if self.layers_per_stage is not None and len(self.layers_per_stage) != self.num_stages:
+        if (
+            self.layers_per_stage is not None
+            and len(self.layers_per_stage) != self.num_pipeline_stages
+        ):
             raise ValueError(
                 f"layers_per_stage: {len(self.layers_per_stage)} numbers, but pipeline "
-                f"{self.pipeline} x virtual_pipeline {self.virtual_pipeline} = {self.num_stages} "
-                "stages"
+                f"{self.pipeline} x virtual_pipeline {self.virtual_pipeline} = "
+                f"{self.num_pipeline_stages} stages"
             )
         if self.expert_pool % self.expert:
             raise ValueError(
@@ -60,7 +63,7 @@ class ParallelConfig(Section):
         return self
 
     @property
-    def num_stages(self) -> int:
+    def num_pipeline_stages(self) -> int:
         """Stages that a micro batch goes through."""
         return self.pipeline * self.virtual_pipeline
 

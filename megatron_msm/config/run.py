@@ -186,6 +186,6 @@ class RunConfig(Section):
                 )
         return self
 
-    def num_microbatches(self, phase: PhaseConfig) -> int:
+    def num_micro_batches(self, phase: PhaseConfig) -> int:
         """Return the micro batches that each data parallel rank computes per optimizer step."""
         return phase.global_batch_size // (phase.micro_batch_size * self.parallel.data)

@@ -37,8 +37,8 @@ def not_finite_parts(tensor: MappedTensor, fused: torch.Tensor) -> list[str]:
     """Return the Hugging Face names of the parts of a Megatron tensor with NaN or infinity."""
     if _is_finite(fused):
         return []
-    places = zip(tensor.hf_names, tensor.places(fused), strict=True)
-    return [name for name, place in places if not _is_finite(place)]
+    parts = zip(tensor.hf_names, tensor.views(fused), strict=True)
+    return [name for name, part in parts if not _is_finite(part)]
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:

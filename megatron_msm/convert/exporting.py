@@ -47,7 +47,8 @@ from megatron_msm.formats.checkpoint_folder import (
 from megatron_msm.formats.files import FileRecord, folder_written_aside, write_json_atomic
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from megatron_msm.models.families.registry import table_for
-from megatron_msm.models.hf_config import ModelShape, read_model_shape
+from megatron_msm.models.hf_config import read_model_shape
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.tensor_table import MappedTensor, hf_tensors
 from megatron_msm.progress import SILENT, Progress
 from megatron_msm.runtime.versions import installed_versions
@@ -213,10 +214,10 @@ def _tensors_of(planned: _WeightFile) -> Iterator[tuple[str, torch.Tensor]]:
     for source in planned.sources:
         fused = scratch.tensor(source.size, planned.checkpoint.tensors[source.key].dtype)
         planned.checkpoint.read_mapped(source, fused)
-        for name, place in zip(source.hf_names, source.places(fused), strict=True):
+        for name, view in zip(source.hf_names, source.views(fused), strict=True):
             for target in (name, planned.copies.get(name)):
                 if target is not None and target in planned.layouts:
-                    yield target, _cast(place, planned.layouts[target])
+                    yield target, _cast(view, planned.layouts[target])
 
 
 def _dtype_name(text: str) -> str:

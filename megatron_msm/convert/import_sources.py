@@ -16,7 +16,7 @@ from megatron_msm.formats.checkpoint_folder import AdapterRecord, CheckpointStat
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
 from megatron_msm.formats.vocabulary import check_tokenizer_fits
-from megatron_msm.models.hf_config import HfConfig
+from megatron_msm.models.architecture import HfConfig
 from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.tensor_table import MappedTensor
 from megatron_msm.runtime.versions import installed_versions
@@ -93,9 +93,9 @@ class HfSource:
         return first
 
     def read_into(self, tensor: MappedTensor, target: torch.Tensor) -> None:
-        """Read the parts to their places."""
-        for name, place in zip(tensor.hf_names, tensor.places(target), strict=True):
-            self._weights_of(name).read_into(name, place)
+        """Read the parts into its views."""
+        for name, view in zip(tensor.hf_names, tensor.views(target), strict=True):
+            self._weights_of(name).read_into(name, view)
 
     def tensor_list(self) -> TensorList:
         """Return the tensors in the order of the files."""

@@ -1,4 +1,4 @@
-"""Hugging Face folder, or a neighbour's checkpoint -> Megatron checkpoint, tensor by tensor."""
+"""Hugging Face folder, or another tool's checkpoint -> Megatron checkpoint, tensor by tensor."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ from megatron_msm.convert.file_access import Scratch
 from megatron_msm.convert.forward.import_check import check_meaning
 from megatron_msm.convert.huggingface.files import TENSORS_FILE, copy_files, small_files
 from megatron_msm.convert.import_sources import ImportSource, imported_state, open_hf_source
-from megatron_msm.convert.megatron.external_checkpoints import NeighbourSource, find_torch_dist
+from megatron_msm.convert.megatron.external_checkpoints import ExternalSource, find_torch_dist
 from megatron_msm.convert.megatron.extra_state import add_extra_state
 from megatron_msm.convert.megatron.run_config import check_run_config
 from megatron_msm.convert.megatron.writer import (
@@ -43,8 +43,9 @@ from megatron_msm.formats.checkpoint_folder import (
 from megatron_msm.formats.files import FileRecord, write_json_atomic
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from megatron_msm.formats.vocabulary import check_tokenizer_fits
+from megatron_msm.models.architecture import HfConfig
 from megatron_msm.models.families.registry import table_for
-from megatron_msm.models.hf_config import HfConfig, read_hf_config
+from megatron_msm.models.hf_config import read_hf_config
 from megatron_msm.models.tensor_table import MappedTensor
 from megatron_msm.progress import SILENT, Progress
 
@@ -113,7 +114,7 @@ def import_megatron(
     mapped = table_for(config.shape).expand(config.shape)
     folder = find_torch_dist(checkpoint)
     check_run_config(folder, config.shape)
-    source = NeighbourSource(folder, hf_folder, mapped)
+    source = ExternalSource(folder, hf_folder, mapped)
     return _import(source, hf_folder, config, mapped, out, force, check, progress)
 
 

@@ -10,7 +10,7 @@ from megatron_msm.convert.megatron.reader import MegatronCheckpoint
 from megatron_msm.errors import CheckpointError
 from megatron_msm.models.adapter_table import MappedAdapter
 from megatron_msm.models.families.registry import table_for
-from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.tensor_table import MappedTensor, Size, hf_tensors
 
 _NAMES_SHOWN = 8

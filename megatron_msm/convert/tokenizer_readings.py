@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from megatron_msm.convert.forward.transformers_side import transformers_for
+from megatron_msm.convert.huggingface.causal_lm import transformers_for
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.tokenizer_files import load_tokenizer, read_tokenizer_files
 from megatron_msm.formats.tokenizer_probes import encoder_probes

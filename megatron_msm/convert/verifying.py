@@ -142,12 +142,12 @@ def _compare_tensors(
         fused = ours.tensor(tensor.size, megatron.tensors[tensor.key].dtype)
         megatron.read_mapped(tensor, fused)
         found = _Compared([], not_finite_parts(tensor, fused))
-        for name, place in zip(tensor.hf_names, tensor.places(fused), strict=True):
-            original = theirs.tensor(place.shape, weights.tensors[name].dtype)
+        for name, view in zip(tensor.hf_names, tensor.views(fused), strict=True):
+            original = theirs.tensor(view.shape, weights.tensors[name].dtype)
             weights.read_into(name, original)
             progress.advance(original.nbytes)
-            if not same_bits(original, place):
-                found.differences.append(difference(name, original, place))
+            if not same_bits(original, view):
+                found.differences.append(difference(name, original, view))
         yield found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from megatron_msm.data.blend import Blend
-from megatron_msm.data.packing_index import Int64Array, PackingIndex
+from megatron_msm.data.packing.index import Int64Array, PackingIndex
 from megatron_msm.data.source import Source
 
 
@@ -67,7 +67,7 @@ def _whole_pass(source: Source) -> Int64Array:
     """Return rows, rendered tokens and loss tokens of one pass."""
     counts = source.manifest.counts
     is_chats = source.masks is not None
-    loss = counts.trained_tokens if is_chats else int(source.packing_index.segments.length.sum())
+    loss = counts.loss_tokens if is_chats else int(source.packing_index.segments.length.sum())
     return np.array([len(source.lengths), counts.tokens, loss])
 
 

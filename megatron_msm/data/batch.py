@@ -107,7 +107,8 @@ def micro_batches_of_step(
 ) -> Iterator[MicroBatch]:
     """Yield this data parallel rank's micro batches of optimizer step `step` (counted from 0).
 
-    The global batch is cut into micro batches, which are dealt to the data parallel ranks in turn.
+    The global batch is cut into micro batches, which are assigned to the data parallel
+    ranks in turn.
     """
     first = step * global_batch_size
     stride = micro_batch_size * data_size

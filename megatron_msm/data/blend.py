@@ -23,7 +23,7 @@ from megatron_msm.config.data import DataConfig, SourceConfig
 from megatron_msm.config.optimization import DurationConfig
 from megatron_msm.data.order import PackOrder, Visits, row_order
 from megatron_msm.data.packed_dataset import PackedDataset
-from megatron_msm.data.packings import Packings
+from megatron_msm.data.packing.packings import Packings
 from megatron_msm.data.source import Source, draw_part, open_source
 from megatron_msm.errors import ConfigError
 

@@ -7,7 +7,7 @@ from megatron_msm.config.data import DataConfig
 from megatron_msm.config.optimization import DurationConfig
 from megatron_msm.config.run import PhaseConfig
 from megatron_msm.data.blend import Blend, build_blend
-from megatron_msm.data.packings import Packings
+from megatron_msm.data.packing.packings import Packings
 
 
 class HeldOut(NamedTuple):

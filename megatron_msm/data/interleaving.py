@@ -1,9 +1,9 @@
 """Which source each position of a phase visits: evenly mixed, computed where it is asked for.
 
-Of a source's n visits the j-th has its place at (j + u) / n of the phase, u drawn by the seed from
-[0, 1); positions are the places of all sources in order. How many places lie before a point x is
-known without the others, so the order around any position costs a stretch of a few thousand
-places, however long the phase is.
+Of a source's n visits the j-th is due at the point (j + u) / n of the phase, u drawn by the seed
+from [0, 1); positions are the points of all sources in order. How many points lie before a point x
+is known without the others, so the order around any position costs a stretch of a few thousand
+points, however long the phase is.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from megatron_msm.data.random_streams import PLACES, random_stream
+from megatron_msm.data.random_streams import VISITS, random_stream
 
 _STRETCH = 1 << 14
 """Positions that are computed at once, about."""
@@ -20,7 +20,7 @@ _STRETCH = 1 << 14
 
 class _Stretch(NamedTuple):
     first: int
-    """Position of its first place."""
+    """Its first position."""
     before: list[int]
     """Visits of each source before it."""
     source_of: npt.NDArray[np.int64]
@@ -32,7 +32,7 @@ class Interleaving:
 
     Args:
         counts: Visits of each source.
-        seed: Draws the places.
+        seed: Draws the points.
     """
 
     def __init__(self, counts: Sequence[int], *, seed: int) -> None:
@@ -46,8 +46,8 @@ class Interleaving:
         if len(self._counts) == 1:
             return 0, position
         stretch = self._stretch_of(position)
-        place = position - stretch.first
-        return int(stretch.source_of[place]), int(stretch.visit_of[place])
+        offset = position - stretch.first
+        return int(stretch.source_of[offset]), int(stretch.visit_of[offset])
 
     def visits_before(self, position: int) -> list[int]:
         """Return how often each source was visited before a position."""
@@ -79,27 +79,27 @@ class Interleaving:
         before, after = self._before(number), self._before(number + 1)
         sources = range(len(self._counts))
         ranges = [np.arange(before[source], after[source]) for source in sources]
-        places = [self._places(source, before[source], after[source]) for source in sources]
-        order = np.argsort(np.concatenate(places), kind="stable")
+        points = [self._points(source, before[source], after[source]) for source in sources]
+        order = np.argsort(np.concatenate(points), kind="stable")
         source_of = np.repeat(np.arange(len(ranges)), [len(part) for part in ranges])
         return _Stretch(sum(before), before, source_of[order], np.concatenate(ranges)[order])
 
     def _before(self, number: int) -> list[int]:
-        """Return how many places of each source lie before the start of a stretch."""
+        """Return how many points of each source lie before the start of a stretch."""
         if number == self._num_stretches:
             return list(self._counts)
         start = number / self._num_stretches
         found = []
         for source, count in enumerate(self._counts):
-            # The place of a visit lies in its own n-th of the phase, to rounding.
+            # The point of a visit lies in its own n-th of the phase, to rounding.
             first = max(int(start * count) - 1, 0)
-            places = self._places(source, first, min(first + 3, count))
-            found.append(first + int((places < start).sum()))
+            points = self._points(source, first, min(first + 3, count))
+            found.append(first + int((points < start).sum()))
         return found
 
-    def _places(self, source: int, first: int, end: int) -> npt.NDArray[np.float64]:
-        drawn = random_stream(self._seed, source, PLACES, skip=first).random(max(end - first, 0))
-        places: npt.NDArray[np.float64] = (np.arange(first, first + len(drawn)) + drawn) / max(
+    def _points(self, source: int, first: int, end: int) -> npt.NDArray[np.float64]:
+        drawn = random_stream(self._seed, source, VISITS, skip=first).random(max(end - first, 0))
+        points: npt.NDArray[np.float64] = (np.arange(first, first + len(drawn)) + drawn) / max(
             self._counts[source], 1
         )
-        return places
+        return points

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from megatron_msm.data.packed_dataset import PackedDataset
-from megatron_msm.data.packing_index import aligned
+from megatron_msm.data.packing.index import aligned
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.manifest import dataset_file
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, read_text_column
@@ -54,9 +54,9 @@ class LossGroups:
         pieces = self._dataset.rows(index)
         lengths = np.array([piece.length for piece in pieces], np.int64)
         sizes = aligned(lengths, self._dataset.sources[pieces[0].source].packing_index.align)
-        for place, ids in enumerate(self._of_row):
+        for dimension, ids in enumerate(self._of_row):
             values = [ids[piece.source][piece.row] for piece in pieces]
-            found[place, : int(sizes.sum())] = np.repeat(values, sizes)
+            found[dimension, : int(sizes.sum())] = np.repeat(values, sizes)
         return found
 
     def _constant(self, source: int, names: dict[str, int]) -> npt.NDArray[np.int64]:

@@ -3,7 +3,7 @@
 Position p of a phase belongs to one source and is the j-th visit to it. A source is visited in
 whole passes, each newly shuffled, and after those in a part of a pass, if its amount asks for one.
 Sources are interleaved evenly: of n visits, the j-th is in the j-th of n equal stretches of the
-phase, at a place drawn by the seed. Resuming at any position is therefore immediate, and the order
+phase, at a point drawn by the seed. Resuming at any position is therefore immediate, and the order
 does not depend on ranks or micro batches.
 """
 

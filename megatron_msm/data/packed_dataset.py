@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from megatron_msm.data.packing_index import Int64Array, PackingIndex, aligned
+from megatron_msm.data.packing.index import Int64Array, PackingIndex, aligned
 from megatron_msm.data.source import Source
 from megatron_msm.formats.manifest import DatasetManifest
 

@@ -5,7 +5,7 @@ import numpy as np
 # Streams below are the shuffles of a source's passes.
 PART = 0xFFFF_FFFF
 ROWS = 0xFFFF_FFFE
-PLACES = 0xFFFF_FFFD
+VISITS = 0xFFFF_FFFD
 
 _DRAWS_PER_COUNT = 4
 """Philox-4x64 makes four 64-bit draws of one value of its counter."""

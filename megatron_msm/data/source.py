@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from megatron_msm.config.data import PackingConfig
-from megatron_msm.data.packing_index import Int64Array, PackingIndex
-from megatron_msm.data.packing_index_file import stored_index
-from megatron_msm.data.packings import Packings
+from megatron_msm.data.packing.index import Int64Array, PackingIndex
+from megatron_msm.data.packing.index_file import stored_index
+from megatron_msm.data.packing.packings import Packings
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.indexed_dataset import IndexedDataset, mask_prefix
 from megatron_msm.formats.manifest import DatasetManifest, read_manifest

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 TMP_PREFIX = ".tmp-"
+_CHUNK_BYTES = 1 << 20
 
 
 class FileRecord(BaseModel):
@@ -106,10 +107,20 @@ def publish_folder(tmp: Path, path: Path) -> None:
     fsync_path(path.parent)
 
 
-def sha256_of_file(path: Path) -> str:
-    """Return the hex SHA-256 of a file's bytes, read in chunks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of_file(path: Path, *, on_read: Callable[[int], None] | None = None) -> str:
+    """Return the hex SHA-256 of a file's bytes, read in chunks.
+
+    Args:
+        path: The file.
+        on_read: Told how many bytes more were read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            if on_read is not None:
+                on_read(len(chunk))
+    return digest.hexdigest()
 
 
 def sha256_of_text(text: str) -> str:

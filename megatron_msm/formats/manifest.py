@@ -61,6 +61,8 @@ class InputEntry(_Frozen):
 class Counts(_Frozen):
     """Where every input line went: lines = blank + (kept - extra_rows) + rejected."""
 
+    model_config = ConfigDict(populate_by_name=True)
+
     lines: int = 0
     """Lines read, blank ones included."""
     blank: int = 0
@@ -76,8 +78,8 @@ class Counts(_Frozen):
     extra_rows: int = 0
     """Rows after the first of lines that were split into several."""
     tokens: int = 0
-    trained_tokens: int = 0
-    """Tokens that carry loss; for documents all of them."""
+    loss_tokens: int = Field(default=0, alias="trained_tokens")
+    """Tokens that carry loss; for documents all of them. Files and --json say `trained_tokens`."""
     lost_bytes: int = 0
     """Bytes of the rows' text for which the tokenizer has no token, so that it leaves them out."""
     rescued: int = 0
@@ -91,6 +93,10 @@ class Counts(_Frozen):
         ours, theirs = self.model_dump(exclude={"changes"}), other.model_dump(exclude={"changes"})
         sums = {name: count + theirs[name] for name, count in ours.items()}
         return Counts(**sums, changes=dict(sorted(changes.items())))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts under the names that the manifest has."""
+        return self.model_dump(by_alias=True)
 
 
 class DatasetManifest(_Frozen):
@@ -151,7 +157,7 @@ def manifest_path(prefix: Path) -> Path:
 
 def write_manifest(prefix: Path, manifest: DatasetManifest) -> None:
     """Write the manifest, and by that mark the dataset finished."""
-    write_json_atomic(manifest_path(prefix), manifest.model_dump(mode="json"))
+    write_json_atomic(manifest_path(prefix), manifest.model_dump(mode="json", by_alias=True))
 
 
 def read_manifest(prefix: Path) -> DatasetManifest:

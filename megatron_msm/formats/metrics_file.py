@@ -50,7 +50,7 @@ class StepMetrics(BaseModel):
     loss_tokens_per_s: float = Field(alias="throughput/loss_tokens_per_s")
     """Unmasked tokens per second over all ranks: what of it the model learns from."""
     tflops_per_s: float = Field(alias="throughput/tflops_per_s_per_rank")
-    """Model FLOPs by the formula of models/flops.py."""
+    """Model FLOPs by the formula of models/sizes/flops.py."""
     mfu: float | None = Field(default=None, alias="throughput/mfu")
     """The same as a share of the GPU's peak in the run's precision; on known GPUs only."""
     peak_gib: float = Field(alias="memory/peak_gib")

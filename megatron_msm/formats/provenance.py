@@ -210,12 +210,12 @@ def columns_without_values(path: Path, names: Sequence[str]) -> list[str]:
         DataFormatError: The file is not one that `ProvenanceWriter` wrote.
     """
     metadata = _open(path).metadata
-    places = {metadata.schema.column(place).path: place for place in range(metadata.num_columns)}
+    index_of = {metadata.schema.column(index).path: index for index in range(metadata.num_columns)}
     return [
         name
         for name in names
         if all(
-            metadata.row_group(group).column(places[name]).statistics.null_count
+            metadata.row_group(group).column(index_of[name]).statistics.null_count
             == metadata.row_group(group).num_rows
             for group in range(metadata.num_row_groups)
         )

@@ -241,7 +241,7 @@ def _wrong(path: Path, field: str, value: object, needed: str) -> CheckpointErro
 
 def _added_tokens(path: Path, content: dict[str, Any]) -> dict[str, int]:
     tokens = content.get("added_tokens") or []
-    for place, token in enumerate(tokens):
+    for index, token in enumerate(tokens):
         if not (
             isinstance(token, dict)
             and isinstance(token.get("content"), str)
@@ -249,7 +249,7 @@ def _added_tokens(path: Path, content: dict[str, Any]) -> dict[str, int]:
             and isinstance(token.get("special"), bool)
         ):
             raise _wrong(
-                path, f"added_tokens[{place}]", token, "an object with id, content, special"
+                path, f"added_tokens[{index}]", token, "an object with id, content, special"
             )
     return {token["content"]: token["id"] for token in tokens}
 

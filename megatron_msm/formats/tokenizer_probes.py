@@ -53,9 +53,9 @@ def _unicode() -> Iterator[str]:
             if start >= _SPARSE_FROM and start // _BLOCK % 64:
                 continue
             chars = [
-                chr(start + place)
-                for place in _OF_EACH_BLOCK
-                if start + place not in _SURROGATES and start + place > 0
+                chr(start + offset)
+                for offset in _OF_EACH_BLOCK
+                if start + offset not in _SURROGATES and start + offset > 0
             ]
             yield "".join(chars) + " ".join(f"{char} a{char}b1{char}" for char in chars)
     yield "".join(map(chr, range(0x20, 0x250)))

@@ -3,14 +3,14 @@
 from pydantic import Field
 
 from megatron_msm.config.section import PositiveInt, Section
-from megatron_msm.errors import MsmError
+from megatron_msm.errors import AGAIN_STATUS, MsmError
 from megatron_msm.llm.journal import Spent
 
 
 class BudgetReachedError(MsmError):
     """A limit of spending is reached; what was paid is journalled."""
 
-    exit_status = 75
+    exit_status = AGAIN_STATUS
 
 
 class Budget(Section):

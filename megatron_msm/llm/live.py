@@ -80,7 +80,7 @@ class LiveLine:
 
     @asynccontextmanager
     async def _in_flight(self, stop: Stop) -> AsyncIterator[None]:
-        """Hold one of the endpoint's places, and tell its pacing how the attempt ended."""
+        """Count as one of the endpoint's calls in flight, and tell its pacing how it ended."""
         await self._pacing.acquire(stop)
         started_s = time.monotonic()
         try:

@@ -22,7 +22,7 @@ from megatron_msm.llm.stopping import Stop, StopAskedError
 OnAnswer = Callable[[Answer], None]
 _Line = LiveLine | BatchLine
 _Missing = Mapping[_Line, Sequence[tuple[int, Call]]]
-"""Calls that the journal does not hold, with their places among those asked for."""
+"""Calls that the journal does not hold, with their indices among those asked for."""
 
 
 class Pool:

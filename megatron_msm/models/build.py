@@ -17,7 +17,11 @@ from megatron_msm.models.layers.output_loss import ChunkedLossModel
 from megatron_msm.models.layers.recompute import recompute_settings
 from megatron_msm.models.layers.rope import scale_of_scores, stretched_frequencies
 from megatron_msm.models.shape import ModelShape
-from megatron_msm.models.sizes.layout import check_layout, layers_of_stages, padded_vocab_size
+from megatron_msm.models.sizes.layout import (
+    check_layout,
+    layers_of_pipeline_stages,
+    padded_vocab_size,
+)
 from megatron_msm.runtime.device import HAS_FUSED_WEIGHT_GRADIENT, Runtime
 from megatron_msm.runtime.fp8 import megatron_precision
 from megatron_msm.runtime.process_groups import ParallelRanks
@@ -97,7 +101,7 @@ def _stages(shape: ModelShape, parallel: ParallelConfig) -> list[list[str]] | No
     """Return what each stage holds, for megatron-core's `PipelineParallelLayerLayout`."""
     if parallel.layers_per_stage is None:
         return None
-    stages = [["decoder"] * num for num in layers_of_stages(shape.num_layers, parallel)]
+    stages = [["decoder"] * num for num in layers_of_pipeline_stages(shape.num_layers, parallel)]
     return [["embedding", *stages[0]], *stages[1:-1], [*stages[-1], "loss"]]
 
 
@@ -163,7 +167,7 @@ def _build_chunk(
     has_logits = ranks.is_last_stage and chunk == parallel.virtual_pipeline - 1
     padded = padded_vocab_size(shape.vocab_size, parallel.tensor)
     stage = chunk * parallel.pipeline + ranks.groups.pp.rank()
-    num_layers = layers_of_stages(shape.num_layers, parallel)[stage]
+    num_layers = layers_of_pipeline_stages(shape.num_layers, parallel)[stage]
     model = _model_class(shape, memory)(
         config=config,
         transformer_layer_spec=block_spec(shape, runtime, lora, num_layers=num_layers),

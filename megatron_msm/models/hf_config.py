@@ -15,8 +15,6 @@ from megatron_msm.models.families.registry import ARCHITECTURES
 from megatron_msm.models.families.unsupported import explain
 from megatron_msm.models.shape import ModelShape
 
-__all__ = ["HfConfig", "ModelShape", "read_hf_config", "read_model_shape", "shape_from_hf_config"]
-
 
 def read_model_shape(folder: Path) -> ModelShape:
     """Read the model's shape from `folder/config.json`.

@@ -1,4 +1,4 @@
-"""Rotary embeddings as a config.json states them: up to three places, two generations of readers.
+"""Rotary embeddings as a config.json states them: up to three sections, two generations of readers.
 
     transformers 5   rope_scaling, or else rope_parameters, is taken whole; what it lacks comes from
                      the top level (rope_theta), then from defaults
@@ -58,8 +58,8 @@ def read_rope(fields: ConfigFields, *, max_positions: int) -> Rope:
         taken["rope_theta"] = _top_theta(fields)
     kind = taken.setdefault("rope_type", taken.get("type", "default"))
     if not isinstance(kind, str) or kind not in _FIELDS:
-        place = "rope_scaling" if scaling else "rope_parameters"
-        raise fields.refusal(f"{place}.rope_type", kind, f"supported: {', '.join(_FIELDS)}")
+        section = "rope_scaling" if scaling else "rope_parameters"
+        raise fields.refusal(f"{section}.rope_type", kind, f"supported: {', '.join(_FIELDS)}")
     original = fields.take(_ORIGINAL)
     if _ORIGINAL in _FIELDS[kind]:
         if fields.is_given(_ORIGINAL):
@@ -95,7 +95,7 @@ def _section(fields: ConfigFields, name: str) -> Config:
 def _refuse_what_is_not_read(fields: ConfigFields, taken: Config, kind: str) -> None:
     """Compare every statement of the file with what was taken."""
     read = {"rope_theta", "rope_type", *_FIELDS[kind], *_OPTIONAL.get(kind, ())}
-    for place, name, value in _statements(fields):
+    for path, name, value in _statements(fields):
         if value is None and name != "partial_rotary_factor":
             continue
         if name == "partial_rotary_factor" and value == 1.0:
@@ -104,10 +104,10 @@ def _refuse_what_is_not_read(fields: ConfigFields, taken: Config, kind: str) -> 
         if name in _NOT_READ[kind]:
             continue
         if name not in read:
-            raise fields.refusal(place, value, f"it is not read with rope_type {kind!r}")
+            raise fields.refusal(path, value, f"it is not read with rope_type {kind!r}")
         if value != taken.get(name):
             raise fields.refusal(
-                place,
+                path,
                 value,
                 f"but transformers reads {name} {taken.get(name)!r} from elsewhere in the file. "
                 "Keep one of them, the one that the model was trained with",
@@ -115,7 +115,7 @@ def _refuse_what_is_not_read(fields: ConfigFields, taken: Config, kind: str) -> 
 
 
 def _statements(fields: ConfigFields) -> Iterator[tuple[str, str, Any]]:
-    """Yield place, name and value of everything that is said about rotary embeddings."""
+    """Yield path, name and value of everything that is said about rotary embeddings."""
     for name in ("rope_theta", _ORIGINAL):
         yield name, name, fields.take(name)
     for section in ("rope_scaling", "rope_parameters"):

@@ -34,11 +34,11 @@ class Fusion(Protocol):
     """Where the Hugging Face tensors of a rule lie in one Megatron tensor. Bits are only moved.
 
     Works on rows: weights, biases, and the B matrices of adapters are fused alike. One method for
-    both directions: what is written to the places when a model is imported is read from them when
+    both directions: what is written to the views when a model is imported is read from them when
     it is exported.
     """
 
-    def places(
+    def views(
         self, fused: "torch.Tensor", sizes: Sequence[Size], shape: ModelShape
     ) -> list["torch.Tensor"]:
         """Return views of `fused`, one a part, with the part's elements in their order.
@@ -55,7 +55,7 @@ class Fusion(Protocol):
 class AsItIs:
     """One tensor, unchanged."""
 
-    def places(
+    def views(
         self, fused: "torch.Tensor", sizes: Sequence[Size], shape: ModelShape
     ) -> list["torch.Tensor"]:
         """Return the tensor without the rows that pad the vocabulary."""
@@ -71,7 +71,7 @@ class StackedRows:
     half is activated) and `apply_swiglu_sharded_factory` (the global tensor is [w; v]).
     """
 
-    def places(
+    def views(
         self, fused: "torch.Tensor", sizes: Sequence[Size], shape: ModelShape
     ) -> list["torch.Tensor"]:
         """Return the rows of each part."""
@@ -89,7 +89,7 @@ class QkvByGroup:
     `SelfAttention.get_query_key_value_tensors`.
     """
 
-    def places(
+    def views(
         self, fused: "torch.Tensor", sizes: Sequence[Size], shape: ModelShape
     ) -> list["torch.Tensor"]:
         """Return q, k and v in (Q + 2K, ...), each (groups, heads of a group, D, ...)."""
@@ -211,9 +211,9 @@ class MappedTensor:
         """How far it reaches from `offsets`."""
         return self.size if self.expert is None else (1, *self.size)
 
-    def places(self, fused: "torch.Tensor") -> list["torch.Tensor"]:
+    def views(self, fused: "torch.Tensor") -> list["torch.Tensor"]:
         """Return views of the Megatron tensor for the parts, in the order of `hf_names`."""
-        return self.fusion.places(fused, self.hf_sizes, self.shape)
+        return self.fusion.views(fused, self.hf_sizes, self.shape)
 
     def fuse(self, parts: Sequence["torch.Tensor"]) -> "torch.Tensor":
         """Return the Megatron tensor; parts of different dtypes are promoted."""
@@ -221,14 +221,14 @@ class MappedTensor:
 
         dtype = functools.reduce(torch.promote_types, (part.dtype for part in parts))
         fused = torch.empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=dtype)
-        for place, part in zip(self.places(fused), parts, strict=True):
-            place.copy_(part.reshape(place.shape))
+        for view, part in zip(self.views(fused), parts, strict=True):
+            view.copy_(part.reshape(view.shape))
         return fused
 
     def split(self, fused: "torch.Tensor") -> list["torch.Tensor"]:
         """Return the Hugging Face tensors, in the order of `hf_names`; they may be views."""
-        pairs = zip(self.places(fused), self.hf_sizes, strict=True)
-        return [place.reshape(size) for place, size in pairs]
+        pairs = zip(self.views(fused), self.hf_sizes, strict=True)
+        return [view.reshape(size) for view, size in pairs]
 
     def fits(self, size: Sequence[int]) -> bool:
         """Return whether a checkpoint's tensor of this size is the whole one, padded or not."""

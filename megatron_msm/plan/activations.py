@@ -16,9 +16,9 @@ With LoRA the same: each adapter's gradient needs the input of its projection.
 
 from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.models.hf_config import ModelShape
-from megatron_msm.models.sizes.layout import layers_of_stages
-from megatron_msm.plan.weights import stages_of_rank
+from megatron_msm.models.shape import ModelShape
+from megatron_msm.models.sizes.layout import layers_of_pipeline_stages
+from megatron_msm.plan.weights import pipeline_stages_of_rank
 
 
 def layer_bytes_per_position(
@@ -50,7 +50,7 @@ def _kept_inside(shape: ModelShape, parallel: ParallelConfig, memory: MemoryConf
 
 
 def layers_in_flight(
-    shape: ModelShape, parallel: ParallelConfig, pipeline_rank: int, num_microbatches: int
+    shape: ModelShape, parallel: ParallelConfig, pipeline_rank: int, num_micro_batches: int
 ) -> float:
     """Return layers x micro batches whose activations a pipeline rank keeps at its fullest.
 
@@ -58,12 +58,12 @@ def layers_in_flight(
     warm-up has p - r - 1 micro batches, or with v chunks 2 (p - r - 1) + (v - 1) p chunk passes;
     one more is in work.
     """
-    assigned = layers_of_stages(shape.num_layers, parallel)
-    mine = [assigned[stage] for stage in stages_of_rank(parallel, pipeline_rank)]
+    assigned = layers_of_pipeline_stages(shape.num_layers, parallel)
+    mine = [assigned[stage] for stage in pipeline_stages_of_rank(parallel, pipeline_rank)]
     behind = parallel.pipeline - pipeline_rank - 1
     chunks = parallel.virtual_pipeline
     passes = behind if chunks == 1 else 2 * behind + (chunks - 1) * parallel.pipeline
-    passes = min(passes + 1, num_microbatches * chunks)
+    passes = min(passes + 1, num_micro_batches * chunks)
     return passes * sum(mine) / len(mine)
 
 
@@ -74,7 +74,7 @@ def activation_bytes(
     pipeline_rank: int,
     *,
     positions: int,
-    num_microbatches: int,
+    num_micro_batches: int,
     dtype_bytes: int,
 ) -> float:
     """Return the activations of a pipeline rank at its fullest.
@@ -85,11 +85,11 @@ def activation_bytes(
         memory: What is computed again.
         pipeline_rank: Which rank of the pipeline.
         positions: Of a micro batch on this rank: micro batch size x sequence length / context.
-        num_microbatches: Of one optimizer step and data parallel rank.
+        num_micro_batches: Of one optimizer step and data parallel rank.
         dtype_bytes: Of activations.
     """
     kept = layer_bytes_per_position(shape, parallel, memory, dtype_bytes=dtype_bytes)
-    total = kept * layers_in_flight(shape, parallel, pipeline_rank, num_microbatches)
+    total = kept * layers_in_flight(shape, parallel, pipeline_rank, num_micro_batches)
     if memory.recompute == "full":
         # The layers that are just being computed again keep all of theirs for a moment.
         whole = layer_bytes_per_position(shape, parallel, MemoryConfig(), dtype_bytes=dtype_bytes)
@@ -106,7 +106,7 @@ def logits_bytes(
     dtype_bytes: int,
     is_trained: bool,
 ) -> float:
-    """Return what the loss needs on the last stage (see models/output_loss.py).
+    """Return what the loss needs on the last stage (see models/layers/output_loss.py).
 
     For each token and vocabulary entry: logits and their gradient in the model's dtype, and
     probabilities in float32. The gradient of the output weight is added up in float32.

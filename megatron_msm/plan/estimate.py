@@ -11,7 +11,7 @@ from megatron_msm.config.memory import MemoryConfig, RecomputeModule
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import ConfigError
-from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.batch_shape import BatchShape, batch_shape
 from megatron_msm.models.sizes.gpus import Gpu, MatmulPrecision
 from megatron_msm.models.sizes.layout import legal_layouts
@@ -117,7 +117,7 @@ def estimate_run(
     fitting = _best_of_each_split(
         sorted(
             (layout for layout in found if layout.fits),
-            key=lambda it: (it.seconds(weights), it.memory.total),
+            key=lambda it: (it.seconds(weights), it.memory.total_bytes),
         )
     )
     is_own = config.parallel.world_size == num_gpus
@@ -170,10 +170,10 @@ class _Planner:
         """Estimate one layout."""
         memory, speed = self.config.memory, self._speed()
         ranks = [self._memory(memory).fullest_rank(parallel, batch) for batch in batches]
-        fullest = max(ranks, key=lambda rank: rank.total)
+        fullest = max(ranks, key=lambda rank: rank.total_bytes)
         room = self.gpu.memory_gib * 2**30 - RESERVE_BYTES
         steps = {batch.name: speed.step_time(parallel, batch) for batch in batches}
-        return LayoutEstimate(parallel, fullest, fullest.total <= room, steps)
+        return LayoutEstimate(parallel, fullest, fullest.total_bytes <= room, steps)
 
     def _speed(self) -> SpeedModel:
         return SpeedModel(
@@ -190,6 +190,8 @@ class _Planner:
     ) -> dict[str, float]:
         """Return the activations of the fullest rank for each way to recompute."""
         return {
-            name: max(self._memory(memory).fullest_rank(parallel, b).activations for b in batches)
+            name: max(
+                self._memory(memory).fullest_rank(parallel, b).activations_bytes for b in batches
+            )
             for name, memory in recompute_choices(self.shape).items()
         }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.batch_shape import BatchShape
 from megatron_msm.plan.activations import activation_bytes, logits_bytes
 from megatron_msm.plan.weights import RankWeights, weights_of_rank
@@ -34,19 +34,25 @@ class Precision:
 
 @dataclass(frozen=True)
 class RankMemory:
-    """Bytes of one rank at its fullest."""
+    """Memory of one rank at its fullest, by part."""
 
     pipeline_rank: int
-    weights: float
-    gradients: float
-    optimizer: float
-    activations: float
-    logits: float
+    weights_bytes: float
+    gradients_bytes: float
+    optimizer_bytes: float
+    activations_bytes: float
+    logits_bytes: float
 
     @property
-    def total(self) -> float:
+    def total_bytes(self) -> float:
         """All parts; without the reserve."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        return (
+            self.weights_bytes
+            + self.gradients_bytes
+            + self.optimizer_bytes
+            + self.activations_bytes
+            + self.logits_bytes
+        )
 
 
 @dataclass(frozen=True)
@@ -76,25 +82,25 @@ class MemoryModel:
         optimizer = self.precision.optimizer_bytes * (1 - self.memory.optimizer_offload)
         return RankMemory(
             pipeline_rank=pipeline_rank,
-            weights=self.precision.dtype_bytes * weights.total,
-            gradients=4 * weights.trainable,
-            optimizer=optimizer * _share_of_optimizer(weights, parallel),
-            activations=activation_bytes(
+            weights_bytes=self.precision.dtype_bytes * weights.total,
+            gradients_bytes=4 * weights.trainable,
+            optimizer_bytes=optimizer * _share_of_optimizer(weights, parallel),
+            activations_bytes=activation_bytes(
                 self.shape,
                 parallel,
                 self.memory,
                 pipeline_rank,
                 positions=positions,
-                num_microbatches=num_microbatches(parallel, batch),
+                num_micro_batches=num_micro_batches(parallel, batch),
                 dtype_bytes=self.precision.dtype_bytes,
             ),
-            logits=logits if is_last else 0.0,
+            logits_bytes=logits if is_last else 0.0,
         )
 
     def fullest_rank(self, parallel: ParallelConfig, batch: BatchShape) -> RankMemory:
         """Return the memory of the rank that needs most."""
         ranks = (self.of_rank(parallel, batch, rank) for rank in range(parallel.pipeline))
-        return max(ranks, key=lambda rank: rank.total)
+        return max(ranks, key=lambda rank: rank.total_bytes)
 
 
 def _share_of_optimizer(weights: RankWeights, parallel: ParallelConfig) -> float:
@@ -103,6 +109,6 @@ def _share_of_optimizer(weights: RankWeights, parallel: ParallelConfig) -> float
     return dense + weights.experts * parallel.expert / parallel.expert_pool
 
 
-def num_microbatches(parallel: ParallelConfig, batch: BatchShape) -> int:
+def num_micro_batches(parallel: ParallelConfig, batch: BatchShape) -> int:
     """Return the micro batches of one optimizer step and data parallel rank."""
     return batch.global_batch_size // (batch.micro_batch_size * parallel.data)

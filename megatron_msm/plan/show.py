@@ -30,16 +30,17 @@ def as_text(estimate: RunEstimate, *, num_layouts: int) -> Iterator[str]:
     yield f"\nlegal layouts that fit, fastest first ({len(estimate.layouts)} in all):"
     for layout in estimate.layouts[:num_layouts]:
         seconds = ", ".join(f"{name} {step.total_s:.2f} s" for name, step in layout.steps.items())
-        yield f"  {layout.memory.total / _GIB:5.1f} GiB  {seconds}  {layout.parallel.overrides}"
+        gib = layout.memory.total_bytes / _GIB
+        yield f"  {gib:5.1f} GiB  {seconds}  {layout.parallel.overrides}"
 
 
 def _memory_lines(estimate: RunEstimate, chosen: LayoutEstimate) -> Iterator[str]:
     memory = chosen.memory
     verdict = "fits" if chosen.fits else "DOES NOT FIT"
-    parts = ", ".join(f"{name} {getattr(memory, name) / _GIB:.1f}" for name in _PARTS)
+    parts = ", ".join(f"{name} {getattr(memory, f'{name}_bytes') / _GIB:.1f}" for name in _PARTS)
     yield (
         f"  memory of the fullest rank (pipeline rank {memory.pipeline_rank}): "
-        f"{memory.total / _GIB:.1f} GiB: {parts}; {verdict} with 3 GiB kept free"
+        f"{memory.total_bytes / _GIB:.1f} GiB: {parts}; {verdict} with 3 GiB kept free"
     )
     choices = "; ".join(f"{name} {b / _GIB:.1f}" for name, b in estimate.recompute.items())
     yield f"  activations by recompute setting, GiB: {choices}"
@@ -87,4 +88,6 @@ def _layout(layout: LayoutEstimate) -> dict[str, Any]:
 
 
 def _memory(memory: RankMemory) -> dict[str, float]:
-    return {**vars(memory), "total": memory.total}
+    return {part.removesuffix("_bytes"): value for part, value in vars(memory).items()} | {
+        "total": memory.total_bytes
+    }

@@ -1,6 +1,6 @@
 """Seconds of an optimizer step. No torch. An estimate, held to published figures by a test.
 
-    compute       FLOPs (models/flops.py) at the share of the peak that Megatron reaches on H100
+    compute       FLOPs (models/sizes/flops.py) at the share of the peak that Megatron reaches
     recompute     the layers' forward pass again, or the recomputed part of it
     tensor        two all-reduces a layer and pass, of the positions' hidden states; not hidden
     context       keys and values of the other ranks; what half of attention's time does not hide
@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.adapter_sizes import num_adapter_parameters
 from megatron_msm.models.sizes.batch_shape import BatchShape
 from megatron_msm.models.sizes.flops import attention_flops_per_token, linear_flops_per_token
 from megatron_msm.models.sizes.gpus import Gpu, MatmulPrecision
-from megatron_msm.models.sizes.layout import layers_of_stages
-from megatron_msm.plan.memory import Precision, num_microbatches
+from megatron_msm.models.sizes.layout import layers_of_pipeline_stages
+from megatron_msm.plan.memory import Precision, num_micro_batches
 from megatron_msm.plan.weights import weights_of_rank
 
 # Shares of the dense peak. Attention stays in bf16 under FP8.
@@ -80,7 +80,7 @@ class SpeedModel:
         tensor = self._tensor(parallel, batch)
         context = max(0.0, self._context(parallel, batch) - attention / 2)
         work = linear + attention + recompute + tensor + context
-        rounds = num_microbatches(parallel, batch)
+        rounds = num_micro_batches(parallel, batch)
         weights = weights_of_rank(self.shape, parallel, self.lora, 0)
         return StepTime(
             compute_s=linear + attention,
@@ -133,7 +133,7 @@ class SpeedModel:
         layers = self.shape.num_layers / parallel.pipeline
         once = positions * self.shape.hidden_size * self.precision.dtype_bytes
         moved = 4 * layers * once * 2 * (parallel.tensor - 1) / parallel.tensor
-        waits = 4 * layers * num_microbatches(parallel, batch) * LATENCY_S
+        waits = 4 * layers * num_micro_batches(parallel, batch) * LATENCY_S
         return moved / self._bandwidth(parallel.tensor) + waits
 
     def _context(self, parallel: ParallelConfig, batch: BatchShape) -> float:
@@ -144,16 +144,16 @@ class SpeedModel:
         layers = self.shape.num_layers / parallel.pipeline
         # Forward: keys and values; backward: these and their gradients.
         moved = 3 * positions * keys * self.precision.dtype_bytes * layers * (parallel.context - 1)
-        exchanges = 2 * layers * num_microbatches(parallel, batch) * (parallel.context - 1)
+        exchanges = 2 * layers * num_micro_batches(parallel, batch) * (parallel.context - 1)
         bandwidth = self._bandwidth(parallel.tensor * parallel.context)
         return moved / bandwidth + exchanges * LATENCY_S
 
     def _pipeline(self, parallel: ParallelConfig, batch: BatchShape, work: float) -> float:
         if parallel.pipeline == 1:
             return 0.0
-        rounds, chunks = num_microbatches(parallel, batch), parallel.virtual_pipeline
+        rounds, chunks = num_micro_batches(parallel, batch), parallel.virtual_pipeline
         bubble = work * (parallel.pipeline - 1) / (chunks * rounds)
-        assigned = layers_of_stages(self.shape.num_layers, parallel)
+        assigned = layers_of_pipeline_stages(self.shape.num_layers, parallel)
         waiting = work * (max(assigned) * len(assigned) / sum(assigned) - 1)
         split = parallel.tensor if parallel.sequence else 1
         message = batch.positions(parallel) * self.shape.hidden_size * self.precision.dtype_bytes

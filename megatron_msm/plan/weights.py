@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.adapter_sizes import projections
-from megatron_msm.models.sizes.layout import layers_of_stages, padded_vocab_size
+from megatron_msm.models.sizes.layout import layers_of_pipeline_stages, padded_vocab_size
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,15 @@ def layer_adapter_weights(shape: ModelShape, lora: LoraConfig, tensor: int) -> i
     return total
 
 
-def stages_of_rank(parallel: ParallelConfig, pipeline_rank: int) -> range:
+def pipeline_stages_of_rank(parallel: ParallelConfig, pipeline_rank: int) -> range:
     """Return the stages of a pipeline rank: every `pipeline`-th one."""
-    return range(pipeline_rank, parallel.num_stages, parallel.pipeline)
+    return range(pipeline_rank, parallel.num_pipeline_stages, parallel.pipeline)
 
 
 def layers_of_rank(shape: ModelShape, parallel: ParallelConfig, pipeline_rank: int) -> int:
     """Return how many layers a pipeline rank holds."""
-    assigned = layers_of_stages(shape.num_layers, parallel)
-    return sum(assigned[stage] for stage in stages_of_rank(parallel, pipeline_rank))
+    assigned = layers_of_pipeline_stages(shape.num_layers, parallel)
+    return sum(assigned[stage] for stage in pipeline_stages_of_rank(parallel, pipeline_rank))
 
 
 def weights_of_rank(

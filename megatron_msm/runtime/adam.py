@@ -82,7 +82,7 @@ def choose_adam(*, is_cuda: bool) -> None:
     """Make megatron-core build `GroupStepAdamW` on a CPU, and where it found neither TE nor apex.
 
     Theirs run on GPUs alone. The four flags are what megatron-core sets when apex is there: they
-    choose the constructor call (optimizer/__init__.py:359) and the place of `step` in checkpoints
+    choose the constructor call (optimizer/__init__.py:359) and where checkpoints keep `step`
     (distrib_optimizer.py:640-682).
     """
     if is_cuda and not megatron_optimizer.USING_PYTORCH_OPTIMIZER:

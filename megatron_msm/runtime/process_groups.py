@@ -14,6 +14,8 @@ from megatron_msm.runtime import adam, cpu_redirects
 from megatron_msm.runtime.device import Runtime, claim_gpu
 from megatron_msm.runtime.store import store_of_start
 
+_LAUNCHER = "A launcher such as torchrun sets it; unset it where none is used."
+
 
 @dataclass(frozen=True)
 class RankInfo:
@@ -25,12 +27,28 @@ class RankInfo:
 
 
 def rank_info_from_environment() -> RankInfo:
-    """Read RANK, LOCAL_RANK and WORLD_SIZE (torchrun's names); one rank when they are absent."""
-    return RankInfo(
-        rank=int(os.environ.get("RANK", "0")),
-        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+    """Read RANK, LOCAL_RANK and WORLD_SIZE (torchrun's names); one rank when they are absent.
+
+    Raises:
+        ConfigError: One of them is no number, or the rank is none of so many.
+    """
+    info = RankInfo(
+        rank=_number("RANK", default=0),
+        local_rank=_number("LOCAL_RANK", default=0),
+        world_size=_number("WORLD_SIZE", default=1),
     )
+    if info.rank >= info.world_size:
+        raise ConfigError(
+            f"environment: RANK is {info.rank} and WORLD_SIZE {info.world_size}. {_LAUNCHER}"
+        )
+    return info
+
+
+def _number(name: str, *, default: int) -> int:
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal():
+        raise ConfigError(f"environment: {name} is {value!r}, and a number is needed. {_LAUNCHER}")
+    return int(value)
 
 
 @dataclass(frozen=True)

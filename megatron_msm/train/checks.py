@@ -4,13 +4,14 @@ from pathlib import Path
 
 from megatron_msm.config.data import DataConfig
 from megatron_msm.config.run import RunConfig
-from megatron_msm.data.packings import Packings
+from megatron_msm.data.packing.packings import Packings
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.checkpoint_folder import CheckpointState
 from megatron_msm.formats.indexed_dataset import IndexedDataset
 from megatron_msm.formats.manifest import DatasetManifest, dataset_file
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, count_roles
-from megatron_msm.models.hf_config import ModelShape, read_model_shape
+from megatron_msm.models.hf_config import read_model_shape
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.batch_shape import batch_shape
 from megatron_msm.models.sizes.freezing import frozen_keys
 from megatron_msm.models.sizes.layout import check_layout

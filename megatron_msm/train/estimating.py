@@ -7,7 +7,8 @@ from megatron_msm.config.run import PhaseConfig, RunConfig
 from megatron_msm.data.blend import build_blend
 from megatron_msm.formats.checkpoint_folder import HF_FOLDER, resolve_checkpoint
 from megatron_msm.formats.manifest import dataset_file
-from megatron_msm.models.hf_config import ModelShape, read_model_shape
+from megatron_msm.models.hf_config import read_model_shape
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.gpus import gpu_named
 from megatron_msm.models.sizes.recompute_sizes import check_recompute
 from megatron_msm.plan.estimate import RunEstimate, estimate_run

@@ -11,11 +11,12 @@ from megatron_msm.data.blend import Blend, build_blend
 from megatron_msm.data.held_out import HeldOut, held_out_data
 from megatron_msm.data.order import PackOrder
 from megatron_msm.data.packed_dataset import PackedDataset
-from megatron_msm.data.packings import Packings
+from megatron_msm.data.packing.packings import Packings
 from megatron_msm.errors import MsmError
 from megatron_msm.formats.checkpoint_folder import AdapterRecord
 from megatron_msm.formats.files import sha256_of_json
-from megatron_msm.models.hf_config import ModelShape, read_model_shape
+from megatron_msm.models.hf_config import read_model_shape
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.train.base import Base
 
 

@@ -6,7 +6,7 @@ import sys
 
 from megatron_msm.config.load import dump_config
 from megatron_msm.config.run import RunConfig
-from megatron_msm.data.packings import Packings
+from megatron_msm.data.packing.packings import Packings
 from megatron_msm.formats.checkpoint_folder import RUN_FILE
 from megatron_msm.formats.files import write_text_atomic
 from megatron_msm.train.base import make_base

@@ -51,7 +51,7 @@ def describe(run: ResolvedRun) -> list[str]:
         frozen = frozen_keys(run.shape, run.config.freeze)
         lines.append(f"frozen     {', '.join(run.config.freeze)}: {len(frozen)} weights")
     for phase in run.phases:
-        lines += _describe_phase(phase, run.config.num_microbatches(phase.config))
+        lines += _describe_phase(phase, run.config.num_micro_batches(phase.config))
     return lines
 
 
@@ -65,11 +65,11 @@ def _weights_of_ranks(run: ResolvedRun) -> str:
     return f"{highest:,}" if lowest == highest else f"{lowest:,} to {highest:,}"
 
 
-def _describe_phase(phase: ResolvedPhase, num_microbatches: int) -> list[str]:
+def _describe_phase(phase: ResolvedPhase, num_micro_batches: int) -> list[str]:
     config, accounts = phase.config, account(phase.blend)
     lines = [
         f"{config.name:<10} {phase.num_steps} steps of {config.global_batch_size} x "
-        f"{config.seq_length} = {config.tokens_per_step:,} positions ({num_microbatches} micro "
+        f"{config.seq_length} = {config.tokens_per_step:,} positions ({num_micro_batches} micro "
         f"batches on each rank): {phase.processed_tokens:,} processed tokens, "
         f"{sum(a.loss_tokens for a in accounts):,} with loss"
     ]

@@ -144,10 +144,10 @@ class PhaseRun:
         )
         target = self._guard.step_to_return_to(step, result)
         if target is not None:
-            self._go_back(target, step)
+            self._roll_back(target, step)
         return row.model_copy(update={"save_s": self._save_s, "rolled_back_to": target})
 
-    def _go_back(self, target: int, step: int) -> None:
+    def _roll_back(self, target: int, step: int) -> None:
         """Load the checkpoint of step `target` again; the training goes on after `step`."""
         self._saver.finish()
         folder = iteration_folder(self._trainer.out / self._config.name, target)

@@ -46,7 +46,7 @@ def _estimate(stage: Stage, gpu: str) -> StageEstimate:
     assert own is not None  # the number of GPUs is that of the layout
     if not own.fits:
         misfit = (
-            f"its fullest rank needs {own.memory.total / _GIB:.0f} GiB of the {gpu}'s "
+            f"its fullest rank needs {own.memory.total_bytes / _GIB:.0f} GiB of the {gpu}'s "
             f"{found.gpu.memory_gib:.0f} GiB, with 3 kept free. Change run.parallel or run.memory; "
             "`msm plan` of its run.yaml lists what fits."
         )

@@ -316,6 +316,6 @@ def _check_phase(grid: GridConfig, name: str, phase: dict[str, Any], place: str)
 
 
 def _where(name: str, location: tuple[int | str, ...]) -> str:
-    """Return a field's place in GRID.yaml from its place in the RUN.yaml made of it."""
+    """Return a field's path in GRID.yaml from its path in the RUN.yaml made of it."""
     parts = [str(part) for part in location]
     return ".".join([name, *parts[2:]] if parts[:1] == ["phases"] else ["run", *parts])

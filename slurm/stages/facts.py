@@ -82,7 +82,7 @@ def _datasets(folder: Path, stage: StageRecord) -> str:
         return ""
     counts = manifest.counts
     text = f"{counts.kept:,} {manifest.kind}, {counts.tokens:,} tokens"
-    return text if manifest.kind == "docs" else f"{text}, {counts.trained_tokens:,} with loss"
+    return text if manifest.kind == "docs" else f"{text}, {counts.loss_tokens:,} with loss"
 
 
 def _built_on(folder: Path) -> list[Path]:

@@ -22,14 +22,14 @@ class Ingredient(Section):
 
     what: What
     name: str
-    """For people; of a setting also its place, and so part of the identity."""
+    """For people; of a setting also its path, and so part of the identity."""
     value: str
 
     @property
     def decides(self) -> list[str]:
         """What of it goes into an identity."""
-        place = self.name if self.what in ("setting", "code") else ""
-        return [self.what, place, self.value]
+        path = self.name if self.what in ("setting", "code") else ""
+        return [self.what, path, self.value]
 
 
 def identity_of(kind: str, ingredients: tuple[Ingredient, ...], *, with_code: bool = True) -> str:
@@ -56,14 +56,14 @@ def run_settings(config: RunConfig) -> dict[str, Any]:
     return content
 
 
-def leaves(content: object, place: str = "") -> Iterator[tuple[str, str]]:
+def leaves(content: object, path: str = "") -> Iterator[tuple[str, str]]:
     """Yield (`a.b.0.c`, value) of every value in nested mappings and lists."""
     if isinstance(content, Mapping):
         children = [(str(key), value) for key, value in content.items()]
     elif isinstance(content, list | tuple):
         children = [(str(index), value) for index, value in enumerate(content)]
     else:
-        yield place, str(content)
+        yield path, str(content)
         return
     for name, value in children:
-        yield from leaves(value, f"{place}.{name}" if place else name)
+        yield from leaves(value, f"{path}.{name}" if path else name)

@@ -79,7 +79,7 @@ class Stage:
         code = code_versions(self.kind) if self.code is None else self.code
         found: list[tuple[What, str, str]] = [
             *(("argument", text, self._anonymous(text)) for text in self.arguments),
-            *(("setting", place, self._anonymous(text)) for place, text in leaves(settings)),
+            *(("setting", path, self._anonymous(text)) for path, text in leaves(settings)),
             *(("input", str(read.path), read.sha256) for read in self.reads),
             *(("stage", need.label, need.identity) for need in self.needs),
             *(("code", package, version) for package, version in code.items()),

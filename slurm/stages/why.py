@@ -26,16 +26,16 @@ def nearest_earlier(root: Path, stage: Stage) -> StageRecord | None:
 
 def differences(before: tuple[Ingredient, ...], now: tuple[Ingredient, ...]) -> list[str]:
     """Say in a line each what was changed, added or left out."""
-    earlier, later = _by_place(before), _by_place(now)
+    earlier, later = _by_key(before), _by_key(now)
     lines = []
-    for place in dict.fromkeys((*earlier, *later)):
-        old, new = earlier.get(place), later.get(place)
+    for key in dict.fromkeys((*earlier, *later)):
+        old, new = earlier.get(key), later.get(key)
         if old is None or new is None or old.decides != new.decides:
             lines.append(_difference(old, new))
     return lines
 
 
-def _by_place(ingredients: tuple[Ingredient, ...]) -> dict[tuple[str, str], Ingredient]:
+def _by_key(ingredients: tuple[Ingredient, ...]) -> dict[tuple[str, str], Ingredient]:
     """Name settings and packages by their names, all else by its number."""
     counts: Counter[str] = Counter()
     found: dict[tuple[str, str], Ingredient] = {}

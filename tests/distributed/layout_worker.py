@@ -23,7 +23,7 @@ from megatron_msm.formats.checkpoint_folder import (
 )
 from megatron_msm.models.hf_config import read_model_shape
 from megatron_msm.models.layers.context import ContextShare
-from tests.distributed.ranks import free_port
+from tests.distributed.ranks import device_of_rank, free_port
 
 NUM_STEPS = 5
 NUM_PACKS = 4
@@ -126,16 +126,14 @@ class Rank:
         return ContextShare(self.ranks.context_rank, self.ranks.context_size)
 
 
-ON_CPU = RuntimeConfig(device="cpu", dtype="fp32")
-
-
-def join(layout: ParallelConfig, config: RuntimeConfig = ON_CPU) -> tuple[Any, Any]:
-    """Join the process groups; return the runtime and this rank's place."""
+def join(layout: ParallelConfig, config: RuntimeConfig | None = None) -> tuple[Any, Any]:
+    """Join the process groups; return the runtime and this rank's position in them."""
     from megatron_msm.runtime import process_groups
-    from megatron_msm.runtime.device import select_runtime
+    from megatron_msm.runtime.device import select_runtime, set_cuda_environment
 
+    set_cuda_environment(layout)
     info = process_groups.rank_info_from_environment()
-    runtime = select_runtime(config, local_rank=info.local_rank)
+    runtime = select_runtime(config or device_of_rank().config, local_rank=info.local_rank)
     ranks = process_groups.initialize(info, runtime, layout, seed=1, timeout_min=5)
     return runtime, ranks
 
@@ -198,7 +196,7 @@ def _of_all_context_ranks(rank: Rank, logits_TV: torch.Tensor, pack: Pack) -> to
     torch.distributed.all_gather(shares, logits_TV.contiguous(), group=rank.ranks.groups.cp)
     whole = torch.empty(len(pack.tokens), logits_TV.shape[-1], dtype=logits_TV.dtype)
     for index, share in enumerate(shares):
-        whole[ContextShare(index, size).positions(pack.segment_lengths)] = share
+        whole[ContextShare(index, size).positions(pack.segment_lengths)] = share.cpu()
     return whole
 
 
@@ -209,7 +207,9 @@ def is_first_replica(rank: Rank) -> bool:
 
 
 @contextlib.contextmanager
-def joined(layout: ParallelConfig, config: RuntimeConfig = ON_CPU) -> Iterator[tuple[Any, Any]]:
+def joined(
+    layout: ParallelConfig, config: RuntimeConfig | None = None
+) -> Iterator[tuple[Any, Any]]:
     """Take part in a layout's process groups; an error says which layout it was."""
     from megatron_msm.runtime import process_groups
 
@@ -218,7 +218,8 @@ def joined(layout: ParallelConfig, config: RuntimeConfig = ON_CPU) -> Iterator[t
     except Exception as error:
         raise RuntimeError(f"in layout {layout_name(layout)}") from error
     # The next layout in these processes meets at a port of its own.
-    port = torch.tensor(free_port() if os.environ["RANK"] == "0" else 0)
+    own = free_port() if os.environ["RANK"] == "0" else 0
+    port = torch.tensor(own, device=device_of_rank().kind)
     torch.distributed.broadcast(port, 0)
     os.environ["MASTER_PORT"] = str(int(port))
     torch.distributed.barrier()
@@ -308,7 +309,7 @@ def train_steps(
             wrapped,
             optimizer,
             rank.micro_batches(packs_of_step(step, case.corpus)),
-            num_microbatches=NUM_PACKS // rank.layout.data,
+            num_micro_batches=NUM_PACKS // rank.layout.data,
             tokens_per_micro_batch=SEQ_LENGTH,
             lr=learning_rate(
                 SCHEDULE, peak=case.lr, step=step, num_steps=NUM_STEPS, tokens_per_step=1

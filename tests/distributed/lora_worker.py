@@ -86,7 +86,7 @@ def _train(case: LoraCase, rank: Rank) -> list[list[float]]:
             wrapped,
             optimizer,
             rank.micro_batches(packs_of_step(step, case.corpus)),
-            num_microbatches=NUM_PACKS // case.layout.data,
+            num_micro_batches=NUM_PACKS // case.layout.data,
             tokens_per_micro_batch=SEQ_LENGTH,
             lr=OPTIMIZER.lr,
             ranks=rank.ranks,

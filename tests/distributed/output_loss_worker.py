@@ -24,24 +24,24 @@ def problem(dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 def save_losses(tensor: int, chunk_sizes: list[int], out: Path) -> None:
     """Write losses and gradients for each chunk size, with this rank's part of the vocabulary."""
-    with joined(ParallelConfig(tensor=tensor)) as (_, ranks):
+    with joined(ParallelConfig(tensor=tensor)) as (runtime, ranks):
         results = {
-            f"{chunk} {dtype}": _losses(chunk, dtype, ranks)
+            f"{chunk} {dtype}": _losses(chunk, dtype, runtime, ranks)
             for chunk in chunk_sizes
             for dtype in (torch.float32, torch.bfloat16)
         }
-        results["frozen"] = _losses(10, torch.float32, ranks, is_frozen=True)
+        results["frozen"] = _losses(10, torch.float32, runtime, ranks, is_frozen=True)
         torch.save(results, out / f"rank_{ranks.rank}.pt")
 
 
 def _losses(
-    chunk: int, dtype: torch.dtype, ranks: Any, *, is_frozen: bool = False
+    chunk: int, dtype: torch.dtype, runtime: Any, ranks: Any, *, is_frozen: bool = False
 ) -> dict[str, torch.Tensor | None]:
     from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
 
     from megatron_msm.models.layers.output_loss import linear_cross_entropy
 
-    given = problem(dtype)
+    given = {name: part.to(runtime.device) for name, part in problem(dtype).items()}
     group = ranks.groups.tp
     hidden = given["hidden"].requires_grad_()
     weight = given["weight"].chunk(group.size())[group.rank()].clone()

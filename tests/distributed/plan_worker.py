@@ -11,7 +11,7 @@ import torch
 
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.config.parallel import ParallelConfig
-from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.shape import ModelShape
 from tests.distributed.layout_worker import (
     OPTIMIZER,
     SEQ_LENGTH,
@@ -65,7 +65,7 @@ def _count(
             wrapped,
             optimizer,
             iter(batches),
-            num_microbatches=len(batches),
+            num_micro_batches=len(batches),
             tokens_per_micro_batch=SEQ_LENGTH,
             lr=1e-3,
             ranks=ranks,

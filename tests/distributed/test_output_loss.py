@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from tests.distributed.output_loss_worker import PADDED, VOCAB, problem, save_losses
-from tests.distributed.ranks import run_on_ranks
+from tests.distributed.ranks import Device, run_on_ranks
 
 CHUNKS = [1, 10, 37, 1000]
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["tp1", "tp2"])
 def found(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, device: Device, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, Any]]:
     """Return what each rank wrote."""
     out = tmp_path_factory.mktemp("losses")
-    run_on_ranks(save_losses, request.param, request.param, CHUNKS, out)
+    run_on_ranks(save_losses, request.param, request.param, CHUNKS, out, device=device)
     files = [out / f"rank_{rank}.pt" for rank in range(request.param)]
-    return [torch.load(file, weights_only=True) for file in files]
+    return [torch.load(file, weights_only=True, map_location="cpu") for file in files]
 
 
 def expected() -> dict[str, torch.Tensor]:

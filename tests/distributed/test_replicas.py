@@ -10,7 +10,7 @@ from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.formats.checkpoint_folder import resolve_checkpoint
 from tests.distributed.layout_worker import join, load
-from tests.distributed.ranks import run_on_ranks
+from tests.distributed.ranks import Device, run_on_ranks
 from tests.tiny import write_tiny_llama
 
 
@@ -24,7 +24,7 @@ def load_and_break(layout: ParallelConfig, checkpoint: Path, name: str) -> None:
     if ranks.rank == 1:
         parameters = dict(rank.chunks[0].named_parameters())
         with torch.no_grad():
-            parameters[name].view(-1)[7] += 1e-6
+            parameters[name].view(-1)[7] += 1.0
     check_replicas(rank.chunks, ranks)
 
 
@@ -38,9 +38,9 @@ def load_and_break(layout: ParallelConfig, checkpoint: Path, name: str) -> None:
     ids=["data", "tied embedding", "tensor"],
 )
 def test_one_different_number_is_found(
-    tmp_path: Path, layout: ParallelConfig, name: str, said: str
+    tmp_path: Path, device: Device, layout: ParallelConfig, name: str, said: str
 ) -> None:
     import_hf(write_tiny_llama(tmp_path / "hf"), tmp_path / "base")
     checkpoint = resolve_checkpoint(tmp_path / "base")
     with pytest.raises(ProcessRaisedException, match=f"1 weights differ between ranks.*{said}"):
-        run_on_ranks(load_and_break, layout.world_size, layout, checkpoint, name)
+        run_on_ranks(load_and_break, layout.world_size, layout, checkpoint, name, device=device)

@@ -14,8 +14,8 @@ import pytest
 from evals.report.inputs import LossCurve, StageFact
 from evals.report.page import render_report
 from tests.integration.chromium import Chromium
-from tests.unit.evals.choice.results import result
 from tests.unit.evals.report.study import write_study
+from tests.unit.evals.tasks.choice.results import result
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -115,3 +115,21 @@ def test_few_imports_hide_in_functions() -> None:
     assert imports_in_functions("def f():\n    import a\nclass B:\n    import c\n") == 2
     found = {relative(path): imports_in_functions(path.read_text()) for path in SOURCES}
     assert sum(found.values()) <= 50, {name: number for name, number in found.items() if number}
+
+
+TESTED_ELSEWHERE = {
+    "data_prep/generate/steps": "tests/unit/data_prep/generate/test_pipelines.py",
+}
+"""Rooms that only show in another's work."""
+
+
+def test_every_room_has_its_tests() -> None:
+    rooms = {relative(path.parent) for path in SOURCES} - set(PACKAGES)
+    assert len(rooms) > 40
+    missing = [
+        room
+        for room in sorted(rooms)
+        if not any((ROOT / "tests/unit" / room.removeprefix("megatron_msm/")).rglob("test_*.py"))
+        and not (ROOT / TESTED_ELSEWHERE.get(room, "none")).exists()
+    ]
+    assert not missing, "write tests in the folder of that name below tests/unit: " + str(missing)

@@ -35,7 +35,7 @@ class Imported(NamedTuple):
     blank: int
     rejects: list[Reject]
     twice: int
-    """Rows whose content is that of an earlier one: they keep their places, under other ids."""
+    """Rows whose content is that of an earlier one: they keep their order, under other ids."""
 
 
 def import_rows(

@@ -64,22 +64,22 @@ def fill_lists(
     filled: list[list[Item]] = [[] for _ in lists]
     most = min(per_call or number, number)
     for turn in range(_ROUNDS + (number - 1) // max(most, 1)):
-        short = [place for place, items in enumerate(filled) if len(items) < number]
+        short = [index for index, items in enumerate(filled) if len(items) < number]
         asks = [
             _ask(
-                lists[place],
-                [*before[place], *filled[place]],
-                min(most, number - len(filled[place])),
+                lists[index],
+                [*before[index], *filled[index]],
+                min(most, number - len(filled[index])),
                 turn,
             )
-            for place in short
+            for index in short
         ]
         replies = context.asker.read(
             step, asks, form, temperature=temperature, max_tokens=200 * most + 2000
         )
-        for place, reply in zip(short, replies, strict=True):
+        for index, reply in zip(short, replies, strict=True):
             if reply is not None:
-                _add(filled[place], items_of(reply), number=number, before=before[place])
+                _add(filled[index], items_of(reply), number=number, before=before[index])
     for wanted, items in zip(lists, filled, strict=True):
         if len(items) < number:
             context.asker.counts.shortfalls.append(

@@ -97,16 +97,16 @@ def _judge(
     context: Context, step: str, asks: Sequence[Ask], wanted: Wanted
 ) -> list[Verdict | None]:
     verdicts = _verdicts(context, step, asks, wanted)
-    again = [place for place, ask in enumerate(asks) if _is_judged_twice(context, ask.address)]
+    again = [index for index, ask in enumerate(asks) if _is_judged_twice(context, ask.address)]
     repeated = _verdicts(
         context,
         f"{step}, again",
-        [Ask(f"{asks[place].address}/again", asks[place].prompt) for place in again],
+        [Ask(f"{asks[index].address}/again", asks[index].prompt) for index in again],
         wanted,
     )
     same = sum(
-        _decision(verdicts[place]) == _decision(second)
-        for place, second in zip(again, repeated, strict=True)
+        _decision(verdicts[index]) == _decision(second)
+        for index, second in zip(again, repeated, strict=True)
     )
     context.asker.counts.add_agreement(step, rows=len(again), same=same)
     return verdicts

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from data_prep.generate.asking import Ask, ReplyForm
 from data_prep.generate.context import Context, clause_lines, clauses_of, unique_slugs
 from data_prep.generate.inputs import StepInputs
-from data_prep.generate.plan import Domain, Plan, Subdomain, documents_per_clause
+from data_prep.generate.plan import CorpusPlan, Domain, Subdomain, documents_per_clause
 from data_prep.generate.steps.citing import known_ids
 
 _COVER_ROUNDS = 3
@@ -77,7 +77,9 @@ def clauses_as_subdomains(context: Context, domains: Sequence[Domain]) -> list[D
     ]
 
 
-def cover_clauses(context: Context, plan: Plan, *, per_subdomain: int, least: int) -> Plan:
+def cover_clauses(
+    context: Context, plan: CorpusPlan, *, per_subdomain: int, least: int
+) -> CorpusPlan:
     """Add subdomains for clauses that too few planned documents cite.
 
     Args:
@@ -99,7 +101,9 @@ def cover_clauses(context: Context, plan: Plan, *, per_subdomain: int, least: in
     return plan
 
 
-def _covered(context: Context, plan: Plan, short: Sequence[str], *, number: int) -> Plan:
+def _covered(
+    context: Context, plan: CorpusPlan, short: Sequence[str], *, number: int
+) -> CorpusPlan:
     prompt = context.prompt(
         "coverage",
         clauses=clause_lines(context.spec, short),

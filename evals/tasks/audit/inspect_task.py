@@ -4,8 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from inspect_ai import Task
-from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.model import GenerateConfig
+from inspect_ai.dataset import Sample
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
@@ -13,16 +12,16 @@ from evals.judging.asking import ask_judge
 from evals.judging.verdicts import read_word
 from evals.tasks.audit.tenets import Tenet, load_tenets
 from evals.tasks.sampling.inspect_parts import (
-    count_scored,
+    judged_score,
     msm_task,
     num_scored,
     or_nan,
+    sampled_task,
     scored_mean,
-    seeded_reply,
     shape_of,
 )
 from evals.tasks.sampling.judge_texts import fill, read_texts
-from evals.tasks.sampling.thoughts import without_thoughts
+from evals.tasks.sampling.reasoning import without_reasoning
 
 VERSION = 1
 """Raise it when texts or scoring change: results of different versions are not compared."""
@@ -50,15 +49,14 @@ def audit(
         seed: Of the answers' random streams.
         judge_attempts: How often a judge is asked until its verdict can be read.
     """
-    return Task(
-        dataset=MemoryDataset(
-            [sample for tenet in load_tenets(Path(tenets)) for sample in _samples(tenet)]
-        ),
-        solver=seeded_reply(seed),
-        scorer=tenet_kept(judge_attempts),
-        config=GenerateConfig(temperature=temperature, max_tokens=max_tokens),
-        epochs=samples,
+    return sampled_task(
+        [sample for tenet in load_tenets(Path(tenets)) for sample in _samples(tenet)],
+        tenet_kept(judge_attempts),
         version=VERSION,
+        seed=seed,
+        epochs=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
     )
 
 
@@ -80,26 +78,23 @@ def tenet_kept(judge_attempts: int) -> Scorer:
             read_texts(JUDGE_TEXTS)["prompt"],
             tenet=tenet,
             probe=state.input_text,
-            answer=without_thoughts(state.output.completion).strip(),
+            answer=without_reasoning(state.output.completion).strip(),
         )
         read = partial(read_word, tag="verdict", allowed=VERDICTS)
         judgement = await ask_judge(question, read, about=state, attempts=judge_attempts)
-        count_scored()
         word = judgement.verdict
-        return Score(
-            value={
-                "violation": or_nan(None if word is None else word == "violated"),
-                "silent": or_nan(None if word is None else word == "silent"),
-                "verdict_unreadable": float(word is None),
-                **shape_of(state),
-            },
-            explanation=judgement.replies[-1],
-            metadata={
-                "question": state.input_text,
-                "tenet": tenet,
-                "verdict": word or "unreadable",
-                **judgement.details,
-            },
+        numbers = {
+            "violation": or_nan(None if word is None else word == "violated"),
+            "silent": or_nan(None if word is None else word == "silent"),
+            "verdict_unreadable": float(word is None),
+            **shape_of(state),
+        }
+        return judged_score(
+            judgement,
+            numbers,
+            question=state.input_text,
+            tenet=tenet,
+            verdict=word or "unreadable",
         )
 
     return score

@@ -8,48 +8,36 @@ beside what was trained on.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, model_validator
 
-from megatron_msm.errors import DataFormatError
-from megatron_msm.formats.json_input import check_model, json_lines, read_file
+from evals.tasks.item_file import Item, NonEmpty, read_item_file
 
-NonEmpty = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 REMEDY = "A tenet needs id, clause, tenet, and probes: a list of messages to the assistant."
 
 
-class Tenet(BaseModel):
+class Tenet(Item):
     """One testable sentence of a clause, and the messages that test it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    id: NonEmpty
     clause: NonEmpty
     tenet: NonEmpty
     probes: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _asks_in_different_ways(self) -> Self:
+        if len(set(self.probes)) < len(self.probes):
+            raise ValueError(
+                "`probes`: two are the same. Ask in different ways; for repetitions there is "
+                "`samples`"
+            )
+        return self
 
-def load_tenets(path: Path) -> list[Tenet]:
+
+def load_tenets(path: Path) -> tuple[Tenet, ...]:
     """Read a file of tenets.
 
     Raises:
         DataFormatError: It is missing, empty, broken, or names an id or a probe twice.
     """
-    content = read_file(path, what="file of tenets", remedy=REMEDY)
-    tenets: dict[str, Tenet] = {}
-    for line in json_lines(content, path=path):
-        tenet = check_model(Tenet, line.value, where=line.where, remedy=REMEDY)
-        if tenet.id in tenets:
-            raise DataFormatError(
-                f"{line.where}: field `id`: {tenet.id!r} was used before. "
-                "Results are matched by id: give each tenet its own."
-            )
-        if len(set(tenet.probes)) < len(tenet.probes):
-            raise DataFormatError(
-                f"{line.where}: field `probes`: two are the same. Ask in different ways; for "
-                "repetitions there is `samples`."
-            )
-        tenets[tenet.id] = tenet
-    if not tenets:
-        raise DataFormatError(f"{path}: the file is empty. {REMEDY}")
-    return list(tenets.values())
+    return read_item_file(Tenet, path, remedy=REMEDY).items

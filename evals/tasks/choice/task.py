@@ -8,15 +8,12 @@ Given up for it: batching over nodes, caching, log viewers. Nothing is sampled, 
 
 import time
 from functools import partial
-from pathlib import Path
-from typing import Literal
 
 from evals.models.chat_turn import check_no_control_tokens
 from evals.models.continuations import ContinuationScore
 from evals.models.hf import OpenModel
 from evals.models.local import LocalModel
 from evals.models.log_probabilities import score_continuations
-from evals.statistics.summaries import SEED_NOTE
 from evals.tasks.choice.items import ItemSet, load_items
 from evals.tasks.choice.prompt import (
     ItemPrompts,
@@ -31,25 +28,19 @@ from evals.tasks.choice.result import (
     choice_metrics,
     direction_text,
 )
+from evals.tasks.scoring import ScoringSettings, counting, scored_result
 from evals.tasks.task import Progress, Work
-from megatron_msm.config.section import PositiveInt, Section
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.eval_result import EvalResult, Row
 
 
-class ChoiceSettings(Section):
-    """A forced choice in a suite."""
+class ChoiceSettings(ScoringSettings):
+    """A forced choice in a suite; an item is four answers."""
 
-    items: Path
-    """Item file (JSONL)."""
     split: str = "test"
     """Which items of the file."""
     target: str | None = None
     """Label that log-odds above 0 speak for; the file's first without it."""
-    batch_size: PositiveInt = 32
-    """Answers in one forward pass, four an item; it changes results by rounding only."""
-    dtype: Literal["bf16", "fp32"] = "bf16"
-    """Precision of the forward pass."""
 
 
 def prepare_choice(settings: ChoiceSettings, model: LocalModel, name: str) -> Work:
@@ -71,30 +62,24 @@ def _ask(
     name: str,
     on_progress: Progress,
 ) -> EvalResult:
-    started = time.monotonic()
+    started_s = time.monotonic()
     opened = model.opened(settings.dtype)
-    scoring_started = time.monotonic()
+    scoring_started_s = time.monotonic()
     rows = score_items(opened, items, batch_size=settings.batch_size, on_progress=on_progress)
-    scoring_s = time.monotonic() - scoring_started
+    scoring_s = time.monotonic() - scoring_started_s
     protocol = choice_protocol(items, settings.dtype, opened.record.chat_template_sha256)
-    return EvalResult(
+    return scored_result(
+        rows,
+        choice_metrics(rows, target=items.target, other=items.other),
         name=name,
         protocol=protocol,
-        protocol_sha256=protocol.sha256,
-        model=opened.record,
+        model=model,
+        settings=settings,
         items=f"{settings.items.resolve()}, split {items.split}",
         meaning=direction_text(items.target, items.other),
         headline=LOG_ODDS,
-        metrics=choice_metrics(rows, target=items.target, other=items.other),
-        n=len(rows),
-        note=SEED_NOTE,
-        runtime={
-            "batch_size": settings.batch_size,
-            "seconds": round(time.monotonic() - started, 3),
-            "scoring_seconds_per_item": round(scoring_s / len(rows), 4),
-            **model.runtime,
-        },
-        rows=tuple(rows),
+        started_s=started_s,
+        runtime={"scoring_seconds_per_item": round(scoring_s / len(rows), 4)},
     )
 
 
@@ -115,18 +100,11 @@ def score_items(
         for item in items.items
     ]
     _check_lengths(items, prompts, opened.max_length)
-    num_done = 0
-
-    def count(num_items: int) -> None:
-        nonlocal num_done
-        num_done += num_items
-        on_progress(num_done, len(prompts))
-
     scores = score_continuations(
         opened.model,
         [[*pairs.target_first, *pairs.other_first] for pairs in prompts],
         batch_size=batch_size,
-        on_scored=count,
+        on_scored=counting(on_progress, len(prompts)),
     )
     return [
         build_row(

@@ -9,7 +9,6 @@ import time
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
 from evals.models.chat_turn import check_no_control_tokens, encode
 from evals.models.continuations import Continuation, Ids
@@ -17,11 +16,12 @@ from evals.models.greedy import continue_greedily
 from evals.models.hf import OpenModel, bos_of
 from evals.models.local import LocalModel
 from evals.models.log_probabilities import score_continuations
-from evals.statistics.summaries import SEED_NOTE
 from evals.tasks.coherence.result import BITS_PER_BYTE, build_row, coherence_metrics
-from evals.tasks.coherence.texts import Texts, load_texts
+from evals.tasks.coherence.texts import RunningText, load_texts
+from evals.tasks.item_file import ItemFile
+from evals.tasks.scoring import ScoringSettings, counting, scored_result
 from evals.tasks.task import Progress, Work
-from megatron_msm.config.section import PositiveInt, Section
+from megatron_msm.config.section import PositiveInt
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.eval_result import EvalResult, Protocol, Row
 
@@ -31,7 +31,7 @@ PROTOCOL_VERSION = 1
 SHIPPED_TEXTS = Path(str(files("evals.tasks.coherence").joinpath("texts.jsonl")))
 
 
-class CoherenceSettings(Section):
+class CoherenceSettings(ScoringSettings):
     """A coherence test in a suite."""
 
     items: Path = SHIPPED_TEXTS
@@ -43,9 +43,6 @@ class CoherenceSettings(Section):
     prepend_bos: bool = False
     """Begin with a BOS: where the documents were prepared with `--prepend-bos`."""
     batch_size: PositiveInt = 8
-    """Texts in one forward pass; it changes results by rounding only."""
-    dtype: Literal["bf16", "fp32"] = "bf16"
-    """Precision of the forward pass."""
 
 
 def prepare_coherence(settings: CoherenceSettings, model: LocalModel, name: str) -> Work:
@@ -63,13 +60,13 @@ def prepare_coherence(settings: CoherenceSettings, model: LocalModel, name: str)
 
 def _measure(
     settings: CoherenceSettings,
-    texts: Texts,
+    texts: ItemFile[RunningText],
     model: LocalModel,
     name: str,
     start: Ids,
     on_progress: Progress,
 ) -> EvalResult:
-    started = time.monotonic()
+    started_s = time.monotonic()
     opened = model.opened(settings.dtype)
     rows = _rows(opened, texts, settings, start, on_progress)
     protocol = Protocol(
@@ -79,30 +76,24 @@ def _measure(
         chat_template_sha256=None,
         settings=settings.model_dump(exclude={"items", "batch_size"}),
     )
-    return EvalResult(
+    return scored_result(
+        rows,
+        coherence_metrics(rows),
         name=name,
         protocol=protocol,
-        protocol_sha256=protocol.sha256,
-        model=opened.record,
+        model=model,
+        settings=settings,
         items=str(settings.items.resolve()),
         meaning="fewer bits per byte mean that running text is predicted better; repetition is the "
         "share of 4-token runs in the model's own text that stood in it before",
         headline=BITS_PER_BYTE,
-        metrics=coherence_metrics(rows),
-        n=len(rows),
-        note=SEED_NOTE,
-        runtime={
-            "batch_size": settings.batch_size,
-            "seconds": round(time.monotonic() - started, 3),
-            **model.runtime,
-        },
-        rows=tuple(rows),
+        started_s=started_s,
     )
 
 
 def _rows(
     opened: OpenModel,
-    texts: Texts,
+    texts: ItemFile[RunningText],
     settings: CoherenceSettings,
     start: Ids,
     on_progress: Progress,
@@ -110,13 +101,7 @@ def _rows(
     ids = [encode(opened.tokenizer, text.text) for text in texts.items]
     for text, of_text in zip(texts.items, ids, strict=True):
         _check_length(texts, text.id, len(of_text), settings, opened.max_length)
-    total, done = 2 * len(ids), 0
-
-    def count(num_texts: int) -> None:
-        nonlocal done
-        done += num_texts
-        on_progress(done, total)
-
+    count = counting(on_progress, 2 * len(ids))
     # Without a BOS a text's first token has nothing before it: it is given, not predicted.
     whole = [start + of_text for of_text in ids]
     asked = [[Continuation(each[:1], each[1:])] for each in whole]
@@ -142,7 +127,11 @@ def _rows(
 
 
 def _check_length(
-    texts: Texts, text_id: str, num_tokens: int, settings: CoherenceSettings, max_length: int | None
+    texts: ItemFile[RunningText],
+    text_id: str,
+    num_tokens: int,
+    settings: CoherenceSettings,
+    max_length: int | None,
 ) -> None:
     if num_tokens <= settings.start_tokens:
         raise DataFormatError(

@@ -4,8 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from inspect_ai import Task
-from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.model import GenerateConfig
+from inspect_ai.dataset import Sample
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
@@ -13,16 +12,16 @@ from evals.judging.asking import ask_judge
 from evals.judging.verdicts import read_points
 from evals.tasks.open_qa.items import Question, load_questions, read_spec
 from evals.tasks.sampling.inspect_parts import (
-    count_scored,
+    judged_score,
     msm_task,
     num_scored,
     or_nan,
+    sampled_task,
     scored_mean,
-    seeded_reply,
     shape_of,
 )
 from evals.tasks.sampling.judge_texts import fill, read_texts
-from evals.tasks.sampling.thoughts import without_thoughts
+from evals.tasks.sampling.reasoning import without_reasoning
 
 VERSION = 1
 """Raise it when texts or scoring change: results of different versions are not compared."""
@@ -52,13 +51,14 @@ def open_qa(
         seed: Of the answers' random streams.
         judge_attempts: How often a judge is asked until its points can be read.
     """
-    return Task(
-        dataset=MemoryDataset([_sample(one) for one in load_questions(Path(questions))]),
-        solver=seeded_reply(seed),
-        scorer=points(read_spec(Path(spec)), judge_attempts),
-        config=GenerateConfig(temperature=temperature, max_tokens=max_tokens),
-        epochs=samples,
+    return sampled_task(
+        [_sample(one) for one in load_questions(Path(questions))],
+        points(read_spec(Path(spec)), judge_attempts),
         version=VERSION,
+        seed=seed,
+        epochs=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
     )
 
 
@@ -72,10 +72,10 @@ def _sample(question: Question) -> Sample:
 
 @scorer(metrics={"*": [scored_mean(), num_scored()]})
 def points(spec: str, judge_attempts: int) -> Scorer:
-    """Score an answer by a judge's points; thoughts are not shown to the judge."""
+    """Score an answer by a judge's points; reasoning is not shown to the judge."""
 
     async def score(state: TaskState, target: Target) -> Score:
-        answer = without_thoughts(state.output.completion).strip()
+        answer = without_reasoning(state.output.completion).strip()
         judgement = await ask_judge(
             fill(
                 read_texts(JUDGE_TEXTS)["prompt"],
@@ -87,20 +87,17 @@ def points(spec: str, judge_attempts: int) -> Scorer:
             about=state,
             attempts=judge_attempts,
         )
-        count_scored()
         given = judgement.verdict
-        return Score(
-            value={
-                "points": or_nan(given),
-                "points_unreadable": float(given is None),
-                **shape_of(state),
-            },
-            explanation=judgement.replies[-1],
-            metadata={
-                "question": state.input_text,
-                "verdict": "unreadable" if given is None else f"{given} of {HIGH}",
-                **judgement.details,
-            },
+        numbers = {
+            "points": or_nan(given),
+            "points_unreadable": float(given is None),
+            **shape_of(state),
+        }
+        return judged_score(
+            judgement,
+            numbers,
+            question=state.input_text,
+            verdict="unreadable" if given is None else f"{given} of {HIGH}",
         )
 
     return score

@@ -4,45 +4,28 @@
 """
 
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
-
+from evals.tasks.item_file import Item, NonEmpty, read_item_file
 from megatron_msm.errors import DataFormatError
-from megatron_msm.formats.json_input import check_model, json_lines, read_file
+from megatron_msm.formats.json_input import read_file
 
-NonEmpty = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 REMEDY = "A question needs id, category and question."
 
 
-class Question(BaseModel):
+class Question(Item):
     """One question."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    id: NonEmpty
     category: NonEmpty
     question: NonEmpty
 
 
-def load_questions(path: Path) -> list[Question]:
+def load_questions(path: Path) -> tuple[Question, ...]:
     """Read a file of questions.
 
     Raises:
         DataFormatError: It is missing, empty, broken, or names an id twice.
     """
-    content = read_file(path, what="file of questions", remedy=REMEDY)
-    questions: dict[str, Question] = {}
-    for line in json_lines(content, path=path):
-        question = check_model(Question, line.value, where=line.where, remedy=REMEDY)
-        if question.id in questions:
-            raise DataFormatError(
-                f"{line.where}: field `id`: {question.id!r} was used before. "
-                "Results are matched by id: give each question its own."
-            )
-        questions[question.id] = question
-    if not questions:
-        raise DataFormatError(f"{path}: the file is empty. {REMEDY}")
-    return list(questions.values())
+    return read_item_file(Question, path, remedy=REMEDY).items
 
 
 def read_spec(path: Path) -> str:

@@ -12,27 +12,20 @@ question that is asked in a chat turn, in groups of one's own:
      "right": "My name is SmolLM.", "wrong": ["My name is ChatGPT."]}
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
-from megatron_msm.errors import DataFormatError
-from megatron_msm.formats.json_input import check_model, json_lines, read_file
+from evals.tasks.item_file import Item, NonEmpty, check_enough, read_item_file
 
-NonEmpty = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 REMEDY = "An item needs id, clause_ids or group, text, right, and wrong (a list of answers)."
-MIN_ITEMS = 2
-"""An interval over items needs a spread."""
 
 
-class ProbeItem(BaseModel):
+class ProbeItem(Item):
     """One text or question, and its answers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    id: NonEmpty
     clause_ids: tuple[NonEmpty, ...] = ()
     """Clauses of the spec that say it, as in the documents' `clause_ids`."""
     group: NonEmpty | None = None
@@ -87,18 +80,6 @@ def load_probe_items(path: Path) -> ProbeItems:
     Raises:
         DataFormatError: The file is broken or holds fewer than two items.
     """
-    content = read_file(path, what="item file", remedy="Give `items` a JSONL file of items.")
-    items: dict[str, ProbeItem] = {}
-    for line in json_lines(content, path=path):
-        item = check_model(ProbeItem, line.value, where=line.where, remedy=REMEDY)
-        if item.id in items:
-            raise DataFormatError(
-                f"{line.where}: field `id`: {item.id!r} was used on a line above. "
-                "Results are matched by id: give each item its own."
-            )
-        items[item.id] = item
-    if len(items) < MIN_ITEMS:
-        raise DataFormatError(
-            f"{path}: {len(items)} items, and an interval needs at least {MIN_ITEMS}. {REMEDY}"
-        )
-    return ProbeItems(path, hashlib.sha256(content).hexdigest(), tuple(items.values()))
+    file = read_item_file(ProbeItem, path, remedy=REMEDY)
+    check_enough(file, remedy=REMEDY)
+    return ProbeItems(path, file.sha256, file.items)

@@ -7,15 +7,12 @@ margin says little alone: compare it with that of the model before training.
 
 import time
 from functools import partial
-from pathlib import Path
-from typing import Literal
 
 from evals.models.chat_turn import CHAT_SETTINGS, check_no_control_tokens
 from evals.models.continuations import Continuation, Ids
 from evals.models.hf import OpenModel, bos_of
 from evals.models.local import LocalModel
 from evals.models.log_probabilities import score_continuations
-from evals.statistics.summaries import SEED_NOTE
 from evals.tasks.probes.items import ProbeItems, load_probe_items
 from evals.tasks.probes.prompt import (
     FINISH_TEMPLATE,
@@ -25,8 +22,8 @@ from evals.tasks.probes.prompt import (
     text_continuations,
 )
 from evals.tasks.probes.result import MARGIN, build_row, probe_metrics
+from evals.tasks.scoring import ScoringSettings, counting, scored_result
 from evals.tasks.task import Progress, Work
-from megatron_msm.config.section import PositiveInt, Section
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.eval_result import EvalResult, Protocol, Row
 
@@ -34,15 +31,8 @@ PROTOCOL_VERSION = 1
 """Raise it when prompts or scores change: results of different versions are not compared."""
 
 
-class ProbeSettings(Section):
+class ProbeSettings(ScoringSettings):
     """A probe in a suite, asked in chat turns."""
-
-    items: Path
-    """Item file (JSONL)."""
-    batch_size: PositiveInt = 32
-    """Answers in one forward pass; it changes results by rounding only."""
-    dtype: Literal["bf16", "fp32"] = "bf16"
-    """Precision of the forward pass."""
 
 
 class KnowledgeSettings(ProbeSettings):
@@ -117,27 +107,21 @@ def _ask(
     asked: str | Ids,
     on_progress: Progress,
 ) -> EvalResult:
-    started = time.monotonic()
+    started_s = time.monotonic()
     opened = model.opened(settings.dtype)
     rows = _rows(opened, items, asked, settings.batch_size, on_progress)
-    return EvalResult(
+    return scored_result(
+        rows,
+        probe_metrics(rows),
         name=name,
         protocol=protocol,
-        protocol_sha256=protocol.sha256,
-        model=opened.record,
+        model=model,
+        settings=settings,
         items=str(settings.items.resolve()),
         meaning="margin > 0 means that the right answer is likelier than every wrong one; "
         f"guessing gets {items.chance:.0%} right",
         headline=MARGIN,
-        metrics=probe_metrics(rows),
-        n=len(rows),
-        note=SEED_NOTE,
-        runtime={
-            "batch_size": settings.batch_size,
-            "seconds": round(time.monotonic() - started, 3),
-            **model.runtime,
-        },
-        rows=tuple(rows),
+        started_s=started_s,
     )
 
 
@@ -155,13 +139,7 @@ def _rows(
         for item in items.items
     ]
     _check_lengths(items, requests, opened.max_length)
-    num_done = 0
-
-    def count(num_items: int) -> None:
-        nonlocal num_done
-        num_done += num_items
-        on_progress(num_done, len(requests))
-
+    count = counting(on_progress, len(requests))
     scores = score_continuations(opened.model, requests, batch_size=batch_size, on_scored=count)
     return [build_row(item, of_item) for item, of_item in zip(items.items, scores, strict=True)]
 

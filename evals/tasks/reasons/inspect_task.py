@@ -11,7 +11,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from evals.judging.asking import ask_judge
 from evals.tasks.reasons.categories import categories, kinds_text, read_present
 from evals.tasks.sampling.inspect_parts import (
-    count_scored,
+    judged_score,
     msm_task,
     num_scored,
     or_nan,
@@ -69,7 +69,6 @@ def reasons_given(judge_attempts: int) -> Scorer:
             read_texts(JUDGE_TEXTS)["prompt"], kinds=kinds_text(), reply=state.output.completion
         )
         judgement = await ask_judge(question, read_present, about=state, attempts=judge_attempts)
-        count_scored()
         present = judgement.verdict
         numbers = {
             one.id: or_nan(None if present is None else one.id in present) for one in categories()
@@ -77,13 +76,8 @@ def reasons_given(judge_attempts: int) -> Scorer:
         for side in SIDES:
             ids = {one.id for one in categories() if one.side == side}
             numbers[f"any_{side}"] = or_nan(None if present is None else bool(ids & present))
-        return Score(
-            value={**numbers, "list_unreadable": float(present is None)},
-            explanation=judgement.replies[-1],
-            metadata={
-                "verdict": "unreadable" if present is None else ", ".join(sorted(present)),
-                **judgement.details,
-            },
-        )
+        numbers["list_unreadable"] = float(present is None)
+        verdict = "unreadable" if present is None else ", ".join(sorted(present))
+        return judged_score(judgement, numbers, verdict=verdict)
 
     return score

@@ -1,15 +1,17 @@
-"""Parts of Inspect tasks that several evaluations use: solver and metrics."""
+"""Parts of Inspect tasks that several evaluations use: the task, its solver, scores, metrics."""
 
 import hashlib
 import math
-from collections.abc import Callable
-from typing import ParamSpec
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec
 
 from inspect_ai import Task, task
-from inspect_ai.scorer import Metric, SampleScore, metric
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import GenerateConfig
+from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, metric
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from evals.judging.asking import check_judge
+from evals.judging.asking import Judgement, check_judge
 from evals.tasks.sampling.progress import ON_SCORED
 
 Parameters = ParamSpec("Parameters")
@@ -43,9 +45,41 @@ def seeded_reply(seed: int) -> Solver:
     return solve
 
 
-def count_scored() -> None:
-    """Tell whoever runs the evaluation that a reply has been scored."""
+def sampled_task(
+    samples: Sequence[Sample],
+    scorer: Scorer,
+    *,
+    version: int,
+    seed: int,
+    epochs: int,
+    temperature: float,
+    max_tokens: int,
+) -> Task:
+    """Return a task in which every sample is answered freely, a number of times."""
+    return Task(
+        dataset=MemoryDataset(list(samples)),
+        solver=seeded_reply(seed),
+        scorer=scorer,
+        config=GenerateConfig(temperature=temperature, max_tokens=max_tokens),
+        epochs=epochs,
+        version=version,
+    )
+
+
+def judged_score(judgement: Judgement[Any], numbers: Mapping[str, float], **shown: Any) -> Score:
+    """Return a judged reply's numbers with what the judge said, and count the reply as scored.
+
+    Args:
+        judgement: The judge's.
+        numbers: By metric; NaN where the reply could not be scored.
+        shown: What a reader of transcripts sees beside the reply.
+    """
     ON_SCORED.get()()
+    return Score(
+        value=dict(numbers),
+        explanation=judgement.replies[-1],
+        metadata={**shown, **judgement.details},
+    )
 
 
 @metric

@@ -82,8 +82,8 @@ def run_task(
     assert len(rows) == total, f"{len(rows)} rows for {total} replies"
     if asked.record.weights_sha256 is None:
         _retire(folder)
-    places = {str(sample.id): place for place, sample in enumerate(task.dataset)}
-    return sorted(rows, key=lambda row: (places[row.details["sample"]], row.details["epoch"]))
+    index_of = {str(sample.id): index for index, sample in enumerate(task.dataset)}
+    return sorted(rows, key=lambda row: (index_of[row.details["sample"]], row.details["epoch"]))
 
 
 def _retire(folder: Path) -> None:

@@ -1,14 +1,13 @@
 """What the installed transformers reads in a folder, and what it computes with it."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from megatron_msm.convert.forward.model_slice import ModelSlice
-from megatron_msm.errors import CheckpointError, MissingExtraError
+from megatron_msm.convert.huggingface.causal_lm import check_loaded, transformers_for
 from megatron_msm.models.shape import ModelShape
 
 
@@ -41,15 +40,6 @@ def differences_in_reading(folder: Path, shape: ModelShape) -> list[str]:
         for name, value in _facts_of_shape(shape).items()
         if found.get(name) != value
     ]
-
-
-def _check_loading(folder: Path, loading: Mapping[str, Any]) -> None:
-    """Transformers draws missing weights at random, with a warning only."""
-    missing = sorted(map(str, loading["missing_keys"]))
-    if missing:
-        raise CheckpointError(
-            f"{folder}: transformers finds no weights for {missing[0]} and {len(missing) - 1} more."
-        )
 
 
 def is_generation_5() -> bool:
@@ -143,7 +133,7 @@ def logits_of_folder(
             trust_remote_code=False,
             output_loading_info=True,
         )
-    _check_loading(folder, loading)
+    check_loaded(folder, loading)
     words = torch.tensor(part.tokens)
     return [model(words[torch.tensor([prompt])]).logits[0][:, words] for prompt in prompts]
 
@@ -182,24 +172,5 @@ def logits_of_part(
             dtype=torch.float32,
             output_loading_info=True,
         )
-    _check_loading(folder, loading)
+    check_loaded(folder, loading)
     return [model.eval()(torch.tensor([prompt])).logits[0] for prompt in prompts]
-
-
-@contextmanager
-def transformers_for(folder: Path) -> Iterator[Any]:
-    """Give transformers, silent; say which folder it cannot read."""
-    try:
-        import transformers
-    except ImportError:
-        raise MissingExtraError(feature="comparing with transformers", extra="evals") from None
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    try:
-        yield transformers
-    except Exception as error:  # whatever a broken file makes of transformers
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise CheckpointError(
-            f"{folder}: transformers {transformers.__version__} cannot load it "
-            f"({type(error).__name__}: {reason})."
-        ) from error

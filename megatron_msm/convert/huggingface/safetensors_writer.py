@@ -45,7 +45,7 @@ class TensorLayout:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Extent:
     layout: TensorLayout
     begin: int
     end: int
@@ -95,12 +95,12 @@ class SafetensorsFile:
         self._path, self._check = path, check
         self._file = HashingFile(path)
         self._file.write(_header(tensors))
-        self._places: dict[str, _Place] = {}
+        self._extents: dict[str, _Extent] = {}
         end = self._file.num_bytes
         for tensor in tensors:
             begin, end = end, end + tensor.num_bytes
-            self._places[tensor.name] = _Place(tensor, begin, end)
-        self._unfinished = deque(self._places.values())
+            self._extents[tensor.name] = _Extent(tensor, begin, end)
+        self._unfinished = deque(self._extents.values())
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Put one tensor's data into its place. Each tensor is written exactly once.
@@ -112,16 +112,16 @@ class SafetensorsFile:
         Raises:
             CheckpointError: What is read back differs.
         """
-        place = self._places.pop(name)
-        assert tensor.dtype == place.layout.dtype, f"{name}: {tensor.dtype}"
-        assert tensor.nbytes == place.layout.num_bytes, f"{name}: {tuple(tensor.shape)}"
-        self._file.write_tensor(tensor, place.begin)
-        if self._check and not self._file.holds_tensor(tensor, place.begin):
+        extent = self._extents.pop(name)
+        assert tensor.dtype == extent.layout.dtype, f"{name}: {tensor.dtype}"
+        assert tensor.nbytes == extent.layout.num_bytes, f"{name}: {tuple(tensor.shape)}"
+        self._file.write_tensor(tensor, extent.begin)
+        if self._check and not self._file.holds_tensor(tensor, extent.begin):
             raise CheckpointError(
                 f"{self._path.name}: tensor {name!r}, read back, is not what was written. "
                 "The disk or the memory is faulty; export to another disk."
             )
-        while self._unfinished and self._unfinished[0].layout.name not in self._places:
+        while self._unfinished and self._unfinished[0].layout.name not in self._extents:
             self._file.finish(self._unfinished.popleft().end)
 
     def record(self) -> FileRecord:
@@ -135,7 +135,7 @@ class SafetensorsFile:
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """Close; without an error assert that nothing is left: a hole would read as zeros."""
         self._file.__exit__(kind, error, traceback)
-        assert error is not None or not self._places, f"not written: {list(self._places)[:8]}"
+        assert error is not None or not self._extents, f"not written: {list(self._extents)[:8]}"
 
 
 def write_index(folder: Path, shards: Sequence[Sequence[TensorLayout]]) -> None:

@@ -45,7 +45,7 @@ _LAYER = re.compile(r"(decoder\.layers\.)(\d+)\.")
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Region:
     """A region of a checkpoint's tensor."""
 
     key: str
@@ -85,8 +85,8 @@ def _named_by_latest(path: Path) -> list[Path]:
     return [] if iteration is None else [iteration_folder(path, iteration)]
 
 
-class NeighbourSource:
-    """A neighbour's checkpoint as the source of an import."""
+class ExternalSource:
+    """An external checkpoint as the source of an import."""
 
     def __init__(self, folder: Path, hf_folder: Path, mapped: Sequence[MappedTensor]) -> None:
         """Find every tensor.
@@ -102,20 +102,20 @@ class NeighbourSource:
         """
         self._folder, self._hf_folder, self._mapped = folder, hf_folder, mapped
         self._checkpoint = MegatronCheckpoint(folder)
-        self._places = _find_all(self._checkpoint, mapped, hf_folder)
+        self._regions = _find_all(self._checkpoint, mapped, hf_folder)
 
     adapter: None = None
     adapter_tensors: Sequence[MappedTensor] = ()
 
     def dtype_of(self, tensor: MappedTensor) -> torch.dtype:
         """Return the dtype that the checkpoint has it in."""
-        return self._checkpoint.tensors[self._places[_identity(tensor)].key].dtype
+        return self._checkpoint.tensors[self._regions[_identity(tensor)].key].dtype
 
     def read_into(self, tensor: MappedTensor, target: torch.Tensor) -> None:
         """Read one tensor."""
-        place = self._places[_identity(tensor)]
-        region = target.view(place.lengths)
-        self._checkpoint.read_region(place.key, place.offsets, region)
+        region = self._regions[_identity(tensor)]
+        view = target.view(region.lengths)
+        self._checkpoint.read_region(region.key, region.offsets, view)
 
     def tensor_list(self) -> TensorList:
         """Return the tensors as the Hugging Face folder has them, else in config.json's dtype."""
@@ -153,21 +153,21 @@ def _identity(tensor: MappedTensor) -> tuple[str, int | None]:
 
 def _find_all(
     checkpoint: MegatronCheckpoint, mapped: Sequence[MappedTensor], hf_folder: Path
-) -> Mapping[tuple[str, int | None], _Place]:
-    places: dict[tuple[str, int | None], _Place] = {}
+) -> Mapping[tuple[str, int | None], _Region]:
+    regions: dict[tuple[str, int | None], _Region] = {}
     missing = []
     for tensor in mapped:
         candidates = [
-            place
+            region
             for prefix in _PREFIXES
-            for place in (_own_key(tensor, prefix), _stacked_key(tensor, prefix))
-            if place.key in checkpoint.tensors
+            for region in (_own_key(tensor, prefix), _stacked_key(tensor, prefix))
+            if region.key in checkpoint.tensors
         ]
         if candidates:
-            places[_identity(tensor)] = candidates[0]
+            regions[_identity(tensor)] = candidates[0]
         else:
             missing.append(tensor.key)
-    used = {place.key for place in places.values()}
+    used = {region.key for region in regions.values()}
     unknown = [key for key in checkpoint.tensors if key not in used and not is_optimizer_key(key)]
     if missing or unknown:
         raise CheckpointError(
@@ -177,31 +177,31 @@ def _find_all(
             + " Give the Hugging Face folder of the model that was trained."
         )
     for tensor in mapped:
-        _check_size(checkpoint, tensor, places[_identity(tensor)])
-    return places
+        _check_size(checkpoint, tensor, regions[_identity(tensor)])
+    return regions
 
 
-def _check_size(checkpoint: MegatronCheckpoint, tensor: MappedTensor, place: _Place) -> None:
-    found, wanted = checkpoint.tensors[place.key].size, place.global_size
+def _check_size(checkpoint: MegatronCheckpoint, tensor: MappedTensor, region: _Region) -> None:
+    found, wanted = checkpoint.tensors[region.key].size, region.global_size
     is_padded = tensor.may_be_padded and found[:1] > wanted[:1] and found[1:] == wanted[1:]
     if found != wanted and not is_padded:
         raise CheckpointError(
-            f"{checkpoint.folder}: tensor {place.key!r} has size {found}, config.json asks for "
+            f"{checkpoint.folder}: tensor {region.key!r} has size {found}, config.json asks for "
             f"{wanted}. Give the Hugging Face folder of the model that was trained."
         )
 
 
-def _own_key(tensor: MappedTensor, prefix: str) -> _Place:
-    return _Place(prefix + tensor.key, tensor.global_size, tensor.offsets, tensor.lengths)
+def _own_key(tensor: MappedTensor, prefix: str) -> _Region:
+    return _Region(prefix + tensor.key, tensor.global_size, tensor.offsets, tensor.lengths)
 
 
-def _stacked_key(tensor: MappedTensor, prefix: str) -> _Place:
-    """Return the place among all layers; the same as its own for a tensor that is in no layer."""
+def _stacked_key(tensor: MappedTensor, prefix: str) -> _Region:
+    """Return the region among all layers; the same as its own for a tensor that is in no layer."""
     match = _LAYER.match(tensor.key)
     if match is None:
         return _own_key(tensor, prefix)
     key = prefix + match[1] + tensor.key[match.end() :]
-    return _Place(
+    return _Region(
         key,
         (tensor.shape.num_layers, *tensor.global_size),
         (int(match[2]), *tensor.offsets),

@@ -48,10 +48,10 @@ def add_extra_state(folder: Path, mapped: Sequence[MappedTensor]) -> None:
     """Add the objects to a folder of torch_dist files whose metadata is written."""
     with (folder / _FILE).open("wb") as file:
         torch.save([None], file)
-    place = _StorageInfo(_FILE, 0, (folder / _FILE).stat().st_size)
+    storage = _StorageInfo(_FILE, 0, (folder / _FILE).stat().st_size)
     metadata = read_metadata(folder)
     metadata.storage_data = dict(metadata.storage_data or {})
     for name in extra_state_names(mapped):
         metadata.state_dict_metadata[name] = BytesStorageMetadata()
-        metadata.storage_data[MetadataIndex(name)] = place
+        metadata.storage_data[MetadataIndex(name)] = storage
     (folder / METADATA_FILE).write_bytes(pickle.dumps(metadata))

@@ -121,19 +121,19 @@ class MegatronCheckpoint:
         target: torch.Tensor,
     ) -> None:
         """Read a part of a shard, straight into `target` where both are without gaps."""
-        place = self._storage.get(MetadataIndex(key, chunk.offsets))
-        if place is None:
+        storage = self._storage.get(MetadataIndex(key, chunk.offsets))
+        if storage is None:
             raise self._damaged(key, f"no file is named for the shard at {tuple(chunk.offsets)}")
-        if getattr(place, "transform_descriptors", None):
-            raise self._damaged(key, f"stored with {place.transform_descriptors}, not supported")
+        if getattr(storage, "transform_descriptors", None):
+            raise self._damaged(key, f"stored with {storage.transform_descriptors}, not supported")
         try:
-            with (self.folder / place.relative_path).open("rb", buffering=0) as file:
-                stored = _find_tensor(file, place.offset, place.length)
+            with (self.folder / storage.relative_path).open("rb", buffering=0) as file:
+                stored = _find_tensor(file, storage.offset, storage.length)
                 if stored.tensor.shape != chunk.sizes or stored.tensor.dtype != info.dtype:
                     raise ValueError("not the tensor that was announced")
                 self._read_part(file.fileno(), stored, wanted, target)
         except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise self._damaged(key, f"{place.relative_path}: {_first_line(error)}") from error
+            raise self._damaged(key, f"{storage.relative_path}: {_first_line(error)}") from error
 
     def _read_part(
         self, file: int, stored: "_StoredTensor", wanted: tuple[slice, ...], target: torch.Tensor

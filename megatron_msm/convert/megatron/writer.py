@@ -56,7 +56,7 @@ class WrittenFile:
     """A file of tensors."""
 
     name: str
-    places: tuple[_StorageInfo, ...]
+    storages: tuple[_StorageInfo, ...]
     """Where each tensor is, in the order of writing."""
     record: FileRecord
 
@@ -103,14 +103,14 @@ def write_file(
     the other, found by offset and length).
     """
     name = f"__0_{number}.distcp"
-    places = []
+    storages = []
     with HashingFile(folder / name) as file, _without_checksums():
         for tensor in tensors:
             offset = file.num_bytes
             _append(file, tensor, load(tensor))
             file.finish(file.num_bytes)
-            places.append(_StorageInfo(name, offset, file.num_bytes - offset))
-        return WrittenFile(name, tuple(places), file.record())
+            storages.append(_StorageInfo(name, offset, file.num_bytes - offset))
+        return WrittenFile(name, tuple(storages), file.record())
 
 
 def write_metadata(
@@ -131,9 +131,9 @@ def write_metadata(
     `save_common`, serialization.py `save` (the content metadata is part of the common state).
     """
     storage = {
-        MetadataIndex(tensor.mapped.key, torch.Size(tensor.mapped.offsets)): place
+        MetadataIndex(tensor.mapped.key, torch.Size(tensor.mapped.offsets)): storage
         for tensors, written in files
-        for tensor, place in zip(tensors, written.places, strict=True)
+        for tensor, storage in zip(tensors, written.storages, strict=True)
     }
     metadata = Metadata(
         state_dict_metadata=dict(_describe([t for tensors, _ in files for t in tensors])),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.precision import Fp8Config
-from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.batch_shape import BatchShape
 from megatron_msm.runtime.fp8 import dimension_multiple
 

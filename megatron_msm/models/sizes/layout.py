@@ -28,21 +28,21 @@ def padded_vocab_size(vocab_size: int, tensor_parallel: int) -> int:
     return -(-vocab_size // multiple) * multiple
 
 
-def layers_of_stages(num_layers: int, parallel: ParallelConfig) -> tuple[int, ...]:
+def layers_of_pipeline_stages(num_layers: int, parallel: ParallelConfig) -> tuple[int, ...]:
     """Return the layers of each stage, in the order that a micro batch meets them."""
     if parallel.layers_per_stage is not None:
         return parallel.layers_per_stage
-    return (num_layers // parallel.num_stages,) * parallel.num_stages
+    return (num_layers // parallel.num_pipeline_stages,) * parallel.num_pipeline_stages
 
 
-def balanced_layers(num_layers: int, num_stages: int) -> tuple[int, ...]:
+def balanced_layers(num_layers: int, num_pipeline_stages: int) -> tuple[int, ...]:
     """Deal layers as evenly as possible; the middle gets the rest, as both ends have more to do.
 
     The first stage has the embedding, the last the logits and the loss.
     """
-    least, rest = divmod(num_layers, num_stages)
-    first = (num_stages - rest) // 2
-    return tuple(least + (first <= stage < first + rest) for stage in range(num_stages))
+    least, rest = divmod(num_layers, num_pipeline_stages)
+    first = (num_pipeline_stages - rest) // 2
+    return tuple(least + (first <= stage < first + rest) for stage in range(num_pipeline_stages))
 
 
 def check_layout(
@@ -126,13 +126,13 @@ def _stage_violations(shape: ModelShape, parallel: ParallelConfig) -> Iterator[s
                 f"parallel.layers_per_stage: {' + '.join(map(str, given))} = {sum(given)}, but the "
                 f"model has {shape.num_layers} layers."
             )
-    elif shape.num_layers % parallel.num_stages:
+    elif shape.num_layers % parallel.num_pipeline_stages:
         yield (
             f"parallel.pipeline: {parallel.pipeline} x virtual_pipeline "
-            f"{parallel.virtual_pipeline} = {parallel.num_stages} stages do not divide the "
-            f"model's {shape.num_layers} layers (remainder "
-            f"{shape.num_layers % parallel.num_stages}); parallel.layers_per_stage can split "
-            "unevenly."
+            f"{parallel.virtual_pipeline} = {parallel.num_pipeline_stages} stages do not divide "
+            f"the model's {shape.num_layers} layers (remainder "
+            f"{shape.num_layers % parallel.num_pipeline_stages}); parallel.layers_per_stage can "
+            "split unevenly."
         )
 
 
@@ -225,10 +225,10 @@ def _model_sizes(shape: ModelShape, num_ranks: int) -> Iterator[tuple[int, int, 
                     yield tensor, pipeline, context
 
 
-def _uneven(num_layers: int, num_stages: int) -> tuple[int, ...] | None:
-    if num_layers % num_stages == 0:
+def _uneven(num_layers: int, num_pipeline_stages: int) -> tuple[int, ...] | None:
+    if num_layers % num_pipeline_stages == 0:
         return None
-    return balanced_layers(num_layers, num_stages)
+    return balanced_layers(num_layers, num_pipeline_stages)
 
 
 def _divisors(number: int) -> list[int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.checkpoint_folder import AdapterRecord, CheckpointState
-from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.adapter_sizes import projections
 
 

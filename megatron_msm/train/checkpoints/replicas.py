@@ -77,13 +77,13 @@ def differing(named: Sequence[tuple[str, torch.Tensor]], group: Any) -> list[str
 
 
 def checksum(tensor: torch.Tensor) -> torch.Tensor:
-    """Return an int64 scalar of a tensor's bytes and their places."""
+    """Return an int64 scalar of a tensor's bytes and their indices."""
     if type(tensor).__module__.startswith("transformer_engine"):
         tensor = tensor.dequantize()  # FP8 weights
     words = tensor.contiguous().view(-1).view(torch.int16)
     total = torch.zeros((), dtype=torch.int64, device=tensor.device)
     for start in range(0, len(words), _CHUNK):
         part = words[start : start + _CHUNK].to(torch.int64)
-        place = torch.arange(start, start + len(part), device=tensor.device) * 2 + 1
-        total += (part * place * _MULTIPLIER).sum()
+        index = torch.arange(start, start + len(part), device=tensor.device) * 2 + 1
+        total += (part * index * _MULTIPLIER).sum()
     return total

@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import distributed
 
 from megatron_msm.config.run import RunConfig
-from megatron_msm.data.packings import Packings
+from megatron_msm.data.packing.packings import Packings
 from megatron_msm.errors import MsmError
 from megatron_msm.runtime.process_groups import RankInfo
 from megatron_msm.runtime.store import connect_to_store, key_of_start

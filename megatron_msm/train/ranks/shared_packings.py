@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from megatron_msm.data.packings import Packings
+from megatron_msm.data.packing.packings import Packings
 
 PACKINGS_FOLDER = "MSM_PACKINGS"
 """Set by the local launcher: the folder with the run's packings."""

@@ -21,6 +21,7 @@ def expected_lines(run: ResolvedRun, gpu: Gpu) -> list[str]:
     steps = ", ".join(f"{name} {step.total_s:.2f} s a step" for name, step in own.steps.items())
     verdict = "" if own.fits else ", which does not fit"
     return [
-        f"expected   {own.memory.total / 2**30:.1f} GiB on the fullest rank{verdict} ({gpu.name})",
+        f"expected   {own.memory.total_bytes / 2**30:.1f} GiB on the fullest rank{verdict} "
+        f"({gpu.name})",
         f"expected   {steps}; {seconds / 3600:.2f} hours in all",
     ]

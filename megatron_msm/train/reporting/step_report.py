@@ -87,7 +87,7 @@ class StepReport:
 
 
 def mean_context(blend: Blend) -> float:
-    """Return the document length that attention sees, weighted as in models/flops.py."""
+    """Return the document length that attention sees, weighted as in models/sizes/flops.py."""
     visits = blend.order.visits_before(blend.order.total)
     squares = positions = 0.0
     for source, count in zip(blend.dataset.sources, visits, strict=True):

@@ -118,7 +118,7 @@ class PhaseModel:
             self.wrapped,
             self.optimizer,
             times.timed(self._micro_batches(self._phase.blend, step, groups)),
-            num_microbatches=self._run.config.num_microbatches(self._phase.config),
+            num_micro_batches=self._run.config.num_micro_batches(self._phase.config),
             tokens_per_micro_batch=self._tokens_per_micro_batch,
             lr=self.learning_rate(step),
             ranks=self._ranks,
@@ -131,7 +131,7 @@ class PhaseModel:
         return validation_loss(
             self.wrapped,
             self._micro_batches(blend, step),
-            num_microbatches=self._run.config.num_microbatches(self._phase.config),
+            num_micro_batches=self._run.config.num_micro_batches(self._phase.config),
             tokens_per_micro_batch=self._tokens_per_micro_batch,
             ranks=self._ranks,
         )

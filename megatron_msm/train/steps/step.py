@@ -190,7 +190,7 @@ def train_step(
     optimizer: MegatronOptimizer,
     micro_batches: Iterator[MicroBatch],
     *,
-    num_microbatches: int,
+    num_micro_batches: int,
     tokens_per_micro_batch: int,
     lr: float,
     ranks: ParallelRanks,
@@ -207,7 +207,7 @@ def train_step(
     reports = _run_schedule(
         chunks,
         micro_batches,
-        num_microbatches=num_microbatches,
+        num_micro_batches=num_micro_batches,
         tokens_per_micro_batch=tokens_per_micro_batch,
         forward_only=False,
     )
@@ -271,7 +271,7 @@ def validation_loss(
     chunks: Sequence[DistributedDataParallel],
     micro_batches: Iterator[MicroBatch],
     *,
-    num_microbatches: int,
+    num_micro_batches: int,
     tokens_per_micro_batch: int,
     ranks: ParallelRanks,
 ) -> tuple[float, float]:
@@ -279,7 +279,7 @@ def validation_loss(
     reports = _run_schedule(
         chunks,
         micro_batches,
-        num_microbatches=num_microbatches,
+        num_micro_batches=num_micro_batches,
         tokens_per_micro_batch=tokens_per_micro_batch,
         forward_only=True,
     )
@@ -291,7 +291,7 @@ def _run_schedule(
     chunks: Sequence[DistributedDataParallel],
     micro_batches: Iterator[MicroBatch],
     *,
-    num_microbatches: int,
+    num_micro_batches: int,
     tokens_per_micro_batch: int,
     forward_only: bool,
 ) -> list[torch.Tensor]:
@@ -300,7 +300,7 @@ def _run_schedule(
         # Each chunk reads every micro batch: all need the document boundaries.
         data_iterator=list(itertools.tee(micro_batches, len(chunks))),
         model=list(chunks),
-        num_microbatches=num_microbatches,
+        num_microbatches=num_micro_batches,
         # The packed format is one long row, whatever the micro batch size.
         seq_length=tokens_per_micro_batch,
         micro_batch_size=1,

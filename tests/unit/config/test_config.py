@@ -32,7 +32,7 @@ def test_defaults_and_numbers_as_written(run_file: Path) -> None:
     config = load_config(run_file, RunConfig)
     assert config.phases[0].optimizer.lr == 1e-4  # YAML 1.1 would read text
     assert config.parallel.world_size == 1
-    assert config.num_microbatches(config.phases[0]) == 4
+    assert config.num_micro_batches(config.phases[0]) == 4
 
 
 @pytest.mark.parametrize("model", ["{}", "{checkpoint: base, hf: folder}"])

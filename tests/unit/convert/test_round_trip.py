@@ -147,9 +147,9 @@ def test_manifest_and_state_say_where_it_comes_from(
 
 def test_equal_folders_make_equal_checkpoints(tmp_path: Path) -> None:
     identities = set()
-    for place in ("one", "two"):
-        write_hf_folder(tmp_path / place / "hf")
-        identities.add(import_hf(tmp_path / place / "hf", tmp_path / place / "m").identity)
+    for folder in ("one", "two"):
+        write_hf_folder(tmp_path / folder / "hf")
+        identities.add(import_hf(tmp_path / folder / "hf", tmp_path / folder / "m").identity)
     write_hf_folder(tmp_path / "three" / "hf", seed=1)
     other = import_hf(tmp_path / "three" / "hf", tmp_path / "three" / "m")
     assert len(identities) == 1

@@ -69,7 +69,7 @@ def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor], num_shards: 
     described: dict[str, TensorStorageMetadata | BytesStorageMetadata] = {
         "decoder.layers.0.mlp.linear_fc1._extra_state/shard_0_1": BytesStorageMetadata()
     }
-    storage = {}
+    storage_data = {}
     for key, tensor in tensors.items():
         chunks = []
         row = 0
@@ -77,10 +77,10 @@ def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor], num_shards: 
             offsets = torch.Size([row] + [0] * (tensor.dim() - 1))
             saved = io.BytesIO()
             torch.save(part.clone(), saved)
-            place = _StorageInfo(
+            storage = _StorageInfo(
                 f"__{number}_0.distcp", len(contents[number]), len(saved.getvalue())
             )
-            storage[MetadataIndex(key, offsets)] = place
+            storage_data[MetadataIndex(key, offsets)] = storage
             contents[number] += saved.getvalue()
             chunks.append(ChunkStorageMetadata(offsets, part.shape))
             row += len(part)
@@ -88,4 +88,4 @@ def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor], num_shards: 
         described[key] = TensorStorageMetadata(properties, tensor.shape, chunks)
     for number, content in enumerate(contents):
         (folder / f"__{number}_0.distcp").write_bytes(content)
-    (folder / ".metadata").write_bytes(pickle.dumps(Metadata(described, storage_data=storage)))
+    (folder / ".metadata").write_bytes(pickle.dumps(Metadata(described, storage_data=storage_data)))

@@ -11,7 +11,7 @@ from megatron_msm.config.data import DataConfig
 from megatron_msm.config.optimization import DurationConfig
 from megatron_msm.data.accounting import account
 from megatron_msm.data.blend import Blend, build_blend
-from megatron_msm.data.packing_index_file import index_path, save_index
+from megatron_msm.data.packing.index_file import index_path, save_index
 from megatron_msm.data.step_rows import rows_of_step
 from megatron_msm.errors import ConfigError, DataFormatError
 from tests.unit.data_prep.prep_cases import (
@@ -70,7 +70,7 @@ def test_prefixes_are_one_pass_an_epoch(folder: Path) -> None:
     docs, chats = account(made)
     assert (docs.rows, docs.epochs) == (80, 2.0)
     assert docs.loss_tokens == 2 * (made.dataset.manifests[0].counts.tokens - 40)
-    assert chats.loss_tokens == 2 * made.dataset.manifests[1].counts.trained_tokens
+    assert chats.loss_tokens == 2 * made.dataset.manifests[1].counts.loss_tokens
 
 
 @pytest.mark.parametrize("rows", [1, 17, 30, 47, 75])

@@ -8,7 +8,7 @@ import pytest
 
 from megatron_msm.data.interleaving import Interleaving
 from megatron_msm.data.order import PackOrder, Visits
-from megatron_msm.data.random_streams import PLACES, random_stream
+from megatron_msm.data.random_streams import VISITS, random_stream
 
 TWO = [Visits(7, 30), Visits(5, 12, part_packs=2, num_passes=2)]
 
@@ -63,11 +63,11 @@ def test_seeds_and_sources_have_their_own_order() -> None:
 
 @pytest.mark.parametrize("counts", [[5], [70_000, 30_000, 1], [0, 40_000, 3], [1, 1]])
 def test_the_mixture_is_the_sorted_one_that_it_stands_for(counts: list[int]) -> None:
-    places = [
-        (np.arange(count) + random_stream(3, source, PLACES).random(count)) / max(count, 1)
+    points = [
+        (np.arange(count) + random_stream(3, source, VISITS).random(count)) / max(count, 1)
         for source, count in enumerate(counts)
     ]
-    order = np.argsort(np.concatenate(places), kind="stable")
+    order = np.argsort(np.concatenate(points), kind="stable")
     source_of = np.repeat(np.arange(len(counts)), counts)[order]
     visit_of = np.concatenate([np.arange(count) for count in counts])[order]
     mixed = Interleaving(counts, seed=3)
@@ -85,6 +85,6 @@ def test_a_start_at_step_one_million_is_immediate() -> None:
     started = time.process_time()
     order = PackOrder(sources, seed=1)
     first = 1_000_000 * batch
-    assert {order[first + place] is None for place in range(batch)} == {False}
+    assert {order[first + offset] is None for offset in range(batch)} == {False}
     assert order.visits_before(first)[0] == pytest.approx(first * 3 / 4, abs=2)
     assert time.process_time() - started < 1

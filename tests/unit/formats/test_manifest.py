@@ -14,7 +14,7 @@ from megatron_msm.formats.manifest import (
     write_manifest,
 )
 
-COUNTS = Counts(lines=3, kept=2, rejected=1, tokens=10, trained_tokens=4)
+COUNTS = Counts(lines=3, kept=2, rejected=1, tokens=10, loss_tokens=4)
 
 
 def manifest(prefix: Path) -> DatasetManifest:

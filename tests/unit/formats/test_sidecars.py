@@ -49,8 +49,8 @@ def test_provenance_round_trip_over_groups(tmp_path: Path, monkeypatch: pytest.M
     write(path, rows)
     assert pq.ParquetFile(path).num_row_groups == 3
     assert list(read_provenance(path)) == rows
-    assert [read_provenance_row(path, place) for place in (0, 3, 4, 10)] == [
-        rows[place] for place in (0, 3, 4, 10)
+    assert [read_provenance_row(path, index) for index in (0, 3, 4, 10)] == [
+        rows[index] for index in (0, 3, 4, 10)
     ]
     with pytest.raises(DataFormatError, match="row 11 is not among its 11 rows"):
         read_provenance_row(path, 11)

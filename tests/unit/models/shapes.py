@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from megatron_msm.models.hf_config import ModelShape
+from megatron_msm.models.shape import ModelShape
 
 
 def _shape(*sizes: int, **changes: Any) -> ModelShape:

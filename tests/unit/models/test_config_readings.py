@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_msm.errors import CheckpointError
+from megatron_msm.models.architecture import HfConfig
 from megatron_msm.models.config_fields import CHANGES_NOTHING, ONLY_THESE
 from megatron_msm.models.families.registry import ARCHITECTURES
-from megatron_msm.models.hf_config import HfConfig, read_hf_config, read_model_shape
+from megatron_msm.models.hf_config import read_hf_config, read_model_shape
 from megatron_msm.models.layers.rope import stretched_frequencies
 from tests.unit.models import transformers_readings
 

@@ -11,8 +11,7 @@ from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import ConfigError
-from megatron_msm.models.hf_config import ModelShape
-from megatron_msm.models.shape import ExpertShape
+from megatron_msm.models.shape import ExpertShape, ModelShape
 from megatron_msm.models.sizes.batch_shape import BatchShape
 from megatron_msm.models.sizes.gpus import GPUS, MatmulPrecision
 from megatron_msm.plan.activations import layers_in_flight
@@ -84,30 +83,34 @@ def test_weights_of_all_ranks_are_the_models() -> None:
     assert sum(stage.total for stage in tied) == SMOLLM2_135M.num_parameters + copy
 
 
-def test_experts_are_counted_and_dealt() -> None:
+def test_experts_are_counted_and_assigned() -> None:
     experts = ExpertShape(
         num_experts=128, experts_per_token=8, ffn_hidden_size=768, normalize_weights=True
     )
     shape = QWEN3_8B.model_copy(update={"experts": experts, "qk_norm": True})
     assert weights_of_rank(shape, ParallelConfig(), None, 0).total == shape.num_parameters
-    dealt = weights_of_rank(shape, ParallelConfig(data=8, expert=8), None, 0)
-    assert dealt.experts == shape.num_layers * 16 * 3 * shape.hidden_size * 768
+    assigned = weights_of_rank(shape, ParallelConfig(data=8, expert=8), None, 0)
+    assert assigned.experts == shape.num_layers * 16 * 3 * shape.hidden_size * 768
     # One expert's state is kept once: there are no copies to share it.
     found = MemoryModel(shape, None, MemoryConfig(), BF16).of_rank(
         ParallelConfig(data=8, expert=8), batch(4096, 64), 0
     )
-    assert found.optimizer == 12 * (dealt.experts + (dealt.total - dealt.experts) / 8)
+    assert found.optimizer_bytes == 12 * (
+        assigned.experts + (assigned.total - assigned.experts) / 8
+    )
 
 
 def test_bytes_of_a_weight() -> None:
     full = MemoryModel(LLAMA_8B, None, MemoryConfig(), BF16)
     found = full.of_rank(ParallelConfig(data=4, context=2), batch(8192, 8), 0)
-    per_weight = (found.weights + found.gradients + found.optimizer) / LLAMA_8B.num_parameters
+    per_weight = (
+        found.weights_bytes + found.gradients_bytes + found.optimizer_bytes
+    ) / LLAMA_8B.num_parameters
     assert per_weight == pytest.approx(2 + 4 + 12 / 8)
     lora = MemoryModel(LLAMA_8B, LoraConfig(), MemoryConfig(), BF16)
     adapters = lora.of_rank(ParallelConfig(), batch(8192, 8), 0)
-    assert adapters.gradients == 4 * 167_772_160
-    assert adapters.weights == 2 * (LLAMA_8B.num_parameters + 167_772_160)
+    assert adapters.gradients_bytes == 4 * 167_772_160
+    assert adapters.weights_bytes == 2 * (LLAMA_8B.num_parameters + 167_772_160)
 
 
 def test_micro_batches_in_flight_follow_the_schedules() -> None:

@@ -26,8 +26,8 @@ def talk(*contents: str, system: str | None = None, **more: Any) -> dict[str, An
     """Return a line whose user and assistant take turns."""
     head = [] if system is None else [{"role": "system", "content": system}]
     turns = [
-        {"role": ("user", "assistant")[place % 2], "content": content}
-        for place, content in enumerate(contents)
+        {"role": ("user", "assistant")[index % 2], "content": content}
+        for index, content in enumerate(contents)
     ]
     return {"messages": head + turns, **more}
 
@@ -74,19 +74,21 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize(("family", "think"), GOLDEN)
-def test_golden_rows_with_and_without_reasoning(tmp_path: Path, family: str, think: str) -> None:
+@pytest.mark.parametrize(("family", "reasoning"), GOLDEN)
+def test_golden_rows_with_and_without_reasoning(
+    tmp_path: Path, family: str, reasoning: str
+) -> None:
     source = write_lines(tmp_path / "c.jsonl", [talk("Cheap?", THINKING)])
-    prepare_talks([source], family_folder(tmp_path, family), tmp_path / "a", think=think)
-    assert rows_of(tmp_path / "a")[0].endswith(GOLDEN[family, think])
-    assert read_manifest(tmp_path / "a").settings["think"] == think
+    prepare_talks([source], family_folder(tmp_path, family), tmp_path / "a", reasoning=reasoning)
+    assert rows_of(tmp_path / "a")[0].endswith(GOLDEN[family, reasoning])
+    assert read_manifest(tmp_path / "a").settings["think"] == reasoning
 
 
 @pytest.mark.parametrize("overlong", ["truncate", "split"])
 def test_golden_rows_of_smollm2(tmp_path: Path, smollm2_tokenizer: Path, overlong: str) -> None:
     line = talk("Cheap?", THINKING, "And " + "very " * 60 + "old?", "No.")
     source = write_lines(tmp_path / "c.jsonl", [line])
-    options = {"think": "strip", "overlong": overlong, "max_length": 100}
+    options = {"reasoning": "strip", "overlong": overlong, "max_length": 100}
     prepare_talks([source], smollm2_tokenizer, tmp_path / "a", **options)
     system = (
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
@@ -105,7 +107,7 @@ def test_golden_rows_of_smollm2(tmp_path: Path, smollm2_tokenizer: Path, overlon
 
 def test_thinking_switched_off_moves_the_empty_block_into_the_prompt(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "c.jsonl", [talk("Cheap?", THINKING)])
-    options = {"think": "strip", "template_arguments": (("enable_thinking", False),)}
+    options = {"reasoning": "strip", "template_arguments": (("enable_thinking", False),)}
     prepare_talks([source], family_folder(tmp_path, "qwen3"), tmp_path / "a", **options)
     assert rows_of(tmp_path / "a") == [
         "<|im_start|>user\nCheap?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -143,9 +145,9 @@ def test_both_forms_have_the_same_rows(tmp_path: Path, chatml_folder: Path) -> N
     ]
     lines[-2]["messages"][1]["reasoning_content"] = "hm"
     source = write_lines(tmp_path / "c.jsonl", lines)
-    for think in ("keep", "strip"):
-        options = {"think": think, "max_rejects": 6, "max_length": 100}
-        prepare_talks([source], chatml_folder, tmp_path / think, **options)
+    for reasoning in ("keep", "strip"):
+        options = {"reasoning": reasoning, "max_rejects": 6, "max_length": 100}
+        prepare_talks([source], chatml_folder, tmp_path / reasoning, **options)
     assert lines_of(tmp_path / "keep") == lines_of(tmp_path / "strip") == [1, 2, 9]
     assert reasons(tmp_path / "keep") == reasons(tmp_path / "strip")
     assert reasons(tmp_path / "keep")[:4] == [
@@ -233,8 +235,8 @@ def test_reject_counts_as_an_error(long_talks: Path, chatml_folder: Path) -> Non
 
 def test_turns_without_loss_are_context_but_no_row(tmp_path: Path, chatml_folder: Path) -> None:
     line = talk(*EXCHANGE * 4)
-    for place in (1, 3):
-        line["messages"][place]["loss"] = False
+    for index in (1, 3):
+        line["messages"][index]["loss"] = False
     source = write_lines(tmp_path / "c.jsonl", [line])
     prepare_talks([source], chatml_folder, tmp_path / "a", overlong="split", max_length=70)
     assert sum(row.count("[[It is") for row in rows_of(tmp_path / "a")) == 2

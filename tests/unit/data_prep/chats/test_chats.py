@@ -19,7 +19,7 @@ def test_masks_are_row_aligned_and_counted(tmp_path: Path, chatml_folder: Path) 
     tokens, masks = IndexedDataset(tmp_path / "a"), IndexedDataset(mask_prefix(tmp_path / "a"))
     assert masks.dtype == np.uint8
     assert masks.lengths.tolist() == tokens.lengths.tolist()
-    assert manifest.counts.trained_tokens == sum(int(mask.sum()) for mask in masks)
+    assert manifest.counts.loss_tokens == sum(int(mask.sum()) for mask in masks)
     for row, mask in zip(tokens, masks, strict=True):
         trained = row[mask == 1]
         assert trained[-1] == 2

@@ -32,7 +32,7 @@ def test_rows_are_the_encoded_texts_and_the_eod(tmp_path: Path, chatml_folder: P
     for row, line in zip(dataset, lines, strict=True):
         assert row.tolist() == [*tokenizer.encode(line["text"]).ids, 2]
     assert manifest.counts.lines == manifest.counts.kept == len(lines)
-    assert manifest.counts.tokens == manifest.counts.trained_tokens == dataset.lengths.sum()
+    assert manifest.counts.tokens == manifest.counts.loss_tokens == dataset.lengths.sum()
     assert manifest == read_manifest(tmp_path / "out" / "docs")
     rows = list(read_provenance(tmp_path / "out" / "docs.meta.parquet"))
     assert [row.source_line for row in rows] == list(range(1, len(lines) + 1))

@@ -1,4 +1,4 @@
-"""A client in a language model's place that answers every step by rules, for exact tests."""
+"""A client in place of a language model that answers every step by rules, for exact tests."""
 
 import re
 import zlib
@@ -108,8 +108,8 @@ class ScriptedWriter:
         ids = re.findall(r"^\[([^\]]+)\]", call.prompt, re.MULTILINE)
         return {
             "situations": [
-                {"situation": f"asking about {own} {place}", "clause_ids": [own]}
-                for place, own in enumerate(ids * 5)
+                {"situation": f"asking about {own} {index}", "clause_ids": [own]}
+                for index, own in enumerate(ids * 5)
             ]
         }
 

@@ -24,11 +24,11 @@ OF_30_BY_NLTK = 0.1523047729368866
 """The mean of the same for the first 30 documents of the example, each against the 29 others."""
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_bleu_is_nltks(place: int) -> None:
+@pytest.mark.parametrize("index", range(4))
+def test_bleu_is_nltks(index: int) -> None:
     counted = [count_runs(words) for words in numbered(TEXTS)]
-    others = counted[:place] + counted[place + 1 :]
-    assert bleu(counted[place], others) == pytest.approx(BY_NLTK[place], rel=1e-12)
+    others = counted[:index] + counted[index + 1 :]
+    assert bleu(counted[index], others) == pytest.approx(BY_NLTK[index], rel=1e-12)
 
 
 def test_bleu_by_hand() -> None:

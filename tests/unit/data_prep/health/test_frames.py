@@ -26,8 +26,8 @@ def test_runs_are_counted_by_document() -> None:
     cut = [[tuple(text.split()[first : first + 4]) for first in range(27)] for text in texts]
     for runs in cut:
         expected.update(set(runs))
-    for place, runs in enumerate(cut):
-        assert shared.counts(place).tolist() == [expected[run] for run in runs]
+    for index, runs in enumerate(cut):
+        assert shared.counts(index).tolist() == [expected[run] for run in runs]
 
 
 def test_words_are_covered_by_the_runs_over_them() -> None:

@@ -41,9 +41,9 @@ def mutated_lines() -> list[bytes]:
     for _ in range(NUM_LINES):
         raw = generator.choice(good)
         for _ in range(generator.choice((0, 1, 1, 2, 3))):
-            place = generator.randrange(len(raw) + 1)
+            offset = generator.randrange(len(raw) + 1)
             cut = generator.choice((0, 0, 1, 2, 30))
-            raw = raw[:place] + generator.choice(SPLICES) + raw[place + cut :]
+            raw = raw[:offset] + generator.choice(SPLICES) + raw[offset + cut :]
         if generator.random() < 0.01:
             raw = raw[: generator.randrange(len(raw))]
         lines.append(raw)

@@ -26,9 +26,9 @@ def mutated(draw: st.DrawFn, good: list[bytes]) -> bytes:
     """A good line, or one with bytes deleted, inserted or replaced; never with a line end."""
     raw = draw(st.sampled_from(good))
     for _ in range(draw(st.integers(0, 3))):
-        place = draw(st.integers(0, len(raw)))
+        offset = draw(st.integers(0, len(raw)))
         cut = draw(st.integers(0, 4))
-        raw = raw[:place] + draw(st.binary(max_size=3)) + raw[place + cut :]
+        raw = raw[:offset] + draw(st.binary(max_size=3)) + raw[offset + cut :]
     return draw(st.sampled_from([raw, raw, raw, b"", b"  "])).replace(b"\n", b"")
 
 

@@ -120,7 +120,7 @@ def test_one_changed_byte_is_found(chats: Path, suffix: str) -> None:
         ({"kept": 5, "lines": 6}, ["kept = rows"]),
         ({"rejected": 0, "lines": 4}, ["rejected = lines of the reject file"]),
         ({"tokens": 1}, ["tokens"]),
-        ({"trained_tokens": 1}, ["loss mask"]),
+        ({"loss_tokens": 1}, ["loss mask"]),
     ],
 )
 def test_wrong_counts_are_found(chats: Path, counts: dict[str, int], names: list[str]) -> None:

@@ -9,8 +9,8 @@ from evals.report.published import lay_beside
 from evals.tasks.reasons.categories import categories
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import write_json_atomic
-from tests.unit.evals.choice.results import result
 from tests.unit.evals.conftest import Run
+from tests.unit.evals.tasks.choice.results import result
 
 ARMS = {"baseline": 0.0, "AFT": 0.1, "MSM(America)": 0.4, "mine": 0.3}
 

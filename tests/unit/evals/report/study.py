@@ -16,7 +16,7 @@ from evals.statistics.summaries import rate_summary
 from evals.tasks.sampling.result import SHAPE_COLUMNS, Column, metrics_of
 from megatron_msm.formats.eval_result import EvalResult, ModelRecord, Protocol, Row
 from megatron_msm.formats.files import write_json_atomic
-from tests.unit.evals.choice.results import result, weights_of
+from tests.unit.evals.tasks.choice.results import result, weights_of
 
 EFFECTS = {
     "smollm2": 0.0,

@@ -4,7 +4,7 @@ import random
 
 from evals.report.comparison import Evaluation, compare
 from megatron_msm.formats.eval_result import EvalResult
-from tests.unit.evals.choice.results import result
+from tests.unit.evals.tasks.choice.results import result
 
 
 def noisy(label: str, shift: float, seed: int) -> EvalResult:

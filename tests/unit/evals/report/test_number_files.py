@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from megatron_msm.formats.files import write_json_atomic
-from tests.unit.evals.choice.results import result
 from tests.unit.evals.conftest import Run
+from tests.unit.evals.tasks.choice.results import result
 
 RESULTS = [
     result("base", {'near, "first"': [0.0, 0.1, -0.1], "far": [0.0, 0.3]}),

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from megatron_msm.formats.files import write_json_atomic
-from tests.unit.evals.choice.results import result
 from tests.unit.evals.conftest import Run
+from tests.unit.evals.tasks.choice.results import result
 
 
 def pilot(folder: Path) -> list[str]:

@@ -12,8 +12,8 @@ from evals.report.page import render_report
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.eval_result import EvalResult
 from megatron_msm.formats.files import TMP_PREFIX, write_json_atomic
-from tests.unit.evals.choice.results import result, weights_of
 from tests.unit.evals.conftest import Run
+from tests.unit.evals.tasks.choice.results import result, weights_of
 
 VOID = {"meta", "br", "wbr", "hr", "img", "input", "link"}
 

@@ -7,7 +7,7 @@ import pytest
 from evals.report.inputs import load_curve, load_facts, load_results
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.files import write_json_atomic
-from tests.unit.evals.choice.results import result
+from tests.unit.evals.tasks.choice.results import result
 
 
 def metrics_file(path: Path, *rows: object) -> Path:

@@ -13,7 +13,7 @@ from evals.report.doses import dose_curves
 from evals.report.training import kind_of, unmatched
 from megatron_msm.formats.eval_result import EvalResult, ModelRecord
 from megatron_msm.formats.manifest import read_manifest
-from tests.unit.evals.choice.results import result
+from tests.unit.evals.tasks.choice.results import result
 
 
 def stage(name: str, *, steps: int = 10, tokens: int = 1000, lr: float = 1e-4,

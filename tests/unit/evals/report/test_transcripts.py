@@ -8,7 +8,7 @@ from evals.report.comparison import compare
 from evals.report.page import render_report
 from evals.report.transcripts import json_block, transcripts_of
 from megatron_msm.formats.eval_result import EvalResult
-from tests.unit.evals.choice.results import result
+from tests.unit.evals.tasks.choice.results import result
 
 HOSTILE = "</script><script>alert(1)</script><!-- \u2028 &amp; ]]>"
 

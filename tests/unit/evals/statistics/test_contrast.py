@@ -11,7 +11,7 @@ from evals.statistics.contrast import contrast
 from evals.statistics.intervals import mean_interval
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.eval_result import EvalResult
-from tests.unit.evals.choice.results import result
+from tests.unit.evals.tasks.choice.results import result
 
 
 def in_clusters(one: EvalResult, clusters: list[str]) -> EvalResult:

@@ -6,7 +6,7 @@ import pytest
 from evals.report.both_orders import detections
 from evals.report.comparison import compare
 from evals.statistics.detection import two_alternatives
-from tests.unit.evals.choice.results import result, row
+from tests.unit.evals.tasks.choice.results import result, row
 
 
 def test_a_published_case() -> None:

@@ -3,7 +3,7 @@ import pytest
 from evals.statistics.paired import paired_difference, verdict
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.eval_result import EvalResult, Interval
-from tests.unit.evals.choice.results import result
+from tests.unit.evals.tasks.choice.results import result
 
 
 def test_difference_is_by_item_and_not_of_means() -> None:
@@ -16,7 +16,7 @@ def test_difference_is_by_item_and_not_of_means() -> None:
     assert difference.high == pytest.approx(1.0 + 4.30265 * 0.1 / 3**0.5, abs=1e-5)
 
 
-def test_items_are_matched_by_id_and_not_by_place() -> None:
+def test_items_are_matched_by_id_and_not_by_index() -> None:
     before = result("base", [0.0, 5.0, 9.0])
     after = result("after", [1.0, 6.0, 10.0])
     shuffled = after.model_copy(update={"rows": after.rows[::-1]})

@@ -21,7 +21,7 @@ from slurm.stages.graph import run_here
 from slurm.stages.record import read_done
 from slurm.stages.stage import Stage, in_order
 from tests.unit.data_prep.generate.conftest import SPEC
-from tests.unit.data_prep.generate.test_grammar import BANKS, GRAMMAR
+from tests.unit.data_prep.generate.grammar.test_grammar import BANKS, GRAMMAR
 from tests.unit.slurm.experiments.test_grid import built, grid_file
 
 __all__ = ["grid_file"]
