@@ -115,7 +115,7 @@ def print_two(found: TwoResults, console: Console) -> None:
     say(overall.text)
     lines = found.lines if len(found.lines) > 2 else found.lines[:1]
     table = Table(box=None, pad_edge=False)
-    for column in ("items", "change [95%]", "paired", "left out", "p", overall.correction):
+    for column in ("items", "change [95%]", "paired", "left out", "p", "corrected p"):
         table.add_column(column, justify="left" if column == "items" else "right")
     for line in lines:
         name = "all" if line.group is None else f"{visible(line.group)}"
@@ -124,7 +124,7 @@ def print_two(found: TwoResults, console: Console) -> None:
         table.add_row(*map(Text, (name, signed(line.change), *counts, *p_values)))
     console.print(table)
     if len(lines) > 1:
-        say(f"The last column of groups is after {lines[1].correction} over them.")
+        say(f"Corrected p of groups: {lines[1].correction} over the groups.")
 
 
 def _line(group: str | None, change: Finding) -> ChangeLine:

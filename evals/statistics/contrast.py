@@ -100,8 +100,9 @@ def contrast(
         for item in items
     ]
     of_items = [clusters[item] for item in items]
-    # Within one cluster (a condition alone), repetitions are all there is.
-    parts = [cluster_variance(by_item, of_items if len(set(of_items)) > 1 else items)]
+    if len(set(of_items)) == 1:  # within one (a condition alone), repetitions are all there is
+        of_items = items
+    parts = [cluster_variance(by_item, of_items)]
     for arm, weight in weights.items():
         means = [_mean(list(table.values())) for table in tables[arm]]
         if len(means) > 1:
@@ -116,7 +117,7 @@ def contrast(
         num_seeds={arm: len(of_arm) for arm, of_arm in runs.items()},
         num_repeats=len(all_tables) - sum(map(len, runs.values())),
         detectable=None if total.dof < 1 else detectable_effect(total),
-        p_value=_p_value(estimate, total),
+        p_value=_p_value(estimate, total, len(set(of_items))),
         variance=total.value,
         dof=total.dof,
         num_clusters=len(set(of_items)),
@@ -187,12 +188,14 @@ def _total(parts: Sequence[Variance]) -> Variance:
     return Variance(value, value**2 / spread if spread else parts[0].dof)
 
 
-def _p_value(estimate: float, total: Variance) -> float | None:
+def _p_value(estimate: float, total: Variance, num_clusters: int) -> float | None:
     if total.dof < 1:
         return None
-    if total.value == 0:
-        return float(estimate == 0)
-    return 2 * float(stats.t.sf(abs(estimate) / math.sqrt(total.value), total.dof))
+    if math.sqrt(total.value) > 1e-9 * abs(estimate):
+        return 2 * float(stats.t.sf(abs(estimate) / math.sqrt(total.value), total.dof))
+    # Nothing varies, which few items may do by chance: the sign test, which does not take a
+    # variance of zero for certainty.
+    return min(1.0, 2 * 0.5**num_clusters) if estimate else 1.0
 
 
 def _interval(estimate: float, total: Variance) -> Interval:

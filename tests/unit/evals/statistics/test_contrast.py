@@ -154,3 +154,18 @@ def test_within_one_condition_its_replies_are_the_unit() -> None:
     found = contrast(arms, {"after": 1.0, "before": -1.0}).interval
     # Differences 1 0 0 1: s = 0.57735, n = 4, t(0.975, 3) = 3.18245.
     assert found.high == pytest.approx(0.5 + 3.18245 * 0.57735 / 2, abs=1e-4)
+
+
+@pytest.mark.parametrize(("num_items", "p_value"), [(3, 0.25), (6, 2 / 64), (40, 2 / 2**40)])
+def test_items_that_all_moved_alike_are_not_taken_for_certainty(
+    num_items: int, p_value: float
+) -> None:
+    """A silent fault: a variance of zero over three items would be p = 0."""
+    arms = {
+        "before": [result("before", [0.0] * num_items)],
+        "after": [result("after", [1.0] * num_items)],
+    }
+    found = contrast(arms, {"after": 1.0, "before": -1.0})
+    assert found.p_value == pytest.approx(p_value)
+    still = {name: [result(name, [0.5] * num_items)] for name in ("before", "after")}
+    assert contrast(still, {"after": 1.0, "before": -1.0}).p_value == 1.0
