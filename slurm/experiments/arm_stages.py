@@ -11,20 +11,29 @@ import ───────────────────┴─ midtrain 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from megatron_msm.config.load import dump_config
 from slurm.experiments.corpora import Corpora, shown
 from slurm.experiments.grid import MIX, GridConfig, run_config
-from slurm.experiments.grid_parts import LaterConfig
+from slurm.experiments.grid_parts import LaterConfig, PrepCommand
 from slurm.experiments.inputs import Inputs
 from slurm.experiments.lineage import Lineage
 from slurm.stages.ingredients import run_settings
+from slurm.stages.record import Read
 from slurm.stages.stage import OUT, Stage
 
 KeepStage = Callable[[Stage], Stage]
+
+
+class _Options(NamedTuple):
+    """Further options of a command."""
+
+    texts: tuple[str, ...]
+    reads: tuple[Read, ...]
+    """Files that they name."""
 
 
 class ArmStages:
@@ -143,7 +152,7 @@ class ArmStages:
 
     def _prepared(
         self,
-        what: str,
+        what: PrepCommand,
         model: str,
         name: str,
         files: tuple[Path, ...],
@@ -152,6 +161,8 @@ class ArmStages:
     ) -> Stage:
         tokenizer = self.inputs.model(self.grid.models[model])
         sources = self.corpora.sources(files, share=share, name=f"{what} {name}")
+        own = self._own_options(what)
+        options = (*options, *own.texts)
         arguments = ("prep", what, *sources.paths, "--tokenizer", str(tokenizer), *options)
         whole = Stage(
             kind="prep",
@@ -159,11 +170,20 @@ class ArmStages:
             arguments=(*arguments, "--out", f"{OUT}/data"),
             makes=("data",),
             needs=sources.needs,
-            reads=(*sources.reads, *self.inputs.tokenizer(tokenizer)),
+            reads=(*sources.reads, *own.reads, *self.inputs.tokenizer(tokenizer)),
             folders=(tokenizer,),
         )
         num_shards = self.grid.shards if what == "docs" else 1
         return self.keep(whole) if num_shards == 1 else self._sharded(whole, num_shards)
+
+    def _own_options(self, what: PrepCommand) -> _Options:
+        """Return the grid's options of a preparation; a template counts with its content."""
+        options, reads = list(self.grid.prep.get(what, ())), list[Read]()
+        for place, option in enumerate(options[:-1]):
+            if option == "--chat-template":
+                reads.append(self.inputs.read(self.inputs.path(Path(options[place + 1]))))
+                options[place + 1] = str(reads[-1].path)
+        return _Options(tuple(options), tuple(reads))
 
     def _sharded(self, whole: Stage, count: int) -> Stage:
         """Return the stage that merges `count` parts of a preparation, each a stage of its own."""

@@ -20,6 +20,7 @@ from slurm.experiments.grid_parts import (
     HealthConfig,
     LaterConfig,
     Name,
+    PrepCommand,
     ReplayConfig,
     generated,
 )
@@ -29,6 +30,7 @@ PACKAGED_MODEL = "smollm2"
 NEUTRAL = "neutral"
 MIX = "instruction-mix"
 """What stands for a spec's name and for an AFT set's in the controls' arms."""
+_SET_BY_THE_GRID = ("--tokenizer", "--out", "--max-length", "--shard")
 
 
 class GridConfig(Section):
@@ -78,6 +80,8 @@ class GridConfig(Section):
     later: tuple[LaterConfig, ...] = ()
     """Phases after AFT, one after the other; there is an arm after each of them."""
     replay: ReplayConfig | None = None
+    prep: dict[PrepCommand, tuple[str, ...]] = Field(default_factory=dict)
+    """Further options of `msm prep docs` and `msm prep chats`, such as `[--max-rejects, "5"]`."""
     shards: PositiveInt = 1
     """Parts in which each corpus of documents is prepared; on SLURM a job array."""
     evaluations: dict[Name, dict[str, Any]] = Field(default_factory=dict)
@@ -208,6 +212,14 @@ class GridConfig(Section):
                 raise ValueError(f"health.{name}.model: no model {health.model!r}")
             if health.other_values is not None and health.other is None:
                 raise ValueError(f"health.{name}.other_values: needs `other`")
+        return self
+
+    @model_validator(mode="after")
+    def _prep_options_are_free(self) -> Self:
+        for what, options in self.prep.items():
+            for option in (option.partition("=")[0] for option in options):
+                if option in _SET_BY_THE_GRID:
+                    raise ValueError(f"prep.{what}: {option} is set by the grid; remove it")
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """The parts of a GRID.yaml that are sections of their own."""
 
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Files = Annotated[tuple[Path, ...], Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
+PrepCommand = Literal["docs", "chats"]
+"""`msm prep docs` or `msm prep chats`."""
 GENERATED = {"documents": "docs", "chats": "chats"}
 """What `msm generate` makes, with the command that makes it."""
 

@@ -17,6 +17,7 @@ Kind = Literal[
     "disk-full",
     "network",
     "threshold",
+    "budget",
     "python",
     "killed",
     "unknown",
@@ -59,12 +60,16 @@ _REMEDIES: dict[Kind, str] = {
     "if it comes again, set `interface` in the site file or `exclude` the node.",
     "threshold": "What would be trained on this corpus was not started. Mend the corpus, or change "
     "`require` in the grid.",
+    "budget": "Raise `budget` in the file of the generation or the judge, and run the experiment "
+    "again: nothing is paid twice.",
     "python": "The traceback is in the log.",
     "killed": "Nothing in the log says why; often the host's memory: raise mem_gib.",
     "unknown": "The log's last lines are all there is.",
     "requeue-limit": "Find out why it was stopped so often, then submit again: it goes on from "
     "its newest checkpoint.",
 }
+_BUDGET = re.compile(r"error: max_(cost_usd|tokens) ")
+"""How `BudgetReachedError` begins: its status is that of what may go on, and it may not."""
 _TRACEBACK_END = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)(?::.*)?$")
 _RETRIED: frozenset[Kind] = frozenset({"preempted", "time-limit", "network"})
 
@@ -97,7 +102,9 @@ def diagnose(status: int, tail: Sequence[str], *, was_signalled: bool = False) -
         was_signalled: SLURM has asked the job to stop.
     """
     if status == PreemptedError.exit_status:
-        return Failure("preempted", _message(tail) or "asked to stop; it has saved")
+        said = _message(tail)
+        kind: Kind = "budget" if _BUDGET.match(said) else "preempted"
+        return Failure(kind, said or "asked to stop; it has saved")
     if status == ConfigError.exit_status:
         return Failure("configuration", _message(tail) or "status 2")
     if was_signalled and status in (-signal.SIGTERM, -signal.SIGUSR2):

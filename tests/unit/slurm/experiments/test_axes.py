@@ -183,7 +183,22 @@ def test_options_of_a_phases_data_are_kept(grid_file: Path) -> None:
     assert midtrain.run.phases[0].data.packing.strategy == "concatenate"
 
 
+def test_further_options_of_preparation_go_where_they_belong(grid_file: Path) -> None:
+    (grid_file.parent / "own.j2").write_text("{{ messages }}")
+    more = "prep={docs: [--prepend-bos], chats: [--chat-template, own.j2]}"
+    plain, other = built(grid_file, *FEW), built(grid_file, *FEW, more)
+    made = {s.label: s for s in in_order(other.final_stages())}
+    assert "--prepend-bos" in made["prep docs a"].command()
+    assert "--prepend-bos" not in made["prep chats cheese"].command()
+    template = grid_file.parent / "own.j2"
+    assert str(template) in made["prep chats cheese"].command()
+    assert template in [read.path for read in made["prep chats cheese"].reads]
+    prepared = {s.identity for s in in_order(plain.final_stages()) if s.kind == "prep"}
+    assert prepared.isdisjoint(identities(other))
+
+
 WRONG = {
+    "option of the grid": (["prep={docs: ['--shard=0/2']}"], ["prep.docs: --shard is set by"]),
     "unequal zip": (
         ["zipped=[{midtrain.duration.steps: [1, 2], midtrain.optimizer.lr: [1e-3]}]"],
         ["zipped: as many values", "midtrain.duration.steps 2, midtrain.optimizer.lr 1"],

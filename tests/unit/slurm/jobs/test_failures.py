@@ -17,6 +17,7 @@ LOGS = {
     ],
     "disk-full": ["OSError: [Errno 28] No space left on device: '/s/iter_0000100/x.distcp'"],
     "host-memory": ["slurmstepd: error: Detected 1 oom_kill event in StepId=4.0"],
+    "threshold": ["written: health.html", "not met: attribution>=0.65 (plain: 41.0%)"],
     "python": ["  File 'a.py', line 3", "KeyError: 'embedding.word'", ""],
     "unknown": ["something", "last words"],
 }
@@ -39,6 +40,12 @@ def test_only_what_a_new_start_can_mend_is_retried() -> None:
     retried = {kind for kind, log in LOGS.items() if diagnose(1, log).is_retried}
     assert retried == {"network"}
     assert diagnose(75, []).is_retried
+    spent = diagnose(75, ["error: max_tokens of 9 is reached: 12 used in 3 calls. Raise it"])
+    assert not spent.is_retried
+    assert "budget" in spent.remedy
+    away = diagnose(75, ["error: documents: 3 of 9 calls were not answered"])
+    assert away.is_retried
+    assert "3 of 9 calls" in away.reason
     assert not diagnose(2, ["error: parallel.tensor: 3"]).is_retried
     assert diagnose(-signal.SIGUSR2, [], was_signalled=True).is_retried
     assert not diagnose(-signal.SIGUSR2, []).is_retried
