@@ -100,3 +100,23 @@ def test_graph_on_slurm_with_a_failing_stage_and_two_clients(
     wait_for(has_ended, 200)
     states = {label: (s["state"], s["detail"]) for label, s in statuses(folder).items()}
     assert {state for state, _ in states.values()} == {"finished", "stopped", "blocked"}, states
+
+
+@pytest.mark.slow
+def test_a_corpus_below_a_threshold_is_not_trained_on_and_its_own_arm_alone_is_held_up(
+    cluster: SlurmCluster, folder: Path
+) -> None:
+    """Both corpora cite no clause; one spec's gate asks for that, the other's for the contrary."""
+    write_jsonl(folder / "bad.jsonl", tiny_documents(9))
+    gates = "health: {good: {require: [with_clauses<=0]}, bad: {require: [with_clauses>=0.5]}}\n"
+    (folder / "grid.yaml").write_text(GRID.replace("shards: 3\n", gates))
+    done = msm("experiment", "run", "grid.yaml", "--site", "site.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: cluster.run("squeue", "-h") == "", 500)
+    ended = statuses(folder)
+    states = {label: stage["state"] for label, stage in ended.items()}
+    assert states["health bad"] == "failed"
+    assert "not met: with_clauses>=0.5 (bad: 0" in ended["health bad"]["detail"]
+    assert states["midtrain bad #1234"] == "blocked"
+    assert ended["midtrain bad #1234"]["detail"] == "needs health bad"
+    assert {s for label, s in states.items() if "bad" not in label} == {"finished"}
