@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Format, lint, types, import contracts, tests. Options go to pytest.
+# Format, lint, types, import contracts, tests. With options, which go to pytest, it is run once.
 set -euo pipefail
 EXTRAS=dev
 source "$(dirname "$0")/environment.sh"
@@ -18,4 +18,12 @@ ruff format --check .
 ruff check .
 mypy
 lint-imports
-pytest "$@"
+if [ $# -gt 0 ]; then
+    exec pytest "$@"
+fi
+# A unit test needs one core, and there is a worker for each. What starts ranks, clusters and browsers
+# has the machine to itself.
+STATUS=0
+OMP_NUM_THREADS=1 pytest tests/unit -n auto --maxprocesses 8 --dist loadfile || STATUS=$?
+pytest tests --ignore tests/unit || STATUS=$?
+exit $STATUS

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 
 import megatron_msm.cli
+import megatron_msm.progress
 from tests.unit.evals.tiny_models import item, save_tiny_model, write_items
 
 
@@ -24,6 +25,8 @@ def msm_eval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     """`msm eval ...` as the command line runs it, in this process."""
     entry = EntryPoint("eval", "evals.cli:app", "msm.commands")
     monkeypatch.setattr(megatron_msm.cli, "entry_points", lambda group: [entry])
+    # What takes seconds has no progress lines; on a busy machine it may take longer.
+    monkeypatch.setattr(megatron_msm.progress, "LINE_EVERY_S", float("inf"))
 
     def run(*arguments: str | Path) -> Ended:
         monkeypatch.setattr(sys, "argv", ["msm", "eval", *map(str, arguments)])

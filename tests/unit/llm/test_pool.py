@@ -148,9 +148,11 @@ def test_nothing_is_lost_doubled_or_paid_twice_on_a_server_that_fails(
     kind: str,
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
-    served = fault_server("--faults", "0.3", "--stall-s", "3")
+    # A reply that is late for the client is paid twice: its limit is far above what a busy machine
+    # takes for one, and far below a stall.
+    served = fault_server("--faults", "0.3", "--stall-s", "20")
     url = served.url if kind == "openai" else served.url.removesuffix("/v1")
-    fields = {"model": "m", "base_url": url, "price": _FREE, "timeout_s": 1.0, "max_attempts": 30}
+    fields = {"model": "m", "base_url": url, "price": _FREE, "timeout_s": 3.0, "max_attempts": 30}
     endpoint: OpenAIEndpoint | AnthropicEndpoint = (
         OpenAIEndpoint.model_validate({**fields, "concurrency": 64})
         if kind == "openai"
