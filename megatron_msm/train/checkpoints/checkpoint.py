@@ -12,6 +12,7 @@ import orjson
 import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
+from megatron.core.dist_checkpointing.utils import force_all_tensors_to_non_fp8
 from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -89,6 +90,8 @@ def load_checkpoint(
         if not with_adapters:
             kept[name] = {k: v for k, v in chunk.state_dict().items() if is_adapter(k)}
             wanted[name] = {k: v for k, v in wanted[name].items() if not is_adapter(k)}
+    # megatron-core 0.19 would read into the FP8 weights, and what was read would be lost.
+    force_all_tensors_to_non_fp8(wanted)
     with restricted_metadata_reading():
         try:
             loaded = dist_checkpointing.load(wanted, str(folder))
