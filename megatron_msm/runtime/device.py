@@ -165,7 +165,6 @@ def this_machine() -> Machine:
         compute_capability=torch.cuda.get_device_capability() if has_gpu else None,
         cuda=_version(torch.version.cuda) if torch.version.cuda else None,
         transformer_engine=_version(version("transformer_engine")) if has_engine else None,
-        megatron_core=_version(version("megatron-core")),
     )
 
 

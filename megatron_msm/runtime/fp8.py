@@ -21,7 +21,6 @@ class Machine:
     """Version of the CUDA libraries that torch was built with."""
     transformer_engine: Version | None
     """None when it is not installed."""
-    megatron_core: Version = (0, 16)
 
 
 @dataclass(frozen=True)
@@ -81,17 +80,6 @@ def obstacles(fp8: Fp8Config, machine: Machine) -> Iterator[str]:
             f"{recipe} needs Transformer Engine {_text(needs.transformer_engine)} or later, found "
             f"{_text(machine.transformer_engine)}: pip install 'megatron-msm[gpu]'."
         )
-
-    if fp8.param_gather and machine.megatron_core >= _LOSES_UPDATES_OF_FP8_WEIGHTS:
-        yield (
-            f"param_gather: true is not supported with megatron-core "
-            f"{_text(machine.megatron_core)}, found to lose updates (docs/design/cuda-on-cpu.md): "
-            "set it to false, or install megatron-core 0.16."
-        )
-
-
-_LOSES_UPDATES_OF_FP8_WEIGHTS: Version = (0, 17)
-"""megatron-core from here on, by an emulated GPU: seen with 0.19.2; 0.17 and 0.18 were not run."""
 
 
 def _text(version: Version | None) -> str:

@@ -169,14 +169,6 @@ def test_what_a_machine_lacks_is_named(
         assert part in sentence
 
 
-def test_weights_in_fp8_are_refused_where_megatron_core_loses_their_updates() -> None:
-    newer = replace(H100, megatron_core=(0, 19))
-    assert not list(obstacles(fp8(param_gather=True), H100))
-    assert not list(obstacles(fp8(), newer))
-    (found,) = obstacles(fp8(param_gather=True), newer)
-    assert "param_gather: true is not supported with megatron-core 0.19" in found
-
-
 def test_determinism_is_set_and_checked_before_a_gpu_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
