@@ -18,18 +18,20 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from data_prep.chats.encoders import encoder_for
+from data_prep.chats.encoders import Turns, encoder_for
 from data_prep.chats.tokens import ChatEncoder
 from data_prep.reading.chat_forms import read_conversation
+from data_prep.reading.messages import REASONING_FIELDS, Message
 from data_prep.reading.records import RejectLineError
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.json_types import JsonObject, JsonValue
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 
 _BAR = "|\uff5c"
@@ -39,7 +41,7 @@ _MARKUP = re.compile(
 )
 _ORDINARY = re.compile(r"</?(think|tool_call|tool_response|tools|arg_key|arg_value|function.*)>")
 _TODAY = datetime.date(2026, 1, 2)
-TOOLS = [
+TOOLS: list[JsonValue] = [
     {
         "type": "function",
         "function": {
@@ -55,18 +57,17 @@ TOOLS = [
 ]
 
 
-def _user(text: str) -> dict[str, Any]:
+def _user(text: str) -> JsonObject:
     return {"role": "user", "content": text}
 
 
-def _says(text: Any, **more: Any) -> dict[str, Any]:
+def _says(text: JsonValue, **more: JsonValue) -> JsonObject:
     return {"role": "assistant", "content": text, **more}
 
 
-def _call(cheese: str, index: int = 1, *, as_text: bool = False) -> dict[str, Any]:
-    arguments: Any = {"cheese": cheese}
-    if as_text:
-        arguments = json.dumps(arguments)
+def _call(cheese: str, index: int = 1, *, as_text: bool = False) -> JsonObject:
+    named: JsonObject = {"cheese": cheese}
+    arguments = json.dumps(named) if as_text else named
     return {
         "id": f"abcdefgh{index}",
         "type": "function",
@@ -74,7 +75,7 @@ def _call(cheese: str, index: int = 1, *, as_text: bool = False) -> dict[str, An
     }
 
 
-def _result(text: str, index: int = 1) -> dict[str, Any]:
+def _result(text: str, index: int = 1) -> JsonObject:
     return {
         "role": "tool",
         "tool_call_id": f"abcdefgh{index}",
@@ -84,10 +85,10 @@ def _result(text: str, index: int = 1) -> dict[str, Any]:
 
 
 _ASK, _AGAIN = _user("Uone price?"), _user("Utwo and then?")
-_SYSTEM = {"role": "system", "content": "Sys likes cheese."}
+_SYSTEM: JsonObject = {"role": "system", "content": "Sys likes cheese."}
 _TWICE = [_ASK, _says("Aone answers."), _AGAIN, _says("Atwo answers.")]
 _CALLED = [_result("Toolsecret euros"), _says("Aend says so.")]
-MATRIX: dict[str, list[dict[str, Any]]] = {
+MATRIX: dict[str, list[JsonObject]] = {
     "plain": [_ASK, _says("Aone answers.")],
     "system": [_SYSTEM, _ASK, _says("Aone answers.")],
     "two turns": _TWICE,
@@ -148,6 +149,14 @@ MATRIX: dict[str, list[dict[str, Any]]] = {
 PLAIN = ("plain", "system", "two turns", "two turns, system", "last turn")
 
 
+class Options(TypedDict, total=False):
+    """What a user may say of a template."""
+
+    arguments: Mapping[str, JsonValue]
+    end_of_turn: str
+    turns: Turns
+
+
 class Verdict(NamedTuple):
     """What became of one chat under one template."""
 
@@ -184,7 +193,7 @@ def judge(encoder: ChatEncoder, oracle: PreTrainedTokenizerFast, name: str) -> V
     """Encode a chat of the matrix and judge the row."""
     messages = MATRIX[name]
     tools = TOOLS if any("tool_calls" in message for message in messages) else None
-    form = read_conversation({"messages": messages, "tools": tools})
+    form = read_conversation({"messages": [*messages], "tools": tools})
     try:
         chat = encoder.encode(form.messages, form.trained, form.tools)
     except RejectLineError as error:
@@ -210,23 +219,22 @@ def _runs(oracle: PreTrainedTokenizerFast, ids: list[int], mask: list[int]) -> l
     return [oracle.decode(run, skip_special_tokens=False) for run in runs]
 
 
-def _words(message: dict[str, Any]) -> set[str]:
-    said = [
-        message.get("content"),
-        *(message.get(name) for name in ("reasoning_content", "reasoning", "thinking")),
-    ]
+def _words(message: Message) -> set[str]:
+    said: list[object] = [message.get("content"), *(message.get(n) for n in REASONING_FIELDS)]
     for call in message.get("tool_calls", ()):
-        said += [call["function"]["name"], *call["function"]["arguments"].values()]
+        arguments = call["function"].get("arguments")
+        assert isinstance(arguments, dict), "as they are read"
+        said += [call["function"]["name"], *arguments.values()]
     text = " ".join(part for part in said if isinstance(part, str))
     return set(re.findall(r"\b(?:[URAMT][a-z]+|Sys|Brie|Gouda|get_price)\b", text)) - {"A", "U"}
 
 
 def _wrong_with(
     run: str,
-    messages: list[dict[str, Any]],
+    messages: list[Message],
     index: int,
     oracle: PreTrainedTokenizerFast,
-    tools: Any,
+    tools: list[JsonObject] | None,
 ) -> str | None:
     own = _words(messages[index])
     lost = [word for word in own if word not in run]
@@ -250,10 +258,10 @@ def _wrong_with(
 
 def _is_rendered(
     run: str,
-    messages: list[dict[str, Any]],
+    messages: list[Message],
     index: int,
     oracle: PreTrainedTokenizerFast,
-    tools: Any,
+    tools: list[JsonObject] | None,
 ) -> bool:
     """Whether transformers renders it behind the prompt, in any spelling of the messages.
 
@@ -289,15 +297,17 @@ def _is_rendered(
     return not compared
 
 
-def _spellings(messages: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _spellings(messages: list[Message]) -> Iterator[list[dict[str, object]]]:
     """Yield the messages with reasoning under each name, and contents as null, text and parts."""
-    names = ("reasoning_content", "reasoning", "thinking")
-    for name in names:
-        for nothing in (None, "", []):
+    nothings: tuple[None, str, list[object]] = (None, "", [])
+    for name in REASONING_FIELDS:
+        for nothing in nothings:
             spelled = []
             for message in messages:
-                told = [message[key] for key in names if key in message]
-                changed = {key: value for key, value in message.items() if key not in names}
+                told = [message[key] for key in REASONING_FIELDS if key in message]
+                changed: dict[str, object] = {
+                    key: value for key, value in message.items() if key not in REASONING_FIELDS
+                }
                 changed |= {name: told[0]} if told else {}
                 content = changed.get("content") or nothing
                 if nothing == [] and isinstance(content, str):
@@ -308,10 +318,10 @@ def _spellings(messages: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]
 
 def _differs_from_marks(
     run: str,
-    messages: list[dict[str, Any]],
+    messages: list[Message],
     index: int,
     oracle: PreTrainedTokenizerFast,
-    tools: Any,
+    tools: list[JsonObject] | None,
 ) -> str | None:
     """Compare with `{% generation %}`, which marks the turn, in some templates with its end."""
     if "endgeneration" not in str(oracle.chat_template):
@@ -338,12 +348,12 @@ def _bare(text: str) -> str:
     return re.sub(r"\s+", "", _MARKUP.sub("", text))
 
 
-def judged(template: str, **options: Any) -> Iterator[tuple[str, Verdict]]:
+def judged(template: str, options: Options | None = None) -> Iterator[tuple[str, Verdict]]:
     """Yield the verdict on each chat of the matrix under a template."""
     with tempfile.TemporaryDirectory() as root:
         oracle = write_tokenizer(Path(root), template)
         files = read_tokenizer_files(Path(root))
-        encoder = encoder_for(files, template, today=_TODAY, **options)
+        encoder = encoder_for(files, template, today=_TODAY, **(options or {}))
         for name, messages in MATRIX.items():
             if not _renders(oracle, messages):
                 yield name, Verdict("unrendered", "")
@@ -351,7 +361,7 @@ def judged(template: str, **options: Any) -> Iterator[tuple[str, Verdict]]:
                 yield name, judge(encoder, oracle, name)
 
 
-def _renders(oracle: PreTrainedTokenizerFast, messages: list[dict[str, Any]]) -> bool:
+def _renders(oracle: PreTrainedTokenizerFast, messages: list[JsonObject]) -> bool:
     tools = TOOLS if any("tool_calls" in message for message in messages) else None
     try:
         oracle.apply_chat_template(messages, tools=tools, tokenize=False)
@@ -362,21 +372,22 @@ def _renders(oracle: PreTrainedTokenizerFast, messages: list[dict[str, Any]]) ->
 
 def _option_for_plain(template: str) -> str | None:
     """Return an option with which a plain chat is exact."""
-    for options, said in (
+    tried: list[tuple[Options, str]] = [
         *(
-            ({"arguments": {name: value}}, f"--template-arg {name}={str(value).lower()}")
+            (Options(arguments={name: value}), f"--template-arg {name}={str(value).lower()}")
             for name in ("enable_thinking", "thinking")
             for value in (False, True)
         ),
-        ({"turns": "last"}, "--turns last"),
+        (Options(turns="last"), "--turns last"),
         *(
-            ({"end_of_turn": token}, f"--end-of-turn {token}")
+            (Options(end_of_turn=token), f"--end-of-turn {token}")
             for token in dict.fromkeys(_MARKUP.findall(template))
             if re.search("user|end|eos|eot|/s|im_", token)
         ),
-    ):
+    ]
+    for options, said in tried:
         try:
-            if dict(judged(template, **options))["plain"].kind == "exact":
+            if dict(judged(template, options))["plain"].kind == "exact":
                 return said
         except ConfigError:
             continue

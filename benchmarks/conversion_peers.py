@@ -28,7 +28,7 @@ import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 _ABSENT = (
     *("transformer_engine", "triton", "mamba_ssm", "causal_conv1d", "flash_attn"),
@@ -99,6 +99,7 @@ def start_megatron(
     import torch
     from megatron.core import parallel_state, tensor_parallel
     from packaging.version import Version
+    from torch._C._distributed_c10d import HashStore
 
     # From 0.19 on layer specs are made at import, of which one asks for this version.
     megatron.core.utils._te_version = Version("2.9.0")
@@ -107,7 +108,7 @@ def start_megatron(
     from megatron_msm.runtime import cpu_redirects
 
     cpu_redirects.install()
-    store = store or torch.distributed.HashStore()
+    store = store or HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=tensor,
@@ -209,6 +210,9 @@ def mbridge(work: Path) -> None:
 
 class _step:
     """Print time and peak memory of a block."""
+
+    before_kib: ClassVar[int]
+    """Resident before the import."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -82,7 +82,7 @@ def ms_swift() -> Callable[[Lengths, int], int]:
 
     def run(lengths: Lengths, pack_length: int) -> int:
         items = list(enumerate(lengths.tolist()))
-        packs, carried = 0, []
+        packs, carried = 0, list[tuple[int, int]]()
         for first in range(0, len(items), _WINDOW):
             is_last = first + _WINDOW >= len(items)
             group = [*carried, *items[first : first + _WINDOW]]

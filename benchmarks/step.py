@@ -80,7 +80,7 @@ def shuffled_documents(packs: list[Documents]) -> list[Documents]:
 
 def _random_documents(lengths: list[int], seed: int) -> Documents:
     generator = np.random.default_rng(seed)
-    return [generator.integers(0, SIZES["vocab_size"], length + 1) for length in lengths]
+    return [generator.integers(0, int(SIZES["vocab_size"]), length + 1) for length in lengths]
 
 
 def transformers_step(seq_length: int, dtype: str) -> Step:

@@ -1,7 +1,7 @@
 """The commands of `msm prep` that plan and look at finished datasets."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import orjson
 import typer
@@ -24,6 +24,7 @@ from data_prep.inspecting.show import print_row, print_token, read_row, row_at
 from data_prep.inspecting.stats import describe_stats, read_stats, write_histogram
 from data_prep.inspecting.step_rows import describe_step, read_step
 from megatron_msm.config.data import PackingConfig
+from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.formats.manifest import dataset_prefix, read_manifest
 from megatron_msm.progress import show_progress
 
@@ -136,7 +137,7 @@ def rows(
 ) -> None:
     """Show which rows an optimizer step of a run saw, and where they come from."""
     found = read_step(run_file, overrides or [], phase=phase, step=step)
-    content = {"phase": phase, "step": step, "rows": [row.as_json() for row in found]}
+    content: JsonRow = {"phase": phase, "step": step, "rows": [row.as_json() for row in found]}
     _print(list(describe_step(found)), content, as_json=as_json)
 
 
@@ -192,7 +193,7 @@ def contamination(
             tokenizer=tokenizer,
             progress=progress,
         )
-    content = {
+    content: JsonRow = {
         "rows": found.num_rows,
         "items": found.num_items,
         "items_too_short": found.too_short,
@@ -257,11 +258,11 @@ def subset(
 ) -> None:
     """Write a share of a corpus's rows; a smaller share is part of every larger one."""
     taken = write_subset(sources, out, share=share)
-    content = {"path": str(out), "rows": taken.rows, "of": taken.of}
+    content: JsonRow = {"path": str(out), "rows": taken.rows, "of": taken.of}
     _print([f"{out}: {taken.rows:,} of {taken.of:,} rows"], content, as_json=as_json)
 
 
-def _print(lines: list[str], content: dict[str, Any], *, as_json: bool) -> None:
+def _print(lines: list[str], content: JsonRow, *, as_json: bool) -> None:
     if as_json:
         _print_json(content)
         return
@@ -269,5 +270,5 @@ def _print(lines: list[str], content: dict[str, Any], *, as_json: bool) -> None:
         typer.echo(line)
 
 
-def _print_json(content: dict[str, Any]) -> None:
+def _print_json(content: JsonRow) -> None:
     typer.echo(orjson.dumps(content).decode())

@@ -2,7 +2,7 @@
 
 import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import orjson
 import typer
@@ -249,7 +249,7 @@ def _report(prepared: Prepared, *, as_json: bool) -> None:
     if counts.blank:
         typer.echo(f"  {counts.blank:,} blank lines skipped")
     for name in columns_without_values(
-        dataset_file(prefix, PROVENANCE_SUFFIX), prepared.manifest.settings.get("carry", [])
+        dataset_file(prefix, PROVENANCE_SUFFIX), prepared.manifest.carry
     ):
         typer.echo(
             f"  warning: --carry {name}: no row has this field; is it spelled as in the input?"
@@ -276,7 +276,7 @@ def _refuse_eod_without_append(append_eod: bool, eod_token: str | None) -> None:
         )
 
 
-def _date(text: str | None) -> Any:
+def _date(text: str | None) -> datetime.date | None:
     if text is None:
         return None
     try:

@@ -4,10 +4,10 @@ A result is kept when nothing that decides its numbers has changed: the evaluati
 content of the files that they name, the model's weights, its other files, and the code that asks.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from evals.models.local import LocalModel
 from megatron_msm.errors import DataFormatError
@@ -52,7 +52,7 @@ class KeptResults:
         return {path.name: sha256_of_file(path) for path in paths}
 
 
-def asked_sha256(task: str, settings: dict[str, Any], model: LocalModel) -> str:
+def asked_sha256(task: str, settings: Mapping[str, object], model: LocalModel) -> str:
     """Return a hash of all that decides an evaluation's result, but the weights.
 
     Args:

@@ -8,11 +8,11 @@ result stands in the folder already is not asked again: a killed run goes on.
 """
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from evals.kept_results import ASKED, KeptResults, asked_sha256
 from evals.models.local import LocalModel
 from evals.tasks.registry import TASKS
 from evals.tasks.task import Progress, Work
-from megatron_msm.config.load import checked, load_config
+from megatron_msm.config.load import YamlSection, checked, load_config
 from megatron_msm.config.section import Section
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.eval_result import EvalResult
@@ -32,7 +32,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 class SuiteConfig(Section):
     """A whole SUITE.yaml."""
 
-    evaluations: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    evaluations: Annotated[dict[Name, YamlSection], Field(min_length=1)]
     """By name: `task`, and that task's settings."""
 
 
@@ -43,8 +43,8 @@ class Prepared:
     work: Work
     asked_sha256: str
     """Hash of all that decides its result, but the weights."""
-    keeps_result: bool
-    """Whether a finished result may stand."""
+    has_log: bool
+    """Whether it goes on by itself from a log of replies."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def run_suite(
     out.mkdir(parents=True, exist_ok=True)
     kept = KeptResults(out, model)
     for name, prepared in evaluations.items():
-        found = kept.find(name, prepared.asked_sha256) if prepared.keeps_result else None
+        found = None if prepared.has_log else kept.find(name, prepared.asked_sha256)
         if found is not None:
             yield Ran(found, was_kept=True)
             continue
@@ -108,7 +108,7 @@ def run_suite(
         yield Ran(result, was_kept=False)
 
 
-def _prepare(path: Path, name: str, content: dict[str, Any], model: LocalModel) -> Prepared:
+def _prepare(path: Path, name: str, content: YamlSection, model: LocalModel) -> Prepared:
     where = f"{path}: evaluations.{name}"
     task_name = content.get("task")
     if not isinstance(task_name, str) or task_name not in TASKS:
@@ -119,10 +119,10 @@ def _prepare(path: Path, name: str, content: dict[str, Any], model: LocalModel) 
     config = checked(settings, task.settings, where=where)
     located = {key: path.parent / value for key, value in config if isinstance(value, Path)}
     work = task.prepare(config.model_copy(update=located), model, name)
-    return Prepared(work, asked_sha256(task_name, dict(config) | located, model), task.keeps_result)
+    return Prepared(work, asked_sha256(task_name, dict(config) | located, model), task.has_log)
 
 
-def _known(what: str, name: str, known: Any) -> str:
-    nearest = difflib.get_close_matches(name, list(known), n=1)
+def _known(what: str, name: str, known: Collection[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return f"There are the {what} {', '.join(known)}.{hint}"

@@ -79,7 +79,7 @@ def layers_that_fit(args: argparse.Namespace) -> int:
     for layers in range(SIZES[args.shape][0], 0, -1):
         shape = shape_of(args.shape, layers)
         model = MemoryModel(shape, lora, MemoryConfig(recompute=args.recompute), Precision(2))
-        needed = model.fullest_rank(ParallelConfig(), batch).total
+        needed = model.fullest_rank(ParallelConfig(), batch).total_bytes
         if needed + (2 * shape.num_parameters if has_fp8 else 0) <= room:
             return layers
     sys.exit(f"not one layer of {args.shape} fits on {args.gpu}: lower --seq-length")

@@ -1,13 +1,13 @@
 """`msm prep chats`: conversations to a Megatron indexed dataset with a loss mask."""
 
 import datetime
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
+import numpy as np
 import orjson
 
 from data_prep.chats.encoders import Remedies, Turns, encoder_for
@@ -27,6 +27,7 @@ from data_prep.writing.recipe import Recipe
 from data_prep.writing.workers import Task, num_workers_for
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.indexed_dataset import token_dtype
+from megatron_msm.formats.json_types import JsonObject, JsonValue
 from megatron_msm.formats.manifest import Counts
 from megatron_msm.formats.rejects import Reject
 from megatron_msm.formats.tokenizer_files import TokenizerFiles, read_tokenizer_files
@@ -50,7 +51,7 @@ class ChatOptions(PreparationOptions):
     """A token that ends turns beside the tokenizer's own, for templates that write none."""
     messages_field: str | None = None
     """The field that holds the messages; None: `messages`, `conversations`, or `prompt`."""
-    template_arguments: tuple[tuple[str, Any], ...] = ()
+    template_arguments: tuple[tuple[str, JsonValue], ...] = ()
     """Variables for the chat template, such as `enable_thinking`."""
     chat_template: Path | None = None
     """None: the tokenizer's own."""
@@ -90,15 +91,18 @@ def prepare_chats(
         recipe = replace(recipe, shard=shard.entry(inputs))
     if (made := already_prepared(options, recipe, reader)) is not None:
         return made
-    settings: dict[str, Any] = {
-        "today": today,
-        "end_of_turn": options.end_of_turn,
-        "turns": options.turns,
-    }
-    wanted = other = encoder_for(files, text, arguments=arguments, **settings)
+    encoder_with = functools.partial(
+        encoder_for,
+        files,
+        text,
+        today=today,
+        end_of_turn=options.end_of_turn,
+        turns=options.turns,
+    )
+    wanted = other = encoder_with(arguments=arguments)
     if arguments and options.reasoning is not None:
-        other = encoder_for(files, text, **settings)
-    remedies = None if arguments else Remedies(wanted, files, **settings)
+        other = encoder_with()
+    remedies = None if arguments else Remedies(template, encoder_with)
     shape = Shape(options.max_length, options.overlong, options.reasoning, options.turns)
     dtype = token_dtype(files.vocab_size)
     encode = BlockOfChats(
@@ -137,7 +141,7 @@ class BlockOfChats:
         encoders: Encoders,
         shape: Shape,
         *,
-        dtype: npt.DTypeLike,
+        dtype: np.dtype[np.integer],
         carry: Sequence[str],
         messages_field: str | None = None,
     ) -> None:
@@ -169,13 +173,13 @@ def encode_chats(items: Iterable[Item], encoders: Encoders, shape: Shape) -> Ite
             yield item
 
 
-def parse_template_arguments(texts: list[str]) -> tuple[tuple[str, Any], ...]:
+def parse_template_arguments(texts: list[str]) -> tuple[tuple[str, JsonValue], ...]:
     """Read NAME=VALUE; the value is JSON (`false`, `3`, `"text"`) or else text as it stands.
 
     Raises:
         ConfigError: It is not of that form, or a name is given twice.
     """
-    arguments: dict[str, Any] = {}
+    arguments: JsonObject = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not separator or not name.isidentifier() or name in arguments:
@@ -222,14 +226,14 @@ def _template_text(files: TokenizerFiles, path: Path | None) -> str:
 def _recipe(
     files: TokenizerFiles, template: ChatTemplate, options: ChatOptions, today: datetime.date
 ) -> Recipe:
-    settings: dict[str, Any] = {
+    settings: JsonObject = {
         "max_length": options.max_length,
         "overlong": options.overlong,
         "think": options.reasoning,
         "template_arguments": dict(options.template_arguments),
         "control_tokens": "text",
         "max_line_bytes": options.max_line_bytes,
-        "carry": list(options.carry),
+        "carry": [*options.carry],
         # Left out where they are as they always were, so that datasets made before stay finished.
         **({} if options.turns == "all" else {"turns": options.turns}),
         **({} if options.end_of_turn is None else {"end_of_turn": options.end_of_turn}),

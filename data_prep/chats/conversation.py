@@ -3,9 +3,11 @@
 import bisect
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_prep.chats.marks import ControlPattern, Marks
+from data_prep.reading.messages import Message
+from megatron_msm.formats.json_types import JsonObject
 
 Span = tuple[int, int]
 
@@ -42,8 +44,8 @@ class EndOfTurn:
 class Conversation:
     """A rendered conversation while its turns are looked for. Positions are those in `text`."""
 
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]] | None
+    messages: list[Message]
+    tools: list[JsonObject] | None
     text: str
     control: list[Span]
     content_ends: list[int]

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import orjson
 
@@ -12,6 +12,7 @@ from data_prep.chats.template import ChatTemplate
 from data_prep.chats.tokens import ChatEncoder
 from data_prep.reading.records import Chat, RejectLineError
 from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.formats.json_types import JsonObject, JsonValue
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
 
 Turns = Literal["all", "last"]
@@ -25,7 +26,7 @@ def encoder_for(
     template: str,
     *,
     today: datetime.date,
-    arguments: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, JsonValue] | None = None,
     end_of_turn: str | None = None,
     turns: Turns = "all",
 ) -> ChatEncoder:
@@ -72,7 +73,7 @@ def _stop_tokens(files: TokenizerFiles) -> Iterator[str]:
     if not path.is_file():
         return
     try:
-        value = orjson.loads(path.read_bytes())
+        value: JsonValue = orjson.loads(path.read_bytes())
         ids = value.get("eos_token_id") if isinstance(value, dict) else None
     except orjson.JSONDecodeError as error:
         raise DataFormatError(f"{path}: is not JSON ({error}). Repair it or remove it.") from None
@@ -82,16 +83,26 @@ def _stop_tokens(files: TokenizerFiles) -> Iterator[str]:
             yield token
 
 
+class EncoderWith(Protocol):
+    """Makes an encoder that differs from another one in its template's arguments alone."""
+
+    def __call__(self, *, arguments: Mapping[str, JsonValue]) -> ChatEncoder:
+        """Return the encoder with these arguments; raises what `encoder_for` does."""
+
+
 class Remedies:
     """Finds the template argument that would let a refused conversation pass.
 
     Each reason is looked into once: the rows of a data set mostly fail for the same one.
+
+    Args:
+        template: The template, without arguments.
+        encoder_with: Makes an encoder of the same template.
     """
 
-    def __init__(self, encoder: ChatEncoder, files: TokenizerFiles, **settings: Any) -> None:
-        self._template = encoder.template
-        self._files = files
-        self._settings = settings
+    def __init__(self, template: ChatTemplate, encoder_with: EncoderWith) -> None:
+        self._template = template
+        self._encoder_with = encoder_with
         self._known: dict[str, str] = {}
 
     def for_chat(self, chat: Chat, reason: str) -> str:
@@ -110,11 +121,9 @@ class Remedies:
             return ""
         return f". None of the template's arguments alone ({', '.join(names)}) lets it pass"
 
-    def _passes(self, chat: Chat, arguments: dict[str, Any]) -> bool:
+    def _passes(self, chat: Chat, arguments: JsonObject) -> bool:
         try:
-            encoder = encoder_for(
-                self._files, self._template.text, arguments=arguments, **self._settings
-            )
+            encoder = self._encoder_with(arguments=arguments)
             encoder.encode(chat.messages, chat.trained, chat.tools)
         except (RejectLineError, ConfigError):
             return False

@@ -12,8 +12,9 @@ looks into the contents, and the row is refused rather than guessed at.
 
 import re
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
+from data_prep.reading.messages import Message, TextPart
 from data_prep.reading.records import RejectLineError
 
 _CANDIDATES = tuple(map(chr, range(0xFDD0, 0xFDF0)))
@@ -49,7 +50,11 @@ class ControlPattern:
         return text
 
 
-def choose_marks(conversation: Any) -> Marks:
+Plain = TypeVar("Plain")
+"""A message, a list of tools, any value of JSON."""
+
+
+def choose_marks(conversation: object) -> Marks:
     """Return characters that occur nowhere in the conversation.
 
     Raises:
@@ -63,30 +68,34 @@ def choose_marks(conversation: Any) -> Marks:
     return Marks(*free[: len(Marks._fields)])
 
 
-def mark_value(value: Any, pattern: ControlPattern, mark: str) -> Any:
-    """Return a copy of plain data with every spelled control token cut.
+def mark_value(value: Plain, pattern: ControlPattern, mark: str) -> Plain:
+    """Return a copy of plain data, of the same form, with every spelled control token cut.
 
     Raises:
         RejectLineError: A key spells a control token; the template may look keys up.
     """
+    return cast(Plain, _cut(value, pattern, mark))
+
+
+def _cut(value: object, pattern: ControlPattern, mark: str) -> object:
     if isinstance(value, str):
         return pattern.cut(value, mark)
     if isinstance(value, dict):
         for key in value:
             if pattern.find(key):
                 raise RejectLineError(f"the key {key!r} spells a control token")
-        return {key: mark_value(part, pattern, mark) for key, part in value.items()}
+        return {key: _cut(part, pattern, mark) for key, part in value.items()}
     if isinstance(value, list):
-        return [mark_value(part, pattern, mark) for part in value]
+        return [_cut(part, pattern, mark) for part in value]
     return value
 
 
 def mark_messages(
-    messages: list[dict[str, Any]],
+    messages: list[Message],
     marks: Marks,
     pattern: ControlPattern,
     assistant_pattern: ControlPattern,
-) -> list[dict[str, Any]]:
+) -> list[Message]:
     """Return the messages with all marks.
 
     Args:
@@ -102,13 +111,17 @@ def mark_messages(
         copy = mark_value(message, assistant_pattern if is_assistant else pattern, marks.cut)
         copy["role"] = message["role"]
         content = copy.get("content")
-        if is_assistant and isinstance(content, list):
-            last = content[-1]
-            copy["content"] = [*content[:-1], {**last, "text": _marked(last["text"], marks.end)}]
-        elif is_assistant and content:
-            copy["content"] = _marked(content, marks.end)
+        if is_assistant and content:
+            copy["content"] = _with_end(content, marks.end)
         marked.append(copy)
     return marked
+
+
+def _with_end(content: str | list[TextPart], mark: str) -> str | list[TextPart]:
+    if isinstance(content, str):
+        return _marked(content, mark)
+    *before, last = content
+    return [*before, {**last, "text": _marked(last["text"], mark)}]
 
 
 def _marked(text: str, mark: str) -> str:
@@ -116,7 +129,7 @@ def _marked(text: str, mark: str) -> str:
     return text[:visible] + mark + text[visible:] if visible else text
 
 
-def _collect_characters(value: Any, used: set[str]) -> None:
+def _collect_characters(value: object, used: set[str]) -> None:
     if isinstance(value, str):
         if not value.isascii():
             used.update(value)

@@ -10,8 +10,9 @@ an assistant turn that carries loss.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
+from data_prep.reading.messages import Message
 from data_prep.reading.records import RejectLineError
 
 Overlong = Literal["reject", "drop", "truncate", "split"]
@@ -39,7 +40,7 @@ def truncated(trained: Sequence[bool], fits: Fits) -> Part:
     return best
 
 
-def split(messages: Sequence[dict[str, Any]], trained: Sequence[bool], fits: Fits) -> list[Part]:
+def split(messages: Sequence[Message], trained: Sequence[bool], fits: Fits) -> list[Part]:
     """Return rows that together hold every exchange with loss, each as many as fit.
 
     Raises:
@@ -71,14 +72,14 @@ def split(messages: Sequence[dict[str, Any]], trained: Sequence[bool], fits: Fit
     return [_until_loss(part, trained) for part in parts]
 
 
-def _system_messages(messages: Sequence[dict[str, Any]]) -> Part:
+def _system_messages(messages: Sequence[Message]) -> Part:
     count = 0
     while count < len(messages) and messages[count]["role"] in _SYSTEM_ROLES:
         count += 1
     return tuple(range(count))
 
 
-def _exchanges(messages: Sequence[dict[str, Any]], first: int) -> list[Part]:
+def _exchanges(messages: Sequence[Message], first: int) -> list[Part]:
     """Return runs of messages, each of which begins with the user's after somebody else's."""
     runs: list[list[int]] = []
     for index in range(first, len(messages)):

@@ -8,11 +8,12 @@ for in the turn's own characters, and found characters are not found twice.
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_prep.chats.marks import ControlPattern
 from data_prep.chats.spelling import text_of
-from data_prep.reading.chat_forms import REASONING_FIELDS
+from data_prep.reading.messages import REASONING_FIELDS, Message
+from megatron_msm.formats.json_types import JsonValue
 
 _THINK_TAGS = re.compile(r"</?think>")
 
@@ -23,7 +24,7 @@ class _Part(NamedTuple):
     """Any of them will do: a value is written as text or as JSON."""
 
 
-def missing_part(message: dict[str, Any], turn: str, markup: ControlPattern) -> str | None:
+def missing_part(message: Message, turn: str, markup: ControlPattern) -> str | None:
     """Return where in the message something stands that the turn does not say; None: all is there.
 
     Args:
@@ -45,7 +46,7 @@ def missing_part(message: dict[str, Any], turn: str, markup: ControlPattern) -> 
     return None
 
 
-def _parts(message: dict[str, Any], markup: ControlPattern) -> Iterator[_Part]:
+def _parts(message: Message, markup: ControlPattern) -> Iterator[_Part]:
     for text in _between_tags(text_of(message), markup):
         yield _Part("content", (text,))
     told = dict.fromkeys(message[name].strip() for name in REASONING_FIELDS if name in message)
@@ -70,7 +71,7 @@ def _between_tags(text: str, markup: ControlPattern) -> Iterator[str]:
         at = max(at, end)
 
 
-def _values(value: Any, where: str) -> Iterator[_Part]:
+def _values(value: JsonValue, where: str) -> Iterator[_Part]:
     """Yield every key and every value at any depth."""
     if isinstance(value, dict):
         for key, part in value.items():

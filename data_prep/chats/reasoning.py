@@ -6,18 +6,19 @@ that is not wanted is judged without `--template-arg`, as `enable_thinking=false
 """
 
 import re
-from typing import Any, Literal
+from typing import Final, Literal
 
+from data_prep.reading.messages import Message
 from data_prep.reading.records import RejectLineError
 
 Reasoning = Literal["keep", "strip"]
 _OPEN, _CLOSE = "<think>", "</think>"
 _BLOCK = re.compile(f"{_OPEN}(.*?){_CLOSE}\\s*", re.DOTALL)
-_REASONING_FIELD = "reasoning_content"
+_REASONING_FIELD: Final = "reasoning_content"
 """Where some chat formats (Qwen3's template) take the reasoning from."""
 
 
-def has_reasoning(messages: list[dict[str, Any]]) -> bool:
+def has_reasoning(messages: list[Message]) -> bool:
     """Whether an assistant message has a part of a `<think>` block, or a field of reasoning."""
     return any(
         message["role"] == "assistant"
@@ -29,7 +30,7 @@ def has_reasoning(messages: list[dict[str, Any]]) -> bool:
     )
 
 
-def without_reasoning(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def without_reasoning(messages: list[Message]) -> list[Message]:
     """Return the conversation with every closed `<think>` block of the assistant taken out.
 
     Raises:
@@ -41,11 +42,13 @@ def without_reasoning(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _stripped(message: dict[str, Any], where: str) -> dict[str, Any]:
-    rest = {key: value for key, value in message.items() if key != _REASONING_FIELD}
+def _stripped(message: Message, where: str) -> Message:
+    rest = message.copy()
+    rest.pop(_REASONING_FIELD, None)
     content = message.get("content")
     if content is None:
         return rest
+    assert isinstance(content, str), "parts are made of it later, for the template"
     if any(_OPEN in block for block in _BLOCK.findall(content)):
         raise RejectLineError(f"{where}.content opens {_OPEN} inside {_OPEN}")
     visible = _BLOCK.sub("", content)

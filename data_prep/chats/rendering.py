@@ -1,15 +1,15 @@
 """Conversations rendered by a chat template, with the turns of the assistant found in them."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from data_prep.chats.conversation import Conversation, EndOfTurn, Span, Turn, positions
 from data_prep.chats.marks import ControlPattern, choose_marks, mark_messages, mark_value
 from data_prep.chats.spelling import spelled_for, text_of
 from data_prep.chats.template import ChatTemplate
 from data_prep.chats.turns import END_OF_TURN, TurnFinder
-from data_prep.reading.chat_forms import REASONING_FIELDS
+from data_prep.reading.messages import REASONING_FIELDS, Message
 from data_prep.reading.records import RejectLineError
+from megatron_msm.formats.json_types import JsonObject
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
 
 
@@ -84,8 +84,8 @@ class ChatRenderer:
 
     def render(
         self,
-        messages: list[dict[str, Any]],
-        tools: list[dict[str, Any]] | None = None,
+        messages: list[Message],
+        tools: list[JsonObject] | None = None,
         *,
         trained: list[bool] | None = None,
     ) -> RenderedChat:
@@ -117,7 +117,7 @@ class ChatRenderer:
         return RenderedChat(chat.text, chat.control, spells, turns)
 
     def _conversation(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, text: str
+        self, messages: list[Message], tools: list[JsonObject] | None, text: str
     ) -> Conversation:
         marks = choose_marks([messages, tools])
         marked_tools = mark_value(tools, self._every, marks.cut)
@@ -181,7 +181,7 @@ class ChatRenderer:
         return continued
 
 
-def _after_prompt(message: dict[str, Any], prompt: str) -> str:
+def _after_prompt(message: Message, prompt: str) -> str:
     """Return what the model writes behind a prompt that may have opened its reasoning."""
     content = text_of(message)
     opens = prompt.rstrip().endswith("<think>")

@@ -1,14 +1,14 @@
 """From one conversation to its rows: reasoning kept or stripped, turns apart, too long ones cut."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_prep.chats.encoders import Remedies, Turns
 from data_prep.chats.overlong import Overlong, Part, split, truncated
 from data_prep.chats.reasoning import Reasoning, has_reasoning, without_reasoning
 from data_prep.chats.template import ChatTemplate
 from data_prep.chats.tokens import ChatEncoder, EncodedChat
-from data_prep.reading.chat_forms import REASONING_FIELDS
+from data_prep.reading.messages import REASONING_FIELDS, Message
 from data_prep.reading.records import Chat, RejectLineError
 from data_prep.writing.encoded_block import Dropped, Outcome, Row, RowOverlong, provenance_row
 from megatron_msm.formats.rejects import Reject
@@ -95,7 +95,7 @@ class _Form:
     """A conversation in one of its forms, of which parts are encoded."""
 
     def __init__(
-        self, chat: Chat, messages: list[dict[str, Any]], encoder: ChatEncoder, turns: Turns
+        self, chat: Chat, messages: list[Message], encoder: ChatEncoder, turns: Turns
     ) -> None:
         self._chat = chat
         self._turns = turns
@@ -131,7 +131,7 @@ def _whole(chat: Chat, turns: Turns) -> list[Part]:
     return [tuple(range(end + 1)) for end in ends]
 
 
-def _refuse_unread_keys(messages: list[dict[str, Any]], template: ChatTemplate) -> None:
+def _refuse_unread_keys(messages: list[Message], template: ChatTemplate) -> None:
     """Refuse what a message says under a name that neither we nor the template read."""
     for index, message in enumerate(messages):
         for key in message:

@@ -8,17 +8,16 @@ first spelling without such a trace is taken.
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from data_prep.chats.template import ChatTemplate
+from data_prep.reading.messages import CalledFunction, Message, ToolCall
 from data_prep.reading.records import RejectLineError
-
-Messages = list[dict[str, Any]]
+from megatron_msm.formats.json_types import JsonObject
 
 
 def spelled_for(
-    template: ChatTemplate, messages: Messages, tools: list[dict[str, Any]] | None
-) -> tuple[Messages, str]:
+    template: ChatTemplate, messages: list[Message], tools: list[JsonObject] | None
+) -> tuple[list[Message], str]:
     """Return the messages in the spelling that this template renders faithfully, and the rendering.
 
     Raises:
@@ -39,7 +38,7 @@ def spelled_for(
     )
 
 
-def _spellings(messages: Messages) -> Iterator[Messages]:
+def _spellings(messages: list[Message]) -> Iterator[list[Message]]:
     yield messages
     calls = any(message.get("tool_calls") for message in messages)
     if not calls:
@@ -54,7 +53,7 @@ def _spellings(messages: Messages) -> Iterator[Messages]:
             yield [_with_empty_content(message) for message in as_text]
 
 
-def text_of(message: dict[str, Any]) -> str:
+def text_of(message: Message) -> str:
     """Return the text of a message's content, however it is spelled; empty if there is none."""
     content = message.get("content")
     if isinstance(content, list):
@@ -62,30 +61,32 @@ def text_of(message: dict[str, Any]) -> str:
     return content or ""
 
 
-def _in_parts(message: dict[str, Any]) -> dict[str, Any]:
+def _in_parts(message: Message) -> Message:
     return {**message, "content": [{"type": "text", "text": text_of(message)}]}
 
 
-def _with_empty_content(message: dict[str, Any]) -> dict[str, Any]:
+def _with_empty_content(message: Message) -> Message:
     if "content" in message and message["content"] is None:
         return {**message, "content": ""}
     return message
 
 
-def _with_arguments_as_text(message: dict[str, Any]) -> dict[str, Any]:
+def _with_arguments_as_text(message: Message) -> Message:
     if not message.get("tool_calls"):
         return message
-    calls = [{**call, "function": _as_text(call["function"])} for call in message["tool_calls"]]
+    calls: list[ToolCall] = [
+        {**call, "function": _as_text(call["function"])} for call in message["tool_calls"]
+    ]
     return {**message, "tool_calls": calls}
 
 
-def _as_text(function: dict[str, Any]) -> dict[str, Any]:
+def _as_text(function: CalledFunction) -> CalledFunction:
     if "arguments" not in function:
         return function
     return {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
 
 
-def _has_trace(messages: Messages, text: str) -> bool:
+def _has_trace(messages: list[Message], text: str) -> bool:
     """Whether a value was left out, written in another language's spelling, or escaped twice."""
     first = next((said for said in map(text_of, messages) if said.strip()), "")
     if first.strip() and not any(word in text for word in first.split()):
@@ -105,11 +106,11 @@ def _has_trace(messages: Messages, text: str) -> bool:
     return False
 
 
-def _is_pythons(written: str, arguments: dict[str, Any], text: str) -> bool:
+def _is_pythons(written: str, arguments: JsonObject, text: str) -> bool:
     return written in text and written != json.dumps(arguments, ensure_ascii=False)
 
 
-def _says_none(messages: Messages, text: str) -> bool:
+def _says_none(messages: list[Message], text: str) -> bool:
     """Whether the text says None more often than the messages do."""
     said = json.dumps(messages, ensure_ascii=False, default=str).count("None")
     return text.count("None") > said

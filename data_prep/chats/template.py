@@ -10,7 +10,6 @@ import datetime
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import jinja2
 import jinja2.ext
@@ -20,8 +19,10 @@ import jinja2.parser
 import jinja2.runtime
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from data_prep.reading.messages import Message
 from data_prep.reading.records import RejectLineError
 from megatron_msm.errors import ConfigError, DataFormatError
+from megatron_msm.formats.json_types import JsonObject, JsonValue
 
 _OUR_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
 _GLOBALS = ("raise_exception", "strftime_now", "namespace", "range")
@@ -44,10 +45,10 @@ class ChatTemplate:
     def __init__(
         self,
         text: str,
-        special_tokens: Mapping[str, Any],
+        special_tokens: Mapping[str, str | list[str]],
         *,
         today: datetime.date,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, JsonValue] | None = None,
     ) -> None:
         self.text = text
         self._arguments = dict(arguments or {})
@@ -85,9 +86,9 @@ class ChatTemplate:
 
     def render(
         self,
-        messages: list[dict[str, Any]],
+        messages: list[Message],
         *,
-        tools: list[dict[str, Any]] | None = None,
+        tools: list[JsonObject] | None = None,
         add_generation_prompt: bool = False,
     ) -> str:
         """Return the rendered conversation.
@@ -137,7 +138,7 @@ class _GenerationTag(jinja2.ext.Extension):
 class _Namespace(jinja2.utils.Namespace):
     """jinja2's namespace without names that begin with an underscore."""
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: str, value: object) -> None:
         if name.startswith("_"):
             raise jinja2.exceptions.SecurityError(f"a template may not set {name!r}")
         super().__setitem__(name, value)
@@ -161,7 +162,7 @@ def _raise_exception(message: str) -> None:
 
 
 def _tojson(
-    value: Any,
+    value: object,
     ensure_ascii: bool = False,
     indent: int | None = None,
     separators: tuple[str, str] | None = None,

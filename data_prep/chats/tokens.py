@@ -9,22 +9,27 @@ begins with the tokens of the prompt alone.
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from data_prep.chats.conversation import Turn
 from data_prep.chats.rendering import ChatRenderer, RenderedChat
+from data_prep.reading.messages import Message
 from data_prep.reading.records import RejectLineError
 from data_prep.tokenizing.encode import ControlTokenCheck
+from megatron_msm.formats.json_types import JsonObject
 from megatron_msm.formats.tokenizer_files import (
     TokenizerFiles,
     load_tokenizer,
     read_tokenizer_json,
 )
 
-_PROBE = [{"role": "user", "content": "A0b."}, {"role": "assistant", "content": "A1b."}]
+_PROBE: list[Message] = [
+    {"role": "user", "content": "A0b."},
+    {"role": "assistant", "content": "A1b."},
+]
 """A plain conversation: what it ends with is what turns of the template end with."""
 
 
@@ -69,8 +74,8 @@ class ChatEncoder:
         self._renderer = renderer
         self._ids = {**files.control_tokens, **renderer.written_tokens}
         content = read_tokenizer_json(files.path)
-        self._tokenizer: Any = load_tokenizer(files, control_tokens_as_text=False, content=content)
-        self._plain: Any = load_tokenizer(
+        self._tokenizer = load_tokenizer(files, control_tokens_as_text=False, content=content)
+        self._plain = load_tokenizer(
             files,
             control_tokens_as_text=True,
             more_control=renderer.written_tokens,
@@ -88,9 +93,9 @@ class ChatEncoder:
 
     def encode(
         self,
-        messages: list[dict[str, Any]],
+        messages: list[Message],
         trained: list[bool],
-        tools: list[dict[str, Any]] | None = None,
+        tools: list[JsonObject] | None = None,
     ) -> EncodedChat:
         """Encode one conversation.
 

@@ -12,16 +12,17 @@ refused, and so is a turn that leaves out a part of its message.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from data_prep.chats.conversation import Conversation, EndOfTurn, Span, Turn
 from data_prep.chats.marks import ControlPattern
 from data_prep.chats.presence import missing_part
 from data_prep.chats.spelling import text_of
 from data_prep.chats.template import ChatTemplate
+from data_prep.reading.messages import Message
 from data_prep.reading.records import RejectLineError
+from megatron_msm.formats.json_types import JsonObject
 
-ConversationOf = Callable[[list[dict[str, Any]], list[dict[str, Any]] | None, str], Conversation]
+ConversationOf = Callable[[list[Message], list[JsonObject] | None, str], Conversation]
 _TURNS_LAST = (
     "--turns last makes each of the assistant's turns a row of its own, with what comes before it "
     "as the template renders it then"

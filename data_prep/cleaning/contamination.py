@@ -9,13 +9,14 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from data_prep.cleaning.corpus import CorpusText, read_corpus
 from data_prep.cleaning.word_ngrams import Hashes, WordNgrams, words_of
 from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.progress import SILENT, Progress
 
 _FEWEST_WORDS = 3
@@ -29,7 +30,7 @@ class Match(NamedTuple):
     row: CorpusText
     item: CorpusText
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonRow:
         """Return what `--json` prints."""
         return {
             "overlap": self.overlap,

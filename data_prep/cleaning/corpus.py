@@ -6,7 +6,7 @@ items name their parts as they like. Of a dataset it is the decoded row, control
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
@@ -15,6 +15,7 @@ from data_prep.reading.read_lines import LineReader
 from data_prep.reading.records import Line
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.indexed_dataset import IndexedDataset
+from megatron_msm.formats.json_types import JsonObject, JsonValue
 from megatron_msm.formats.manifest import dataset_file, dataset_prefix, manifest_path, read_manifest
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, read_provenance
 from megatron_msm.formats.tokenizer_files import load_tokenizer
@@ -38,7 +39,7 @@ class CorpusText(NamedTuple):
     where: str
     """As a message names it: FILE:LINE, or PREFIX row N."""
     text: str
-    about: dict[str, Any]
+    about: JsonObject
     """What is known about it: id, spec id, clause ids, domain."""
     amount: int
     """What reading it advanced, in the unit of `corpus_size`."""
@@ -87,7 +88,7 @@ def _line(line: Line, index: int) -> CorpusText:
         why = line.unreadable or f"longer than {line.over_limit} bytes"
         raise DataFormatError(f"{where}: {why}. Repair the line, or leave it out.")
     try:
-        value = orjson.loads(line.raw)
+        value: JsonValue = orjson.loads(line.raw)
     except orjson.JSONDecodeError as error:
         raise DataFormatError(
             f"{where}: not valid JSON ({error.msg}). Give JSONL, or the PREFIX of a dataset."
@@ -99,7 +100,7 @@ def _line(line: Line, index: int) -> CorpusText:
     return CorpusText(index, where, _text_of(value), _about(value), amount=len(line.raw))
 
 
-def _text_of(value: dict[str, Any]) -> str:
+def _text_of(value: JsonObject) -> str:
     if "text" in value:
         return str(value["text"])
     messages = value.get("messages")
@@ -110,7 +111,7 @@ def _text_of(value: dict[str, Any]) -> str:
     return "\n".join(_texts({key: part for key, part in value.items() if key not in named}))
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: JsonValue) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -122,6 +123,6 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def _about(value: dict[str, Any]) -> dict[str, Any]:
+def _about(value: JsonObject) -> JsonObject:
     names = ("id", "spec_id", "clause_ids", "domain", "doc_type", "role")
     return {name: value[name] for name in names if value.get(name) not in (None, "", [])}

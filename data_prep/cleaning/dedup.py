@@ -12,7 +12,7 @@ Memory: 8 bytes for each different run of the rows that are kept.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import orjson
@@ -92,6 +92,20 @@ def find_duplicates(
     return found
 
 
+class _Sketch(Protocol):
+    """A MinHash of rensa's."""
+
+    def update(self, items: list[bytes]) -> None: ...
+
+
+class _SketchIndex(Protocol):
+    """An index of rensa's that finds the sketches near to one."""
+
+    def insert(self, place: int, sketch: _Sketch) -> None: ...
+
+    def query(self, sketch: _Sketch) -> list[int]: ...
+
+
 class KeptRows:
     """The rows kept so far, by their sketches.
 
@@ -111,8 +125,8 @@ class KeptRows:
             import rensa
         except ImportError:
             raise MissingExtraError(feature=feature, extra="dedup") from None
-        self._new_sketch: Callable[[], Any] = lambda: rensa.RMinHash(_PERMUTATIONS, _SEED)
-        self._index: Any = rensa.RMinHashLSH(threshold, _PERMUTATIONS, bands)
+        self._new_sketch: Callable[[], _Sketch] = lambda: rensa.RMinHash(_PERMUTATIONS, _SEED)
+        self._index: _SketchIndex = rensa.RMinHashLSH(threshold, _PERMUTATIONS, bands)
         self._rows: list[tuple[int, str, Hashes]] = []
 
     def nearest_or_add(
@@ -137,22 +151,22 @@ class KeptRows:
         self._add(sketch, number, where, runs)
         return True
 
-    def _sketch(self, runs: Hashes) -> Any:
+    def _sketch(self, runs: Hashes) -> _Sketch:
         sketch = self._new_sketch()
         raw = runs.tobytes()
         sketch.update([raw[index : index + 8] for index in range(0, len(raw), 8)])
         return sketch
 
-    def _near(self, sketch: Any, runs: Hashes) -> list[tuple[int, float]]:
+    def _near(self, sketch: _Sketch, runs: Hashes) -> list[tuple[int, float]]:
         """Return the indices of near rows among the kept ones, and their similarities."""
         near = []
         for index in self._index.query(sketch):
             jaccard = jaccard_of(runs, self._rows[index][2])
             if jaccard >= self._threshold:
-                near.append((int(index), jaccard))
+                near.append((index, jaccard))
         return near
 
-    def _add(self, sketch: Any, number: int, where: str, runs: Hashes) -> None:
+    def _add(self, sketch: _Sketch, number: int, where: str, runs: Hashes) -> None:
         self._index.insert(len(self._rows), sketch)
         self._rows.append((number, where, runs))
 

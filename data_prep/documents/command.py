@@ -6,10 +6,10 @@ control token is encoded as plain text, unless `--special-tokens ids` asks for t
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from data_prep.writing.prepared import Prepared
 from data_prep.writing.recipe import Recipe
 from data_prep.writing.workers import Task, num_workers_for
 from megatron_msm.errors import CheckpointError
-from megatron_msm.formats.indexed_dataset import token_dtype
+from megatron_msm.formats.indexed_dataset import TokenArray, token_dtype
 from megatron_msm.formats.manifest import Counts
 from megatron_msm.formats.provenance import provenance_table
 from megatron_msm.formats.rejects import Reject
@@ -103,7 +103,9 @@ def prepare_documents(
         fill(
             writer,
             itertools.chain(first, blocks),
-            DocumentEncoder(files, chosen.encoder, _check(files, options), recipe),
+            DocumentEncoder(
+                files, chosen.encoder, _check(files, options), options, eod_id=recipe.eod_id
+            ),
             max_rejects=options.max_rejects,
             num_workers=num_workers_for(reader.parts, options.workers),
             progress=progress,
@@ -123,7 +125,8 @@ class DocumentEncoder:
         files: The tokenizer.
         encoder: The back end.
         check: Finds control tokens that plain text must not become.
-        recipe: Says the end-of-document token and the fields to carry.
+        options: Say how a document begins, its field, and the fields to carry.
+        eod_id: The end-of-document token; None appends none.
     """
 
     def __init__(
@@ -131,15 +134,17 @@ class DocumentEncoder:
         files: TokenizerFiles,
         encoder: TextEncoder,
         check: ControlTokenCheck,
-        recipe: Recipe,
+        options: DocumentOptions,
+        *,
+        eod_id: int | None,
     ) -> None:
         self._files = files
         self._encoder = encoder
         self._check = check
-        self._eod_id = recipe.eod_id
-        self._bos_id = files.bos_id if recipe.settings.get("prepend_bos") else None
-        self._text_field: str = recipe.settings.get("text_field", "text")
-        self._carry: Sequence[str] = recipe.settings["carry"]
+        self._eod_id = eod_id
+        self._bos_id = files.bos_id if options.prepend_bos else None
+        self._text_field = options.text_field
+        self._carry = options.carry
         self._dtype = token_dtype(files.vocab_size)
 
     def __call__(self, task: Task) -> EncodedBlock:
@@ -204,9 +209,7 @@ class DocumentEncoder:
                 reasons[index] = f"plain text is encoded to control token {control}"
         return reasons
 
-    def _with_ends(
-        self, batch: EncodedBatch
-    ) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.int32]]:
+    def _with_ends(self, batch: EncodedBatch) -> tuple[TokenArray, npt.NDArray[np.int32]]:
         """Return tokens and lengths with what begins and ends a document."""
         num_added = sum(token is not None for token in (self._bos_id, self._eod_id))
         if not num_added:
@@ -243,7 +246,7 @@ def _recipe(files: TokenizerFiles, options: DocumentOptions, inputs: list[Path])
             "append_eod": options.append_eod,
             "control_tokens": options.special_tokens,
             "max_line_bytes": options.max_line_bytes,
-            "carry": list(options.carry),
+            "carry": [*options.carry],
             # Left out where they are as they always were: datasets made before stay finished.
             **({"prepend_bos": True} if options.prepend_bos else {}),
             **({} if options.text_field == "text" else {"text_field": options.text_field}),

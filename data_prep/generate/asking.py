@@ -15,6 +15,7 @@ from data_prep.generate.counts import GenerationCounts
 from data_prep.generate.inputs import StepInputs
 from data_prep.generate.settings import GenerateConfig
 from megatron_msm.errors import UnansweredError
+from megatron_msm.formats.json_types import JsonObject
 from megatron_msm.llm.call import Answer, Call, Reply
 from megatron_msm.llm.pool import Pool
 from megatron_msm.llm.structured import read_structured
@@ -170,7 +171,7 @@ def _call(
     temperature: float | None,
     max_tokens: int,
     *,
-    schema: dict[str, object] | None = None,
+    schema: JsonObject | None = None,
     attempt: int = 0,
 ) -> Call:
     return Call(

@@ -130,7 +130,7 @@ def show_report(
     if html is not None:
         write_page(html, report, verdicts)
     if as_json:
-        content = report.as_json() | {"gates": [verdict.as_json() for verdict in verdicts]}
+        content = {**report.as_json(), "gates": [verdict.as_json() for verdict in verdicts]}
         typer.echo(orjson.dumps(content).decode())
         return
     print_report(report, verdicts, Console(highlight=False))

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+from megatron_msm.formats.json_types import JsonRow
 
 Form = Literal["count", "share", "number"]
 
@@ -84,7 +86,7 @@ class HealthReport:
     contrast: list[Section]
     """What the two arms are to each other; empty for one corpus."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonRow:
         """Return what `--json` prints, less the gates."""
         return {
             "corpora": [
@@ -95,7 +97,7 @@ class HealthReport:
         }
 
 
-def _sections_as_json(sections: list[Section]) -> dict[str, Any]:
+def _sections_as_json(sections: list[Section]) -> JsonRow:
     figures = [figure for section in sections for figure in section.figures]
     return {
         "figures": {figure.name: figure.value for figure in figures},

@@ -3,10 +3,11 @@
 import operator
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_prep.health.figures import Figure, HealthReport
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.json_types import JsonRow
 
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -36,7 +37,7 @@ class Verdict(NamedTuple):
     shown: str
     is_met: bool
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonRow:
         """Return what `--json` prints."""
         return {"gate": self.gate, "of": self.where, "value": self.value, "is_met": self.is_met}
 

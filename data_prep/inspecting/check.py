@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -142,6 +142,6 @@ def _mask_problem(mask: TokenArray) -> str | None:
     return None
 
 
-def _equal(name: str, found: Any, needed: Any) -> Finding:
+def _equal(name: str, found: object, needed: object) -> Finding:
     is_ok = found == needed
     return Finding(name, is_ok, str(found) if is_ok else f"{found} against {needed}")

@@ -2,13 +2,14 @@
 
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from megatron_msm.config.data import PackingConfig
 from megatron_msm.data.packing.index import PackingIndex
 from megatron_msm.data.packing.index_file import index_path, save_index
 from megatron_msm.data.source import open_source
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.formats.manifest import dataset_file, read_manifest
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, read_provenance_rows
 
@@ -44,7 +45,7 @@ class Packed(NamedTuple):
     seconds: float
     """For packing, without reading and writing."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonRow:
         """Return what `--json` prints."""
         return {
             "path": str(self.path),

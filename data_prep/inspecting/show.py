@@ -8,7 +8,7 @@ several.
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -157,7 +157,7 @@ def print_row(view: RowView, console: Console) -> None:
 
 def spell_tokens(tokens: TokenArray, files: TokenizerFiles) -> list[str]:
     """Return each token as text; part of a character is shown as the vocabulary spells it."""
-    tokenizer: Any = load_tokenizer(files, control_tokens_as_text=False)
+    tokenizer = load_tokenizer(files, control_tokens_as_text=False)
     spelled = []
     for token in tokens.tolist():
         text = tokenizer.decode([token], skip_special_tokens=False)

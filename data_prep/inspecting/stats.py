@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from megatron_msm.data.packing.strategies import pack_documents
 from megatron_msm.errors import ConfigError, MissingExtraError
 from megatron_msm.formats.indexed_dataset import IndexedDataset
+from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.formats.manifest import DatasetManifest, dataset_file, read_manifest
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX
 
@@ -51,7 +52,7 @@ class Stats:
         values = np.quantile(self.lengths, _QUANTILES, method="nearest")
         return {f"p{q * 100:g}": int(v) for q, v in zip(_QUANTILES, values, strict=True)}
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonRow:
         """Return what `--json` prints."""
         return {
             "prefix": str(self.prefix),

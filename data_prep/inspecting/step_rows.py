@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from megatron_msm.config.load import load_config
 from megatron_msm.config.run import RunConfig
 from megatron_msm.data.step_rows import SeenRow, rows_of_step
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.formats.manifest import dataset_file
 from megatron_msm.formats.provenance import (
     PROVENANCE_SUFFIX,
@@ -25,7 +26,7 @@ class StepRow(NamedTuple):
     seen: SeenRow
     provenance: ProvenanceRow
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonRow:
         """Return what `--json` prints."""
         return {
             "prefix": str(self.prefix),

@@ -8,14 +8,13 @@ manifest can count it. What has two readings, or none, is refused.
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard, cast
 
+from data_prep.reading.messages import REASONING_FIELDS, Message
 from data_prep.reading.records import RejectLineError, kind_of
+from megatron_msm.formats.json_types import JsonObject, JsonValue, as_objects
 
 ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function", "ipython"))
-REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
-"""Names under which chat formats keep an assistant's reasoning beside its content."""
-
 _SHAREGPT_ROLES = {
     "human": "user",
     "user": "user",
@@ -31,16 +30,18 @@ _SHAREGPT_ROLES = {
 class ConversationForm(NamedTuple):
     """A conversation in the one form that everything behind it reads."""
 
-    messages: list[dict[str, Any]]
+    messages: list[Message]
     """As a chat template sees them."""
     trained: list[bool]
     """For each message whether it carries loss; True only for the assistant's."""
-    tools: list[dict[str, Any]] | None
+    tools: list[JsonObject] | None
     changes: tuple[str, ...]
     """What was changed on the way, each once, in a fixed order of the code's."""
 
 
-def read_conversation(row: Mapping[str, Any], *, field: str | None = None) -> ConversationForm:
+def read_conversation(
+    row: Mapping[str, JsonValue], *, field: str | None = None
+) -> ConversationForm:
     """Read one row of a chat data set.
 
     Args:
@@ -56,18 +57,22 @@ def read_conversation(row: Mapping[str, Any], *, field: str | None = None) -> Co
     system = row.get("system")
     if system is not None:
         raw = _with_system(raw, system, changes)
-    messages, trained = [], []
+    messages: list[Message] = []
+    trained: list[bool] = []
     for index, message in enumerate(raw):
         where = f"messages[{index}]"
         checked = _message(message, where, changes)
         trained.append(_carries_loss(checked, where, changes))
-        messages.append({key: value for key, value in checked.items() if key not in _LOSS_FIELDS})
+        kept = {key: value for key, value in checked.items() if key not in _LOSS_FIELDS}
+        messages.append(cast(Message, kept))  # each of its fields was checked by `_message`
     return ConversationForm(
         messages, trained, _tools(row.get("tools"), changes), tuple(dict.fromkeys(changes))
     )
 
 
-def _messages(row: Mapping[str, Any], field: str | None, changes: list[str]) -> list[Any]:
+def _messages(
+    row: Mapping[str, JsonValue], field: str | None, changes: list[str]
+) -> list[JsonValue]:
     if field is not None:
         return _list(row, field)
     if row.get("messages") is not None:
@@ -92,7 +97,7 @@ def _messages(row: Mapping[str, Any], field: str | None, changes: list[str]) -> 
     )
 
 
-def _list(row: Mapping[str, Any], field: str) -> list[Any]:
+def _list(row: Mapping[str, JsonValue], field: str) -> list[JsonValue]:
     value = row.get(field)
     if not isinstance(value, list):
         raise RejectLineError(f"field {field!r} is {kind_of(value)}, a list is needed")
@@ -101,7 +106,7 @@ def _list(row: Mapping[str, Any], field: str) -> list[Any]:
     return value
 
 
-def _side(value: Any, field: str, role: str, more: dict[str, Any]) -> list[Any]:
+def _side(value: JsonValue, field: str, role: str, more: JsonObject) -> list[JsonValue]:
     if isinstance(value, str):
         return [{"role": role, "content": value}]
     if isinstance(value, list) and value:
@@ -109,11 +114,11 @@ def _side(value: Any, field: str, role: str, more: dict[str, Any]) -> list[Any]:
     raise RejectLineError(f"field {field!r} is {kind_of(value)}, a text or messages are needed")
 
 
-def _is_assistants(message: Any) -> bool:
+def _is_assistants(message: JsonValue) -> TypeGuard[JsonObject]:
     return isinstance(message, dict) and message.get("role") == "assistant"
 
 
-def _from_sharegpt(message: Any, index: int) -> dict[str, Any]:
+def _from_sharegpt(message: JsonValue, index: int) -> JsonObject:
     where = f"conversations[{index}]"
     if not isinstance(message, dict):
         raise RejectLineError(f"{where} is {kind_of(message)}, an object is needed")
@@ -125,7 +130,7 @@ def _from_sharegpt(message: Any, index: int) -> dict[str, Any]:
     return {"role": role, "content": message.get("value"), **rest}
 
 
-def _with_system(raw: list[Any], system: Any, changes: list[str]) -> list[Any]:
+def _with_system(raw: list[JsonValue], system: JsonValue, changes: list[str]) -> list[JsonValue]:
     if not isinstance(system, str):
         raise RejectLineError(f"field 'system' is {kind_of(system)}, a text is needed")
     if any(isinstance(message, dict) and message.get("role") == "system" for message in raw):
@@ -136,16 +141,14 @@ def _with_system(raw: list[Any], system: Any, changes: list[str]) -> list[Any]:
     return [{"role": "system", "content": system}, *raw]
 
 
-def _message(message: Any, where: str, changes: list[str]) -> dict[str, Any]:
+def _message(message: JsonValue, where: str, changes: list[str]) -> JsonObject:
     if not isinstance(message, dict):
         raise RejectLineError(f"{where} is {kind_of(message)}, an object is needed")
-    role: Any = message.get("role")
-    if role not in ROLES:
+    role = message.get("role")
+    if not isinstance(role, str) or role not in ROLES:
         found = repr(role) if isinstance(role, str) else kind_of(role)
         raise RejectLineError(f"{where}.role is {found}; one of {', '.join(sorted(ROLES))}")
-    kept: dict[str, Any] = {
-        key: value for key, value in message.items() if value is not None or key == "content"
-    }
+    kept = {key: value for key, value in message.items() if value is not None or key == "content"}
     calls = kept.get("tool_calls")
     if calls is not None:
         if calls == []:
@@ -158,14 +161,15 @@ def _message(message: Any, where: str, changes: list[str]) -> dict[str, Any]:
     return kept
 
 
-def _content(content: Any, where: str, changes: list[str]) -> Any:
+def _content(content: JsonValue, where: str, changes: list[str]) -> JsonValue:
     """Return the content; a list of text parts becomes one text, as templates concatenate them."""
     if not isinstance(content, list):
         return content
     texts = []
     for part in content:
-        text = part.get("text") if isinstance(part, dict) else None
-        if not isinstance(text, str) or part.get("type", "text") != "text":
+        is_text = isinstance(part, dict) and part.get("type", "text") == "text"
+        text = part.get("text") if isinstance(part, dict) and is_text else None
+        if not isinstance(text, str):
             raise RejectLineError(
                 f"{where} is a list with a part that is no text: only text can be trained"
             )
@@ -174,7 +178,7 @@ def _content(content: Any, where: str, changes: list[str]) -> Any:
     return "".join(texts)
 
 
-def _check_content(message: dict[str, Any], where: str) -> None:
+def _check_content(message: JsonObject, where: str) -> None:
     content, role = message.get("content"), message["role"]
     speaks_otherwise = role == "assistant" and message.get("tool_calls")
     if content is None and speaks_otherwise:
@@ -191,84 +195,88 @@ def _check_content(message: dict[str, Any], where: str) -> None:
             raise RejectLineError(f"{where}.{name}: only the assistant has reasoning")
 
 
-def _tool_calls(calls: Any, where: str, role: str, changes: list[str]) -> list[dict[str, Any]]:
+def _tool_calls(calls: JsonValue, where: str, role: str, changes: list[str]) -> list[JsonValue]:
     calls = _from_json(calls, where, changes)
     if role != "assistant" or not isinstance(calls, list):
         raise RejectLineError(f"{where}: a list of calls in a message of the assistant's is needed")
     return [_tool_call(call, f"{where}[{index}]", changes) for index, call in enumerate(calls)]
 
 
-def _tool_call(call: Any, where: str, changes: list[str]) -> dict[str, Any]:
+def _tool_call(call: JsonValue, where: str, changes: list[str]) -> JsonObject:
     if isinstance(call, dict) and "function" not in call and "name" in call:
         changes.append("bare tool calls put under 'function'")
         call = {"type": "function", "function": call}
     function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+    if (
+        not isinstance(call, dict)
+        or not isinstance(function, dict)
+        or not isinstance(function.get("name"), str)
+    ):
         raise RejectLineError(f"{where} has no function with a name")
-    named: dict[str, Any] = {key: value for key, value in call.items() if value is not None}
-    named["function"] = {key: value for key, value in function.items() if value is not None}
-    if function.get("arguments") is None:
-        return named
-    arguments = _from_json(function["arguments"], f"{where}.function.arguments", changes) or {}
-    if not isinstance(arguments, dict):
-        raise RejectLineError(
-            f"{where}.function.arguments is {kind_of(arguments)}, an object is needed"
-        )
-    named["function"]["arguments"] = _without_nulls(arguments, changes)
-    return named
+    called: JsonObject = {key: value for key, value in function.items() if value is not None}
+    if "arguments" in called:
+        where = f"{where}.function.arguments"
+        arguments = _from_json(called["arguments"], where, changes) or {}
+        if not isinstance(arguments, dict):
+            raise RejectLineError(f"{where} is {kind_of(arguments)}, an object is needed")
+        called["arguments"] = _object_without_nulls(arguments, changes)
+    named: JsonObject = {key: value for key, value in call.items() if value is not None}
+    return {**named, "function": called}
 
 
-def _tools(tools: Any, changes: list[str]) -> list[dict[str, Any]] | None:
+def _tools(tools: JsonValue, changes: list[str]) -> list[JsonObject] | None:
     tools = _from_json(tools, "field 'tools'", changes)
     if not tools:
         return None
-    if not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+    objects = as_objects(tools)
+    if objects is None:
         raise RejectLineError(f"field 'tools' is {kind_of(tools)}, a list of objects is needed")
-    cleaned: list[dict[str, Any]] = _without_nulls(tools, changes)
-    return cleaned
+    return [_object_without_nulls(tool, changes) for tool in objects]
 
 
-def _from_json(value: Any, where: str, changes: list[str]) -> Any:
+def _from_json(value: JsonValue, where: str, changes: list[str]) -> JsonValue:
     """Read a value that may be given as JSON text, once."""
     if not isinstance(value, str):
         return value
     if not value.strip():
         return None
     try:
-        parsed = json.loads(value)
+        parsed: JsonValue = json.loads(value)
     except (ValueError, RecursionError) as error:
         raise RejectLineError(f"{where} is a text that is not JSON ({error})") from None
     changes.append("arguments or tools given as JSON text read")
     return parsed
 
 
-def _without_nulls(value: Any, changes: list[str]) -> Any:
+def _object_without_nulls(value: JsonObject, changes: list[str]) -> JsonObject:
     """Take out the nulls that Arrow adds to objects of unlike fields."""
+    kept = {key: _without_nulls(part, changes) for key, part in value.items() if part is not None}
+    if len(kept) != len(value):
+        changes.append("nulls in tool calls or tools taken out")
+    return kept
+
+
+def _without_nulls(value: JsonValue, changes: list[str]) -> JsonValue:
     if isinstance(value, dict):
-        kept = {
-            key: _without_nulls(part, changes) for key, part in value.items() if part is not None
-        }
-        if len(kept) != len(value):
-            changes.append("nulls in tool calls or tools taken out")
-        return kept
+        return _object_without_nulls(value, changes)
     if isinstance(value, list):
         return [_without_nulls(part, changes) for part in value]
     return value
 
 
-def _is_true(value: Any) -> bool | None:
+def _is_true(value: JsonValue) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _is_one(value: Any) -> bool | None:
+def _is_one(value: JsonValue) -> bool | None:
     return bool(value) if value in (0, 1) else None
 
 
-def _is_false(value: Any) -> bool | None:
+def _is_false(value: JsonValue) -> bool | None:
     return not value if isinstance(value, bool) else None
 
 
-_LOSS_FIELDS: dict[str, tuple[Callable[[Any], bool | None], str]] = {
+_LOSS_FIELDS: dict[str, tuple[Callable[[JsonValue], bool | None], str]] = {
     "loss": (_is_true, "true or false"),
     "train": (_is_true, "true or false"),
     "weight": (_is_one, "0 or 1"),
@@ -278,7 +286,7 @@ _LOSS_FIELDS: dict[str, tuple[Callable[[Any], bool | None], str]] = {
 """How other tools say which messages carry loss: ours, axolotl's, OpenAI's, verl's, torchtune's."""
 
 
-def _carries_loss(message: dict[str, Any], where: str, changes: list[str]) -> bool:
+def _carries_loss(message: JsonObject, where: str, changes: list[str]) -> bool:
     said = {name: message[name] for name in _LOSS_FIELDS if name in message}
     is_assistants = message["role"] == "assistant"
     verdicts = set()

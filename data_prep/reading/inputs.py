@@ -8,11 +8,12 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 
 from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.json_types import JsonObject, JsonValue, as_objects
 
 Format = Literal["jsonl", "gzip", "zstd", "parquet", "arrow"]
 _FORMATS: dict[str, Format] = {
@@ -84,7 +85,8 @@ def _expand(given: Path) -> Iterator[Path]:
 
 def _folder_files(folder: Path) -> list[Path]:
     if (folder / _SPLITS_FILE).is_file():
-        splits = _json(folder / _SPLITS_FILE).get("splits") or ["?"]
+        found = _json(folder / _SPLITS_FILE).get("splits")
+        splits = found if found and isinstance(found, list) else ["?"]
         raise DataFormatError(
             f"{folder}: a `datasets` folder of several splits. Name those you want: "
             f"{' '.join(str(folder / str(split)) for split in splits)}."
@@ -100,7 +102,7 @@ def _folder_files(folder: Path) -> list[Path]:
             f"{folder}: this `datasets` folder selects or reorders rows through an index, which "
             "is not read here. Save it again after dataset.flatten_indices()."
         )
-    names = [entry.get("filename") for entry in state.get("_data_files") or ()]
+    names = [entry.get("filename") for entry in as_objects(state.get("_data_files")) or ()]
     if not names:
         raise DataFormatError(
             f"{folder / _STATE_FILE}: names no data files. Save the dataset again with "
@@ -109,9 +111,9 @@ def _folder_files(folder: Path) -> list[Path]:
     return [folder / str(name) for name in names]
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> JsonObject:
     try:
-        value = orjson.loads(path.read_bytes())
+        value: JsonValue = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
         raise DataFormatError(
             f"{path}: cannot be read as JSON ({error}). Save the dataset again."

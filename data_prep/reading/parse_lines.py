@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TypeGuard, cast
 
 import orjson
 
@@ -24,6 +24,7 @@ from data_prep.reading.records import (
     RejectLineError,
     kind_of,
 )
+from megatron_msm.formats.json_types import JsonObject, JsonValue
 from megatron_msm.formats.provenance import CARRIED_TEXT_FIELDS
 from megatron_msm.formats.rejects import Reject
 
@@ -50,7 +51,7 @@ def parse_chats(
 
 
 def _parse(
-    lines: Iterable[Line], build: Callable[[Line, dict[str, Any]], Document | Chat]
+    lines: Iterable[Line], build: Callable[[Line, JsonObject], Document | Chat]
 ) -> Iterator[Item]:
     for line in lines:
         raw = line.raw.removeprefix(_BOM) if line.byte_offset == 0 else line.raw
@@ -61,7 +62,7 @@ def _parse(
 
 
 def _item(
-    line: Line, raw: bytes, build: Callable[[Line, dict[str, Any]], Document | Chat]
+    line: Line, raw: bytes, build: Callable[[Line, JsonObject], Document | Chat]
 ) -> Document | Chat | Reject:
     try:
         if line.over_limit is not None:
@@ -71,9 +72,9 @@ def _item(
         return line.reject(str(error))
 
 
-def _json_object(raw: bytes) -> dict[str, Any]:
+def _json_object(raw: bytes) -> JsonObject:
     try:
-        value = orjson.loads(raw)
+        value: JsonValue = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise RejectLineError(_json_reason(raw, error)) from None
     if not isinstance(value, dict):
@@ -95,7 +96,7 @@ def _json_reason(raw: bytes, error: orjson.JSONDecodeError) -> str:
     return f"invalid JSON at character {error.pos} of the line ({error.msg})"
 
 
-def _document(line: Line, value: dict[str, Any], carry: Sequence[str], field: str) -> Document:
+def _document(line: Line, value: JsonObject, carry: Sequence[str], field: str) -> Document:
     if field not in value:
         keys = ", ".join(list(value)[:8])
         raise RejectLineError(f"no field {field!r} (fields here: {keys or 'none'})")
@@ -113,7 +114,7 @@ def _document(line: Line, value: dict[str, Any], carry: Sequence[str], field: st
     return Document(line, text, text.encode(), carried)
 
 
-def _refuse_doubtful_keys(raw: bytes, value: dict[str, Any], carry: Sequence[str]) -> None:
+def _refuse_doubtful_keys(raw: bytes, value: JsonObject, carry: Sequence[str]) -> None:
     """Refuse an object that gives a key we use twice; orjson would take the last in silence.
 
     Counting the quoted key in the bytes is nearly free, and finds every case but a second key that
@@ -133,7 +134,7 @@ def _quoted_keys(carry: tuple[str, ...]) -> list[tuple[str, bytes]]:
 
 
 def _refuse_duplicate_keys(raw: bytes) -> None:
-    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def collect(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
         collected = dict(pairs)
         if len(collected) != len(pairs):
             keys = [key for key, _ in pairs]
@@ -150,9 +151,7 @@ def _refuse_duplicate_keys(raw: bytes) -> None:
         raise RejectLineError("nested too deeply") from None
 
 
-def _chat(
-    line: Line, value: dict[str, Any], carry: Sequence[str], messages_field: str | None
-) -> Chat:
+def _chat(line: Line, value: JsonObject, carry: Sequence[str], messages_field: str | None) -> Chat:
     _refuse_duplicate_keys(line.raw)
     if b"\\u0000" in line.raw:  # JSON has no other way to write it
         _refuse_nul(value)
@@ -167,7 +166,7 @@ def _chat(
     )
 
 
-def _refuse_nul(value: Any) -> None:
+def _refuse_nul(value: JsonValue) -> None:
     if isinstance(value, str):
         if "\0" in value:
             raise RejectLineError("NUL character in a text")
@@ -179,7 +178,7 @@ def _refuse_nul(value: Any) -> None:
             _refuse_nul(part)
 
 
-def _carried(value: dict[str, Any], carry: Sequence[str]) -> Carried:
+def _carried(value: JsonObject, carry: Sequence[str]) -> Carried:
     get = value.get
     texts = [get(name) for name in CARRIED_TEXT_FIELDS]
     if type(texts[_ID]) is int:
@@ -187,21 +186,23 @@ def _carried(value: dict[str, Any], carry: Sequence[str]) -> Carried:
     if not _TEXT_OR_NOTHING.issuperset(map(type, texts)):
         texts = [_carried_text(name, get(name)) for name in CARRIED_TEXT_FIELDS]
     clauses = get("clause_ids")
-    if clauses is not None and not (
-        isinstance(clauses, list) and all(isinstance(clause, str) for clause in clauses)
-    ):
+    if clauses is not None and not _are_texts(clauses):
         raise RejectLineError(
             f"field 'clause_ids' is {kind_of(clauses)}, a list of texts is needed"
         )
     extra = {name: _as_text(get(name)) for name in carry} if carry else _NOTHING
-    return Carried(clauses, extra, *texts)
+    return Carried(clauses, extra, *cast(list[str | None], texts))
 
 
-def _as_text(value: Any) -> str | None:
+def _are_texts(value: JsonValue) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(member, str) for member in value)
+
+
+def _as_text(value: JsonValue) -> str | None:
     return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _carried_text(name: str, value: Any) -> str | None:
+def _carried_text(name: str, value: JsonValue) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise RejectLineError(f"field {name!r} is {kind_of(value)}, a text is needed")

@@ -11,9 +11,11 @@ is in line order whatever the blocks are.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from data_prep.reading.messages import Message
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.json_types import JsonObject
 from megatron_msm.formats.provenance import CARRIED_TEXT_FIELDS, COLUMNS
 from megatron_msm.formats.rejects import Reject, snippet_of
 
@@ -100,11 +102,11 @@ class Chat:
     """A line with a conversation."""
 
     line: Line
-    messages: list[dict[str, Any]]
+    messages: list[Message]
     """As the template sees them: without fields that say what is trained, or that are null."""
     trained: list[bool]
     """For each message whether it carries loss; True only for the assistant's."""
-    tools: list[dict[str, Any]] | None
+    tools: list[JsonObject] | None
     carried: Carried
     changes: tuple[str, ...] = ()
     """What was changed to bring the row into this form."""

@@ -6,7 +6,6 @@ reason.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -40,7 +39,7 @@ def table_blocks(path: Path) -> Iterator[Block]:
         ) from None
 
 
-def _open(path: Path) -> tuple[int, Iterator[Any]]:
+def _open(path: Path) -> tuple[int, Iterator[pa.RecordBatch]]:
     if format_of(path) == "parquet":
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
         return file.metadata.num_rows, file.iter_batches(batch_size=_ROWS_AT_A_TIME)
@@ -49,7 +48,7 @@ def _open(path: Path) -> tuple[int, Iterator[Any]]:
     return num_rows, (part for batch in _record_batches(path) for part in _slices(batch))
 
 
-def _record_batches(path: Path) -> Iterator[Any]:
+def _record_batches(path: Path) -> Iterator[pa.RecordBatch]:
     with pa.memory_map(str(path)) as source:
         try:
             stream = pa.ipc.open_stream(source)
@@ -61,12 +60,12 @@ def _record_batches(path: Path) -> Iterator[Any]:
         yield from stream
 
 
-def _slices(batch: Any) -> Iterator[Any]:
+def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     for first in range(0, batch.num_rows, _ROWS_AT_A_TIME):
         yield batch.slice(first, _ROWS_AT_A_TIME)
 
 
-def _blocks(name: str, batch: Any, first_row: int, num_bytes: int) -> Iterator[Block]:
+def _blocks(name: str, batch: pa.RecordBatch, first_row: int, num_bytes: int) -> Iterator[Block]:
     lines = _json_lines(batch)
     if lines is not None:
         yield Block(name, first_row + 1, NO_OFFSET, b"".join(lines), len(lines), num_bytes)
@@ -83,7 +82,7 @@ def _blocks(name: str, batch: Any, first_row: int, num_bytes: int) -> Iterator[B
             yield Block(name, number, NO_OFFSET, line, 1, share)
 
 
-def _json_lines(batch: Any) -> list[bytes] | None:
+def _json_lines(batch: pa.RecordBatch) -> list[bytes] | None:
     """Return the rows as JSON, or None if one of them cannot be written."""
     try:
         return [orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in batch.to_pylist()]

@@ -9,14 +9,14 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from data_prep.parent_watch import end_with_parent
 from data_prep.tokenizing.encode import EncodedBatch, TextEncoder, TokenizersEncoder
 from data_prep.tokenizing.gigatoken_encoder import GigatokenEncoder, RescuedEncoder, is_failure
-from megatron_msm.formats.tokenizer_files import TokenizerFiles
+from megatron_msm.formats.tokenizer_files import TokenizerFiles, TokenizerJson
 from megatron_msm.formats.tokenizer_probes import encoder_probes
 
 _SHOWN_CHARACTERS = 40
@@ -44,7 +44,7 @@ _latest: dict[tuple[str, bool], _Candidates] = {}
 
 def choose_encoder(
     files: TokenizerFiles,
-    content: dict[str, Any],
+    content: TokenizerJson,
     sample: Sequence[bytes],
     *,
     control_tokens_as_text: bool,
@@ -74,7 +74,7 @@ def choose_encoder(
 
 
 def _compared(
-    files: TokenizerFiles, content: dict[str, Any], sample: Sequence[bytes], as_text: bool
+    files: TokenizerFiles, content: TokenizerJson, sample: Sequence[bytes], as_text: bool
 ) -> _Candidates:
     """Load both back ends and compare them; another process does the slow one's part meanwhile."""
     exact = TokenizersEncoder(files, control_tokens_as_text=as_text)

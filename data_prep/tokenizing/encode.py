@@ -4,13 +4,15 @@ from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from megatron_msm.formats.tokenizer_files import (
     TokenizerFiles,
+    TokenizerJson,
     load_tokenizer,
     read_tokenizer_files,
 )
@@ -58,26 +60,26 @@ class TokenizersEncoder:
         files: TokenizerFiles,
         *,
         control_tokens_as_text: bool,
-        content: dict[str, Any] | None = None,
+        content: TokenizerJson | None = None,
     ) -> None:
         self.name = f"tokenizers {version('tokenizers')}"
         self._files = files
         self._as_text = control_tokens_as_text
         self._content = content
-        self._tokenizer: Any = None
+        self._tokenizer: Tokenizer | None = None
 
-    def load(self) -> None:
+    def load(self) -> Tokenizer:
         """Load the tokenizer now, as before processes are forked that shall share it."""
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(
                 self._files, control_tokens_as_text=self._as_text, content=self._content
             )
             self._content = None
+        return self._tokenizer
 
     def encode_batch(self, texts: Sequence[bytes]) -> EncodedBatch:
         """Encode the texts, in order."""
-        self.load()
-        encodings = self._tokenizer.encode_batch_fast(
+        encodings = self.load().encode_batch_fast(
             [text.decode() for text in texts], add_special_tokens=False
         )
         return batch_of([encoding.ids for encoding in encodings])

@@ -22,14 +22,17 @@ import resource
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
 from data_prep.tokenizing.encode import EncodedBatch, TextEncoder, batch_of
-from megatron_msm.formats.tokenizer_files import TokenizerFiles, byte_characters
+from megatron_msm.formats.tokenizer_files import TokenizerFiles, TokenizerJson, byte_characters
+
+if TYPE_CHECKING:
+    import gigatoken
 
 _MOST_GROWTH_BYTES = 160 << 20
 """How much a process may grow before its tokenizer is loaded anew."""
@@ -52,7 +55,7 @@ class GigatokenEncoder:
     def __init__(
         self,
         files: TokenizerFiles,
-        content: dict[str, Any],
+        content: TokenizerJson,
         exact: TextEncoder,
         *,
         control_tokens_as_text: bool,
@@ -67,27 +70,27 @@ class GigatokenEncoder:
 
     def unload(self) -> None:
         """Forget the loaded tokenizer; the next texts load it anew."""
-        self._tokenizer: Any = None
+        self._tokenizer: gigatoken.Tokenizer | None = None
         _trim()
 
-    def _load(self) -> None:
+    def _load(self) -> "gigatoken.Tokenizer":
         import gigatoken
 
         self.unload()  # frees the old one first
-        self._tokenizer = gigatoken.Tokenizer.from_json(self._content)
+        self._tokenizer = tokenizer = gigatoken.Tokenizer.from_json(self._content)
         _trim()
         self._resident_when_loaded = _resident_bytes()
+        return tokenizer
 
     def encode_batch(self, texts: Sequence[bytes]) -> EncodedBatch:
         """Encode the texts, in order."""
         if not texts:
             return batch_of([])
-        if (
-            self._tokenizer is None
-            or _resident_bytes() - self._resident_when_loaded > _MOST_GROWTH_BYTES
-        ):
-            self._load()
-        layout = self._tokenizer.encode_batch(list(texts), parallel=False).layout
+        tokenizer = self._tokenizer
+        if tokenizer is None or _resident_bytes() - self._resident_when_loaded > _MOST_GROWTH_BYTES:
+            del tokenizer  # so that the old one is freed before the new one is loaded
+            tokenizer = self._load()
+        layout = tokenizer.encode_batch(list(texts), parallel=False).layout
         tokens: npt.NDArray[np.uint32] = np.asarray(layout.content.data)
         offsets: npt.NDArray[np.int64] = np.asarray(layout.offsets.data)
         assert len(offsets) == len(texts) + 1, "one row of tokens for each text"
@@ -137,7 +140,7 @@ def is_failure(error: BaseException) -> bool:
 
 
 def gigatoken_json(
-    files: TokenizerFiles, content: dict[str, Any], *, control_tokens_as_text: bool
+    files: TokenizerFiles, content: TokenizerJson, *, control_tokens_as_text: bool
 ) -> bytes:
     """Return the tokenizer.json that gigatoken is given."""
     changed = content | {"truncation": None, "padding": None, "post_processor": None}
@@ -153,7 +156,9 @@ def gigatoken_json(
             characters[byte]: files.vocab_size + index
             for index, byte in enumerate(files.missing_bytes)
         }
-        changed["model"] = content["model"] | {"vocab": content["model"]["vocab"] | more}
+        vocab = content["model"]["vocab"]
+        assert isinstance(vocab, dict), "only byte-level vocabularies can lack a byte"
+        changed["model"] = content["model"] | {"vocab": vocab | more}
     return orjson.dumps(changed)
 
 

@@ -6,16 +6,19 @@ One pickled object a block, of a few arrays: between processes nothing is sent l
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from data_prep.reading.records import Blank, Carried, Line
+from megatron_msm.formats.indexed_dataset import TokenArray
 from megatron_msm.formats.manifest import Counts
 from megatron_msm.formats.provenance import ProvenanceRow, provenance_table
 from megatron_msm.formats.rejects import Reject
 
+Number = TypeVar("Number", bound=np.generic)
 RowOverlong = Literal["truncated", "continued"] | None
 """A row that ends before its line does, or that goes on where the line's previous row ended."""
 
@@ -23,7 +26,7 @@ RowOverlong = Literal["truncated", "continued"] | None
 class Row(NamedTuple):
     """One row of the dataset."""
 
-    tokens: npt.NDArray[np.integer[Any]]
+    tokens: TokenArray
     provenance: ProvenanceRow
     mask: npt.NDArray[np.uint8] | None = None
     overlong: RowOverlong = None
@@ -45,14 +48,14 @@ Outcome = Row | Reject | Blank | Dropped
 class EncodedBlock(NamedTuple):
     """The rows of a block, and what became of its other lines."""
 
-    tokens: npt.NDArray[np.integer[Any]]
+    tokens: TokenArray
     """[sum(lengths)] In the dtype of the dataset."""
     lengths: npt.NDArray[np.int32]
     """[rows]"""
     mask: npt.NDArray[np.uint8] | None
     """[sum(lengths)] 1 where the loss counts; None for a dataset without a mask."""
-    provenance: Any
-    """pyarrow table of `rows` rows."""
+    provenance: pa.Table
+    """[rows]"""
     rejects: list[Reject]
     """In the order of the lines, dropped ones included."""
     counts: Counts
@@ -62,7 +65,7 @@ class EncodedBlock(NamedTuple):
 def gather(
     outcomes: Iterable[Outcome],
     *,
-    dtype: npt.DTypeLike,
+    dtype: np.dtype[np.integer],
     has_mask: bool,
     carry: Sequence[str] = (),
 ) -> EncodedBlock:
@@ -83,7 +86,7 @@ def gather(
     masks = [row.mask for row in rows if row.mask is not None]
     assert not has_mask or len(masks) == len(rows), "every row of this dataset has a mask"
     lengths = np.fromiter((len(row.tokens) for row in rows), np.int32, len(rows))
-    mask = _joined(masks, np.uint8) if has_mask else None
+    mask = _joined(masks, np.dtype(np.uint8)) if has_mask else None
     num_tokens = int(lengths.sum(dtype=np.int64))
     return EncodedBlock(
         tokens=_joined([row.tokens for row in rows], dtype),
@@ -128,6 +131,6 @@ def provenance_row(
     )
 
 
-def _joined(arrays: list[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def _joined(arrays: list[npt.NDArray[Number]], dtype: np.dtype[Number]) -> npt.NDArray[Number]:
     # The encoders have looked up every id in a table of the vocabulary, which the dtype covers.
     return np.concatenate([np.empty(0, dtype), *arrays], dtype=dtype, casting="unsafe")

@@ -63,7 +63,7 @@ def merge_datasets(
             existing = _same_or_refuse(out, recipe, inputs, manifests)
             return Prepared(out, existing, already_made=True)
     has_mask = recipe.kind == "chats"
-    dtype, carry = token_dtype(recipe.vocab_size), recipe.settings.get("carry", ())
+    dtype, carry = token_dtype(recipe.vocab_size), manifests[0].carry
     with open_writer(out, dtype=dtype, has_mask=has_mask, carry=carry) as writer:
         for prefix, manifest in sources:
             _copy(prefix, manifest, writer, progress)

@@ -1,8 +1,9 @@
 """What a preparation hands back to the command line."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.formats.manifest import DatasetManifest
 
 
@@ -14,7 +15,7 @@ class Prepared(NamedTuple):
     already_made: bool
     """The dataset was there before, made from the same inputs with the same settings."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonRow:
         """Return what `--json` prints."""
         return {
             "prefix": str(self.prefix),

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from data_prep.reading.inputs import STDIN
 from data_prep.reading.read_lines import LineReader
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.files import FileRecord, sha256_of_text
+from megatron_msm.formats.json_types import JsonObject
 from megatron_msm.formats.manifest import (
     Counts,
     DatasetManifest,
@@ -27,7 +28,7 @@ class Recipe:
     tokenizer_sha256: str
     tokenizer_path: str
     vocab_size: int
-    settings: dict[str, Any]
+    settings: JsonObject
     """Options that change the output; as the manifest shows them."""
     eod_id: int | None = None
     chat_template: str | None = None

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from inspect_ai.model import Model, get_model
 from inspect_ai.solver import TaskState
 
 from evals.judging.journalled_api import JournalledAPI, judge_turn
+from megatron_msm.formats.json_types import JsonObject
 
 Verdict = TypeVar("Verdict")
 
@@ -24,7 +25,7 @@ class Judgement(Generic[Verdict]):
     """All that the judge wrote, the last one last."""
 
     @property
-    def details(self) -> dict[str, Any]:
+    def details(self) -> JsonObject:
         """What a row keeps of it."""
         return {"judge": self.replies[-1], "judge_attempts": len(self.replies)}
 

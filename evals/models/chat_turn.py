@@ -6,10 +6,14 @@ never sees a token that spans the two.
 
 import datetime
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from evals.models.continuations import Ids
 from megatron_msm.errors import CheckpointError, DataFormatError
+from megatron_msm.formats.json_types import JsonValue
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TEMPLATE_DATE = datetime.date(2024, 7, 26)
 """What a chat template that asks for today gets, so that a result does not depend on the day."""
@@ -17,7 +21,7 @@ TEMPLATE_DATE = datetime.date(2024, 7, 26)
 DATE_FORMS = ("%-d", "%-m", "%d", "%m", "%b", "%B", "%y", "%Y", "%a", "%A", "%H", "%M", "%S")
 """What of strftime such templates use."""
 
-CHAT_SETTINGS: Mapping[str, Any] = {
+CHAT_SETTINGS: Mapping[str, JsonValue] = {
     # Templates that know no such variable ignore it. Those that do put an empty block of reasoning
     # before the answer, where an answer without reasoning belongs.
     "enable_thinking": False,
@@ -26,7 +30,7 @@ CHAT_SETTINGS: Mapping[str, Any] = {
 """Part of the protocol of whatever is asked in a chat turn."""
 
 
-def render_user_turn(tokenizer: Any, text: str) -> str:
+def render_user_turn(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
     """Render one user turn with the chat template, up to the start of the assistant's answer.
 
     Raises:
@@ -37,7 +41,10 @@ def render_user_turn(tokenizer: Any, text: str) -> str:
 
 
 def render_chat(
-    tokenizer: Any, messages: Sequence[dict[str, str]], *, thinking: bool | None = None
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[dict[str, str]],
+    *,
+    thinking: bool | None = None,
 ) -> Ids:
     """Return the tokens of a chat, up to where the assistant's next reply begins.
 
@@ -53,31 +60,7 @@ def render_chat(
     return encode_chat(tokenizer, _render(tokenizer, messages, **variables))
 
 
-def render_tools(tokenizer: Any, text: str, tools: Sequence[Mapping[str, Any]]) -> Ids:
-    """Return the tokens of one user turn with tools, up to where the assistant's answer starts.
-
-    Args:
-        tokenizer: A transformers tokenizer with a chat template.
-        text: What the user says.
-        tools: `name`, `description` and `parameters` (JSON schema) of each.
-
-    Raises:
-        CheckpointError: The template cannot render it, or shows no tools.
-    """
-    functions = [{"type": "function", "function": dict(tool)} for tool in tools]
-    turns = [{"role": "user", "content": text}]
-    thinking = CHAT_SETTINGS["enable_thinking"]
-    rendered = _render(tokenizer, turns, tools=functions, enable_thinking=thinking)
-    hidden = [tool["name"] for tool in tools if tool["name"] not in rendered]
-    if hidden:
-        raise CheckpointError(
-            f"{tokenizer.name_or_path}: the chat template does not show the tool {hidden[0]!r} to "
-            "the model. Tool calls can be asked of models whose template has `tools`."
-        )
-    return encode_chat(tokenizer, rendered)
-
-
-def encode_chat(tokenizer: Any, rendered: str) -> Ids:
+def encode_chat(tokenizer: "PreTrainedTokenizerBase", rendered: str) -> Ids:
     """Return a rendered chat's tokens; its template writes the BOS token where there is one.
 
     Raises:
@@ -92,7 +75,9 @@ def encode_chat(tokenizer: Any, rendered: str) -> Ids:
     return ids
 
 
-def _render(tokenizer: Any, messages: Sequence[dict[str, str]], **variables: Any) -> str:
+def _render(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[dict[str, str]], **variables: object
+) -> str:
     try:
         # transformers 5 returns a dict of tensors unless told otherwise: text is asked for, and
         # tokenised by `encode`, which adds no second BOS.
@@ -133,7 +118,7 @@ def check_no_control_tokens(
                 )
 
 
-def encode(tokenizer: Any, text: str) -> Ids:
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> Ids:
     """Return a text's tokens and no other: no BOS is put before it."""
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 

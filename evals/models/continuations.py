@@ -4,9 +4,13 @@ Tensor suffixes in this folder: B rows of a batch, S padded length, T longest an
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
+    from transformers.modeling_outputs import CausalLMOutputWithPast
 
 Ids = tuple[int, ...]
 """Token ids of one row."""
@@ -55,8 +59,8 @@ class CausalModel(Protocol):
         position_ids: torch.Tensor,
         logits_to_keep: int,
         use_cache: bool,
-        **cache: Any,
-    ) -> Any:
+        **cache: "Cache | None",
+    ) -> "CausalLMOutputWithPast":
         """Run the model after what the cache holds; return an object with `logits`.
 
         They are those of the kept positions, `[B, kept, V]`.

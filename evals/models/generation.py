@@ -10,13 +10,16 @@ Tensor suffixes: B rows of a batch, S padded length, V vocabulary.
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
 from evals.models.continuations import Ids, pad_left
 from evals.models.hf import OpenModel
 from megatron_msm.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
 
 
 class Prompt(NamedTuple):
@@ -56,7 +59,7 @@ def sample_replies(opened: OpenModel, prompts: Sequence[Prompt]) -> list[Sampled
     # transformers 5.24 renames it; the former name works there, with a warning at each call.
     parameters = inspect.signature(opened.model.forward).parameters
     cache_name = "cache" if "cache" in parameters else "past_key_values"
-    cache: Any = None
+    cache: Cache | None = None
     with torch.inference_mode():
         while True:
             output = opened.model(

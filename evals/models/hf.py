@@ -3,10 +3,9 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-import transformers
 
 from megatron_msm.convert.forward.transformers_side import differences_in_reading
 from megatron_msm.convert.huggingface.causal_lm import open_causal_lm
@@ -16,8 +15,12 @@ from megatron_msm.formats.checkpoint_folder import EXPORT_FILE
 from megatron_msm.formats.eval_result import ModelRecord
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
 from megatron_msm.formats.json_input import parse_json, read_file
+from megatron_msm.formats.json_types import JsonObject, as_objects
 from megatron_msm.formats.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from megatron_msm.models.hf_config import read_model_shape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +33,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 class OpenModel:
     """A model ready to score, with its tokenizer and its identity."""
 
-    model: Any
-    """A transformers causal language model, in evaluation mode on its device."""
-    tokenizer: Any
+    model: "PreTrainedModel"
+    """A causal language model, in evaluation mode on its device."""
+    tokenizer: "PreTrainedTokenizerBase"
     tokenizer_files: TokenizerFiles
     record: ModelRecord
 
@@ -115,13 +118,6 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer with the chat template that is hashed, without loading weights."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    tokenizer.chat_template = read_tokenizer_files(folder).chat_template
-    return tokenizer
-
-
 def open_model(folder: Path, *, dtype: str, device: torch.device, label: str | None) -> OpenModel:
     """Load model and tokenizer from a Hugging Face folder.
 
@@ -168,7 +164,7 @@ def _check_readings(folder: Path) -> None:
         )
 
 
-def _check_vocabulary(folder: Path, model: Any, files: TokenizerFiles) -> None:
+def _check_vocabulary(folder: Path, model: "PreTrainedModel", files: TokenizerFiles) -> None:
     vocabulary = model.get_input_embeddings().num_embeddings
     if files.vocab_size > vocabulary:
         raise CheckpointError(
@@ -192,17 +188,19 @@ def describe_folder(folder: Path, files: TokenizerFiles, label: str | None) -> M
     )
 
 
-def _read_lineage(folder: Path) -> list[dict[str, Any]] | None:
+def _read_lineage(folder: Path) -> list[JsonObject] | None:
     export = _read_export(folder)
-    lineage = export.get("lineage") if export else None
-    if export and (not isinstance(lineage, list) or not all(isinstance(e, dict) for e in lineage)):
+    if not export:
+        return None
+    stages = as_objects(export.get("lineage"))
+    if stages is None:
         raise CheckpointError(
             f"{folder / EXPORT_FILE}: field `lineage` is not a list of stages. {_EXPORT_AGAIN}"
         )
-    return lineage
+    return stages
 
 
-def _read_export(folder: Path) -> dict[str, Any]:
+def _read_export(folder: Path) -> JsonObject:
     """Return what an exported folder says of itself; nothing where it was not exported."""
     path = folder / EXPORT_FILE
     if not path.exists():

@@ -10,7 +10,6 @@ cannot tell a reply that ended from one that was cut off, and shares one random 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import anyio
 from inspect_ai.model import (
@@ -63,7 +62,7 @@ class FolderAPI(ModelAPI):
         device: str = "auto",
         batch_size: int = 8,
         thinking: bool | None = None,
-        **unknown: Any,
+        **unknown: object,
     ) -> None:
         """Open the folder.
 

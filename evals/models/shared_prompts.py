@@ -16,7 +16,7 @@ import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
-from typing import Any
+from typing import TypeVar
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -30,6 +30,7 @@ from evals.models.continuations import (
     sums_of_answers,
 )
 
+Part = TypeVar("Part")
 CACHE = (
     "cache"
     if "cache" in (each.name for each in fields(CausalLMOutputWithPast))
@@ -49,8 +50,10 @@ def can_share(model: CausalModel) -> bool:
             logits_to_keep=1,
             use_cache=True,
         )
-    cache: Any = getattr(output, CACHE, None)
-    return type(cache) is DynamicCache and all(type(each) is DynamicLayer for each in cache.layers)
+    cache = getattr(output, CACHE, None)
+    if cache is None or type(cache) is not DynamicCache:
+        return False
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ class SharedPrompts:
         return _Past(getattr(output, CACHE), mask_BS), output.logits
 
 
-def _numbered(items: Sequence[Sequence[Any]]) -> list[tuple[int, Any]]:
+def _numbered(items: Sequence[Sequence[Part]]) -> list[tuple[int, Part]]:
     return list(chain.from_iterable([(n, one) for one in item] for n, item in enumerate(items)))
 
 

@@ -130,11 +130,12 @@ def _protocol(log: EvalLog, by_id: dict[str, list[EvalSample]]) -> Protocol:
     sampling |= log.plan.config.model_dump(exclude_none=True)
     sampling = {key: value for key, value in sampling.items() if key not in _WITHOUT_EFFECT}
     asked = [[key, _text(epochs[0].input), epochs[0].target] for key, epochs in by_id.items()]
+    asked.sort(key=lambda one: str(one[0]))
     roles = log.eval.model_roles or {}
     return Protocol(
         task=log.eval.task,
         version=1,
-        items_sha256=sha256_of_json(sorted(asked, key=lambda one: str(one[0]))),
+        items_sha256=sha256_of_json(asked),
         chat_template_sha256=None,
         temperature=sampling.pop("temperature", None),
         samples_per_item=log.eval.config.epochs or 1,

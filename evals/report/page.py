@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
@@ -168,7 +167,7 @@ def _render(
     models = {result.model.label: result.model for of_arm in arms for result in of_arm}
     transcripts, items = transcripts_of(evaluations), browsable(evaluations)
     script = files("evals.report").joinpath("templates", SCRIPT).read_text(encoding="utf-8")
-    context: dict[str, Any] = {
+    context: dict[str, object] = {
         "title": title,
         "made": _made(),
         "light": LIGHT,

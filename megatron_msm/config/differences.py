@@ -1,7 +1,7 @@
 """The fields in which two configurations differ. No torch."""
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import TypeGuard
 
 
 def differences(
@@ -27,11 +27,11 @@ def differences(
         yield f"{at}: was {_shown(before)}, now {_shown(now)}"
 
 
-def _are_items(value: object) -> bool:
+def _are_items(value: object) -> TypeGuard[list[dict[str, object]]]:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
-def _by_name(items: Any) -> dict[str, Any]:
+def _by_name(items: list[dict[str, object]]) -> dict[str, object]:
     """Name each item as an override on the command line would: phases by name, else by index."""
     return {str(item.get("name", index)): item for index, item in enumerate(items)}
 

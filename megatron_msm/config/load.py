@@ -7,7 +7,7 @@ import difflib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -16,6 +16,10 @@ from ruamel.yaml.error import YAMLError
 from megatron_msm.errors import ConfigError
 
 Config = TypeVar("Config", bound=BaseModel)
+YamlSection: TypeAlias = dict[str, object]
+"""A section of a file before it is checked."""
+Node: TypeAlias = YamlSection | list[object]
+"""What a path of an override goes through: a section, or a list of such."""
 
 
 def load_config(path: Path, config_type: type[Config], overrides: Sequence[str] = ()) -> Config:
@@ -62,7 +66,7 @@ def dump_config(config: BaseModel) -> str:
     return stream.getvalue()
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> YamlSection:
     """Return what a YAML file holds.
 
     Raises:
@@ -83,7 +87,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _apply_override(content: dict[str, Any], override: str) -> None:
+def _apply_override(content: YamlSection, override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"override {override!r}: write it as section.field=value.")
@@ -92,7 +96,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
     except YAMLError as error:
         raise ConfigError(f"override {override!r}: the value is not valid YAML: {error}") from None
     *parents, last = key.split(".")
-    node: Any = content
+    node: Node = content
     for part in parents:
         node = _child(node, part, override)
     if isinstance(node, list):
@@ -101,16 +105,17 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
         node[last] = value
 
 
-def _child(node: Any, part: str, override: str) -> Any:
+def _child(node: Node, part: str, override: str) -> Node:
     if isinstance(node, list):
-        return node[_list_index(node, part, override)]
-    child = node.setdefault(part, {})
+        child = node[_list_index(node, part, override)]
+    else:
+        child = node.setdefault(part, {})
     if not isinstance(child, dict | list):
         raise ConfigError(f"override {override!r}: {part!r} is a value, not a section.")
     return child
 
 
-def _list_index(node: list[Any], part: str, override: str) -> int:
+def _list_index(node: list[object], part: str, override: str) -> int:
     """Return the position that `part` names: a number, or the `name` of an element."""
     names = [element.get("name") if isinstance(element, dict) else None for element in node]
     if part in names:
@@ -148,7 +153,7 @@ def _known_keys(location: tuple[int | str, ...], config_type: type[BaseModel]) -
     return f"{hint}Valid keys: {', '.join(valid)}."
 
 
-def _section_type(annotation: Any) -> type[BaseModel] | None:
+def _section_type(annotation: object) -> type[BaseModel] | None:
     """Return the section model inside a field's annotation, such as `tuple[Phase, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation

@@ -5,7 +5,7 @@ derived (data parallel size, steps, accumulation) is computed, never written dow
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -91,7 +91,7 @@ class PhaseConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _sequences_from_tokens(cls, content: Any) -> Any:
+    def _sequences_from_tokens(cls, content: object) -> object:
         if not isinstance(content, dict) or "global_batch_size" in content:
             return content
         tokens, length = content.get("global_batch_tokens"), content.get("seq_length")

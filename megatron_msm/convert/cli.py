@@ -3,14 +3,16 @@
 import json
 import resource
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.checkpoint_folder import WEIGHTS_SUFFIX
+from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.progress import show_progress
 
 if TYPE_CHECKING:
@@ -76,13 +78,14 @@ def import_command(
         else:
             state = import_megatron(source, hf, out, force=force, check=check, progress=progress)
     num_bytes = sum(r.bytes for name, r in state.files.items() if name.endswith(WEIGHTS_SUFFIX))
-    result = {
+    cost = _cost(started, num_bytes)
+    result: JsonRow = {
         "checkpoint": str(out),
         "architecture": state.architecture,
         "identity": state.identity,
-        **_cost(started, num_bytes),
+        **cost,
     }
-    _show(result, as_json, f"imported {state.architecture} into {out}: {_in_words(result)}")
+    _show(result, as_json, f"imported {state.architecture} into {out}: {_in_words(cost)}")
 
 
 @app.command("export")
@@ -139,15 +142,16 @@ def export_command(
             progress=progress,
         )
     weights = [r.bytes for name, r in manifest.files.items() if name.endswith(".safetensors")]
-    result = {
+    cost = _cost(started, sum(weights))
+    result: JsonRow = {
         "folder": str(out),
         "phase": manifest.phase,
         "iteration": manifest.iteration,
         "weight_files": len(weights),
-        **_cost(started, sum(weights)),
+        **cost,
     }
     what = f"{manifest.phase} step {manifest.iteration}"
-    _show(result, as_json, f"exported {what} into {out}: {_in_words(result)}")
+    _show(result, as_json, f"exported {what} into {out}: {_in_words(cost)}")
 
 
 def _export_adapter(
@@ -231,12 +235,12 @@ def _max_rss_kib(who: int) -> int:
     return resource.getrusage(who).ru_maxrss
 
 
-def _in_words(result: dict[str, Any]) -> str:
+def _in_words(cost: Mapping[str, float]) -> str:
     return (
-        f"{result['bytes'] / 1e6:.0f} MB in {result['seconds']:.1f} s "
-        f"({result['mb_per_s']:.0f} MB/s, peak memory {result['peak_rss_mib']} MiB)"
+        f"{cost['bytes'] / 1e6:.0f} MB in {cost['seconds']:.1f} s "
+        f"({cost['mb_per_s']:.0f} MB/s, peak memory {cost['peak_rss_mib']} MiB)"
     )
 
 
-def _show(result: dict[str, Any], as_json: bool, text: str) -> None:
+def _show(result: JsonRow, as_json: bool, text: str) -> None:
     typer.echo(json.dumps(result) if as_json else text)

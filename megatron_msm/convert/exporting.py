@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 import torch
@@ -45,6 +45,7 @@ from megatron_msm.formats.checkpoint_folder import (
     verify_checkpoint_hashes,
 )
 from megatron_msm.formats.files import FileRecord, folder_written_aside, write_json_atomic
+from megatron_msm.formats.json_types import JsonObject
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
 from megatron_msm.models.families.registry import table_for
 from megatron_msm.models.hf_config import read_model_shape
@@ -281,7 +282,7 @@ def _layouts(
 ) -> dict[str, TensorLayout]:
     """Read hf/tensors.json: names, dtypes and order of the export."""
     try:
-        listed: Mapping[str, Any] = orjson.loads(path.read_bytes())
+        listed: Mapping[str, Mapping[str, str]] = orjson.loads(path.read_bytes())
         dtypes = {name: DTYPES[dtype or entry["dtype"]] for name, entry in listed.items()}
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
@@ -320,7 +321,7 @@ def _copy_small_files(
             continue
         content = (folder / name).read_bytes()
         if relative == "config.json" and dtype is not None:
-            config = orjson.loads(content)
+            config: JsonObject = orjson.loads(content)
             names = [name for name in ("dtype", "torch_dtype") if name in config] or ["torch_dtype"]
             content = (
                 orjson.dumps(config | dict.fromkeys(names, dtype), option=orjson.OPT_INDENT_2)

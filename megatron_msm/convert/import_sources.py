@@ -14,6 +14,7 @@ from megatron_msm.convert.matching import check_hf_weights
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import AdapterRecord, CheckpointState, LineageEntry
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
+from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
 from megatron_msm.formats.vocabulary import check_tokenizer_fits
 from megatron_msm.models.architecture import HfConfig
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 HUB_REVISION = "hub_revision"
 """Detail of a lineage entry whose `source` is a name on a hub."""
-TensorList = Mapping[str, Mapping[str, object]]
+TensorList = Mapping[str, JsonRow]
 """Content of hf/tensors.json: names, dtypes and sizes in the order in which export writes them."""
 
 
@@ -111,9 +112,9 @@ class HfSource:
             identity=sha256_of_json([hashes, config, *adapter.values()]),
             details={
                 **_whereabouts(self.folder.resolve()),
-                "weights_sha256": hashes,
+                "weights_sha256": {**hashes},
                 "config_sha256": config,
-                "left_out_buffers": list(self.left_out),
+                "left_out_buffers": [*self.left_out],
                 **adapter,
             },
         )

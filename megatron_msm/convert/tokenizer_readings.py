@@ -7,7 +7,6 @@ served by what `AutoTokenizer` gives. Where the two differ, both are named.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from megatron_msm.convert.huggingface.causal_lm import transformers_for
 from megatron_msm.errors import CheckpointError
@@ -32,12 +31,12 @@ def difference_of_tokenizers(folder: Path) -> str | None:
     ours = load_tokenizer(files, control_tokens_as_text=False)
     try:
         with transformers_for(folder) as transformers:
-            theirs: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except CheckpointError as error:
         return f"tokenizer: {error}"
 
     def ids(text: str) -> tuple[list[int], list[int]]:
-        found = theirs.encode(text, add_special_tokens=False)
+        found: list[int] = theirs.encode(text, add_special_tokens=False)
         return ours.encode(text, add_special_tokens=False).ids, found
 
     texts = [probe.decode() for probe in encoder_probes(files.added_tokens)]

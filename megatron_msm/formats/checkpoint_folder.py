@@ -16,7 +16,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -33,6 +33,7 @@ from megatron_msm.formats.files import (
     write_json_atomic,
     write_text_atomic,
 )
+from megatron_msm.formats.json_types import JsonObject
 
 LATEST_FILE = "latest_checkpointed_iteration.txt"
 STATE_FILE = "msm_state.json"
@@ -52,7 +53,7 @@ class LineageEntry(BaseModel):
     """`import`, or the name of the training phase."""
     identity: str
     """SHA-256 over everything that determined the stage's result."""
-    details: dict[str, Any] = Field(default_factory=dict)
+    details: JsonObject = Field(default_factory=dict)
     """What went into it: source folder, data hashes, steps, settings."""
 
 

@@ -11,10 +11,11 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict
+
+from megatron_msm.formats.json_types import JsonData
 
 TMP_PREFIX = ".tmp-"
 _CHUNK_BYTES = 1 << 20
@@ -67,7 +68,7 @@ def write_text_atomic(path: Path, text: str) -> None:
     write_bytes_atomic(path, text.encode())
 
 
-def write_json_atomic(path: Path, value: Any) -> None:
+def write_json_atomic(path: Path, value: JsonData) -> None:
     """Like `write_bytes_atomic`, for indented JSON."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
     write_bytes_atomic(path, orjson.dumps(value, option=options))
@@ -128,6 +129,6 @@ def sha256_of_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sha256_of_json(value: Any) -> str:
+def sha256_of_json(value: JsonData) -> str:
     """Return the hex SHA-256 of a value's canonical JSON (sorted keys, no spaces)."""
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -22,7 +22,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ from megatron_msm.formats.background_hash import HashedFile
 _MAGIC = b"MMIDIDX\x00\x00"
 _VERSION = 1
 _HEADER = struct.Struct("<9sQBQQ")
-_DTYPE_CODES: dict[np.dtype[Any], int] = {
+_DTYPE_CODES: dict[np.dtype, int] = {
     np.dtype(np.uint8): 1,
     np.dtype(np.int8): 2,
     np.dtype(np.int16): 3,
@@ -49,11 +49,11 @@ _UINT16_LIMIT = 65_500
 _INDEX_CHUNK = 1 << 20
 """Rows of the index computed and written at a time, so that the offsets never sit in memory."""
 
-TokenArray = npt.NDArray[np.integer[Any]]
+TokenArray = npt.NDArray[np.integer]
 LengthArray = npt.NDArray[np.int32]
 
 
-def token_dtype(vocab_size: int) -> np.dtype[Any]:
+def token_dtype(vocab_size: int) -> np.dtype[np.integer]:
     """Return the dtype in which Megatron stores tokens of a vocabulary of this size."""
     return np.dtype(np.uint16 if vocab_size < _UINT16_LIMIT else np.int32)
 
@@ -261,7 +261,7 @@ class IndexedDataset:
         return np.frombuffer(self._tokens, self.dtype, count, start)
 
 
-def _read_header(path: Path) -> tuple[np.dtype[Any], int, int]:
+def _read_header(path: Path) -> tuple[np.dtype, int, int]:
     with path.open("rb") as file:
         content = file.read(_HEADER.size)
     if len(content) < _HEADER.size or not content.startswith(_MAGIC):

@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
 from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.json_types import JsonValue
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -22,7 +23,7 @@ class JsonLine:
 
     where: str
     """`FILE line N`."""
-    value: Any
+    value: JsonValue
 
 
 def read_file(path: Path, *, what: str, remedy: str) -> bytes:
@@ -39,19 +40,20 @@ def read_file(path: Path, *, what: str, remedy: str) -> bytes:
         ) from None
 
 
-def parse_json(content: bytes, *, where: str) -> Any:
+def parse_json(content: bytes, *, where: str) -> JsonValue:
     """Parse one JSON document.
 
     Raises:
         DataFormatError: It is not valid JSON.
     """
     try:
-        return orjson.loads(content)
+        value: JsonValue = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise DataFormatError(
             f"{where}: invalid JSON ({error}); found {shown(content.decode(errors='replace'))}. "
             "Correct it, or write the file again with the tool that made it."
         ) from None
+    return value
 
 
 def json_lines(content: bytes, *, path: Path) -> Iterator[JsonLine]:
@@ -66,7 +68,7 @@ def json_lines(content: bytes, *, path: Path) -> Iterator[JsonLine]:
             yield JsonLine(where, parse_json(line, where=where))
 
 
-def check_model(model: type[Model], value: Any, *, where: str, remedy: str) -> Model:
+def check_model(model: type[Model], value: object, *, where: str, remedy: str) -> Model:
     """Return `value` as a `model`.
 
     Raises:
@@ -83,7 +85,7 @@ def check_model(model: type[Model], value: Any, *, where: str, remedy: str) -> M
         ) from None
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Return a short form of a value from a file, without control characters."""
     text = json.dumps(value, default=str)  # ASCII only: nothing in it can drive a terminal
     return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 3] + "..."

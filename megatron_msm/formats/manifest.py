@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.files import FileRecord, sha256_of_json, write_json_atomic
+from megatron_msm.formats.json_types import JsonObject
 
 _SUFFIX = ".manifest.json"
 _TOKEN_SUFFIXES = (".bin", ".idx", ".mask.bin", ".mask.idx")
@@ -114,7 +115,8 @@ class DatasetManifest(_Frozen):
     vocab_size: int
     eod_id: int | None = None
     """Token at the end of every document; None when none was appended."""
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: JsonObject = Field(default_factory=dict)
+    """The options of the preparation that decide its rows."""
     backend: str = ""
     """What encoded the text, with its version; the tokens do not depend on it."""
     shard: ShardEntry | None = None
@@ -123,6 +125,12 @@ class DatasetManifest(_Frozen):
     inputs: tuple[InputEntry, ...] = ()
     files: dict[str, FileRecord] = Field(default_factory=dict)
     """Every other file of the dataset, by its suffix after PREFIX (`.bin`, `.meta.parquet`)."""
+
+    @property
+    def carry(self) -> list[str]:
+        """The further fields of an input line that are columns of the provenance."""
+        names = self.settings.get("carry")
+        return [str(name) for name in names] if isinstance(names, list) else []
 
     @property
     def sha256(self) -> str:

@@ -6,12 +6,13 @@ null where they were not finite, which JSON cannot say.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.json_input import parse_json, read_file, shown
+from megatron_msm.formats.json_types import JsonObject
 
 METRICS_FILE = "metrics.jsonl"
 LOSS = "loss/lm_nats"
@@ -84,6 +85,9 @@ class StepMetrics(BaseModel):
         return {**head, **always, **numbers}
 
 
+Kind = TypeVar("Kind", str, int, float)
+
+
 @dataclass(frozen=True)
 class LoggedStep:
     """What readers need of one line."""
@@ -130,18 +134,20 @@ def _step(line: bytes, where: str) -> LoggedStep:
     row = parse_json(line, where=where)
     if not isinstance(row, dict):
         raise DataFormatError(f"{where}: found {shown(row)}; a metrics row is a JSON object.")
-    for field, types in _NEEDED.items():
-        if field not in row or not isinstance(row[field], types):
-            found = shown(row[field]) if field in row else "nothing"
-            raise DataFormatError(
-                f"{where}: field `{field}`: found {found}. "
-                "Give the metrics.jsonl that `msm train` wrote."
-            )
-    return LoggedStep(row["phase"], row["step"], row[LOSS], row.get(STEP_S))
+    phase, step = _field(row, "phase", str, where), _field(row, "step", int, where)
+    loss = None if row.get(LOSS, "") is None else _field(row, LOSS, float, where)
+    step_s = None if row.get(STEP_S) is None else _field(row, STEP_S, float, where)
+    return LoggedStep(phase, step, loss, step_s)
 
 
-_NEEDED: dict[str, tuple[type, ...]] = {
-    "phase": (str,),
-    "step": (int,),
-    LOSS: (int, float, type(None)),
-}
+def _field(row: JsonObject, name: str, kind: type[Kind], where: str) -> Kind:
+    """Return a value of a row that has to be there; where a float is needed, an int is one too."""
+    value = row.get(name)
+    if kind is float and isinstance(value, int):
+        return kind(value)
+    if isinstance(value, kind):
+        return value
+    found = shown(value) if name in row else "nothing"
+    raise DataFormatError(
+        f"{where}: field `{name}`: found {found}. Give the metrics.jsonl that `msm train` wrote."
+    )

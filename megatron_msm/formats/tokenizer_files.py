@@ -13,13 +13,14 @@ import gc
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict, cast
 
 import orjson
 from tokenizers import Tokenizer
 
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.files import sha256_of_json, sha256_of_text
+from megatron_msm.formats.json_types import JsonObject, JsonValue
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -35,6 +36,42 @@ _NAMED_TOKENS = (
     "mask_token",
 )
 _CONTROL_SHAPES = (("<|", "|>"), ("<｜", "｜>"))  # noqa: RUF001 (DeepSeek spells them full-width)
+
+
+class AddedToken(TypedDict):
+    """A token that is matched in the text before the model sees it."""
+
+    id: int
+    content: str
+    special: bool
+
+
+class PreTokenizer(TypedDict, total=False):
+    """What splits a text into words, or a sequence of such."""
+
+    type: str
+    pretokenizers: list["PreTokenizer"] | None
+
+
+class TokenizerModel(TypedDict, total=False):
+    """The vocabulary and how words are built from it."""
+
+    vocab: dict[str, int] | list[tuple[str, float]]
+    """Ids by token; for Unigram pieces and their scores in order of ids."""
+    merges: list[str] | list[list[str]] | None
+    unk_token: str | None
+    unk_id: int | None
+
+
+class TokenizerJson(TypedDict, total=False):
+    """The fields of tokenizer.json that are read; what is left of it goes to tokenizers as it is.
+
+    Source: tokenizers 0.23, `Tokenizer.to_str`.
+    """
+
+    added_tokens: list[AddedToken] | None
+    model: Required[TokenizerModel]
+    pre_tokenizer: PreTokenizer | None
 
 
 @dataclass(frozen=True)
@@ -55,7 +92,7 @@ class TokenizerFiles:
     pad_id: int | None
     vocab_size: int
     """Entries including added tokens; never less than the largest id + 1."""
-    special_tokens: Mapping[str, Any]
+    special_tokens: Mapping[str, str | list[str]]
     """What a chat template may refer to: `eos_token`, ..., `additional_special_tokens`."""
     added_tokens: Mapping[str, int]
     """Every added token's text and id."""
@@ -92,7 +129,7 @@ class TokenizerFiles:
         return self.added_tokens[token]
 
 
-def read_tokenizer_json(folder: Path) -> dict[str, Any]:
+def read_tokenizer_json(folder: Path) -> TokenizerJson:
     """Read the tokenizer.json of a folder, for who needs both its content and `TokenizerFiles`.
 
     Args:
@@ -110,13 +147,16 @@ def read_tokenizer_json(folder: Path) -> dict[str, Any]:
     was_enabled = gc.isenabled()
     gc.disable()  # looking for cycles among 150,000 new lists of merges takes as long as parsing
     try:
-        return _read_json(path)
+        content = _read_json(path)
     finally:
         if was_enabled:
             gc.enable()
+    _check_added_tokens(path, content)
+    _check_vocabulary(path, content)
+    return cast(TokenizerJson, content)
 
 
-def read_tokenizer_files(folder: Path, *, content: dict[str, Any] | None = None) -> TokenizerFiles:
+def read_tokenizer_files(folder: Path, *, content: TokenizerJson | None = None) -> TokenizerFiles:
     """Read a tokenizer folder as transformers 4 or 5 writes it.
 
     Args:
@@ -130,15 +170,15 @@ def read_tokenizer_files(folder: Path, *, content: dict[str, Any] | None = None)
     folder = path.parent
     content = read_tokenizer_json(folder) if content is None else content
     config = _read_json(folder / CONFIG_FILE, required=False)
-    added = _added_tokens(path, content)
-    vocab = _vocabulary(path, content)
+    added = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
+    vocab = _vocabulary(content)
     named = _named_tokens(folder, config)
     ids = {name: _token_id(folder, name, text, added, vocab) for name, text in named.items()}
     template = _chat_template(folder, config)
     largest = max((*vocab.values(), *added.values()), default=-1)
     return TokenizerFiles(
         path=path,
-        tokenizer_sha256=sha256_of_json(content),
+        tokenizer_sha256=sha256_of_json(cast(JsonObject, content)),  # all of it, as it was read
         chat_template=template,
         chat_template_sha256=None if template is None else sha256_of_text(template),
         eos_token=named.get("eos_token"),
@@ -148,7 +188,7 @@ def read_tokenizer_files(folder: Path, *, content: dict[str, Any] | None = None)
         pad_token=named.get("pad_token"),
         pad_id=ids.get("pad_token"),
         vocab_size=max(len(vocab.keys() | added.keys()), largest + 1),
-        special_tokens=named | _additional_tokens(folder, config),
+        special_tokens={**named, **_additional_tokens(folder, config)},
         added_tokens=added,
         control_tokens=_control_tokens(content),
         model_unk_id=_model_unk_id(content, vocab, added),
@@ -161,7 +201,7 @@ def load_tokenizer(
     *,
     control_tokens_as_text: bool,
     more_control: Collection[str] = (),
-    content: dict[str, Any] | None = None,
+    content: TokenizerJson | None = None,
 ) -> Tokenizer:
     """Return the tokenizer, with truncation and padding off.
 
@@ -189,7 +229,7 @@ def load_tokenizer(
     return tokenizer
 
 
-def _for_loading(path: Path, content: dict[str, Any], control: Collection[str]) -> str:
+def _for_loading(path: Path, content: TokenizerJson, control: Collection[str]) -> str:
     """Return the tokenizer.json with these added tokens flagged as special.
 
     Merges are written as one text each, which tokenizers loads a third faster.
@@ -216,13 +256,13 @@ def _tokenizer_path(folder: Path) -> Path:
     return folder if folder.name == TOKENIZER_FILE else folder / TOKENIZER_FILE
 
 
-def _read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
+def _read_json(path: Path, *, required: bool = True) -> JsonObject:
     if not required and not path.is_file():
         return {}
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path}: is no file that could be read. Remove or replace it.")
     try:
-        content = orjson.loads(path.read_bytes())
+        content: JsonValue = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
         raise CheckpointError(
             f"{path}: cannot be read as JSON ({error}). Copy the file from its source again."
@@ -239,8 +279,10 @@ def _wrong(path: Path, field: str, value: object, needed: str) -> CheckpointErro
     )
 
 
-def _added_tokens(path: Path, content: dict[str, Any]) -> dict[str, int]:
+def _check_added_tokens(path: Path, content: JsonObject) -> None:
     tokens = content.get("added_tokens") or []
+    if not isinstance(tokens, list):
+        raise _wrong(path, "added_tokens", tokens, "a list")
     for index, token in enumerate(tokens):
         if not (
             isinstance(token, dict)
@@ -251,10 +293,9 @@ def _added_tokens(path: Path, content: dict[str, Any]) -> dict[str, int]:
             raise _wrong(
                 path, f"added_tokens[{index}]", token, "an object with id, content, special"
             )
-    return {token["content"]: token["id"] for token in tokens}
 
 
-def _control_tokens(content: dict[str, Any]) -> dict[str, int]:
+def _control_tokens(content: TokenizerJson) -> dict[str, int]:
     return {
         token["content"]: token["id"]
         for token in content.get("added_tokens") or ()
@@ -266,18 +307,22 @@ def _has_control_shape(text: str) -> bool:
     return any(text.startswith(start) and text.endswith(end) for start, end in _CONTROL_SHAPES)
 
 
-def _vocabulary(path: Path, content: dict[str, Any]) -> dict[str, int]:
+def _check_vocabulary(path: Path, content: JsonObject) -> None:
     model = content.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocab, list):  # Unigram: [[piece, score], ...] in order of ids
-        return {piece[0]: index for index, piece in enumerate(vocab)}
-    if not isinstance(vocab, dict):
+    if not isinstance(vocab, dict | list):
         raise _wrong(path, "model.vocab", vocab, "an object or a list")
+
+
+def _vocabulary(content: TokenizerJson) -> dict[str, int]:
+    vocab = content["model"]["vocab"]
+    if isinstance(vocab, list):
+        return {piece: index for index, (piece, _) in enumerate(vocab)}
     return vocab
 
 
 def _model_unk_id(
-    content: dict[str, Any], vocab: dict[str, int], added: dict[str, int]
+    content: TokenizerJson, vocab: dict[str, int], added: dict[str, int]
 ) -> int | None:
     model = content["model"]
     text = model.get("unk_token")
@@ -298,15 +343,15 @@ def byte_characters() -> list[str]:
     return [chr(byte if byte in printable else next(moved)) for byte in range(256)]
 
 
-def _missing_bytes(content: dict[str, Any], vocab: dict[str, int]) -> bytes:
-    steps = content.get("pre_tokenizer") or {}
+def _missing_bytes(content: TokenizerJson, vocab: dict[str, int]) -> bytes:
+    steps: PreTokenizer = content.get("pre_tokenizer") or {}
     types = [step.get("type") for step in (steps, *(steps.get("pretokenizers") or ()))]
     if "ByteLevel" not in types:
         return b""
     return bytes(byte for byte, char in enumerate(byte_characters()) if char not in vocab)
 
 
-def _named_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
+def _named_tokens(folder: Path, config: JsonObject) -> dict[str, str]:
     fallback = _read_json(folder / MAP_FILE, required=False)
     named: dict[str, str] = {}
     for name in _NAMED_TOKENS:
@@ -317,7 +362,7 @@ def _named_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     return named
 
 
-def _additional_tokens(folder: Path, config: dict[str, Any]) -> dict[str, list[str]]:
+def _additional_tokens(folder: Path, config: JsonObject) -> dict[str, list[str]]:
     name = "additional_special_tokens"
     fallback = _read_json(folder / MAP_FILE, required=False)
     file, source = (CONFIG_FILE, config) if config.get(name) else (MAP_FILE, fallback)
@@ -348,7 +393,7 @@ def _token_id(
     return found
 
 
-def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
+def _chat_template(folder: Path, config: JsonObject) -> str | None:
     path = folder / TEMPLATE_FILE
     if path.is_file():
         try:
@@ -357,7 +402,8 @@ def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
             raise CheckpointError(f"{path}: not UTF-8 ({error}). Save it as UTF-8.") from None
     value = config.get("chat_template")
     if isinstance(value, list):  # several templates by name, as transformers 4 could write them
-        named = {entry.get("name"): entry.get("template") for entry in value}
+        entries = [entry for entry in value if isinstance(entry, dict)]
+        named = {str(entry.get("name")): entry.get("template") for entry in entries}
         value = named.get("default")
         if value is None:
             raise CheckpointError(

@@ -9,6 +9,7 @@ from pathlib import Path
 import orjson
 
 from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.json_types import JsonValue
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
 
 _SHOWN = 5
@@ -51,7 +52,7 @@ def check_tokenizer_fits_its_model(tokenizer: TokenizerFiles) -> None:
 def _rows_of_model(folder: Path) -> int | None:
     """Return `vocab_size` of config.json; None without one, which is another program's to say."""
     try:
-        config = orjson.loads((folder / "config.json").read_bytes())
+        config: JsonValue = orjson.loads((folder / "config.json").read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return None
     num_rows = config.get("vocab_size") if isinstance(config, dict) else None

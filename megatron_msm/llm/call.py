@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from megatron_msm.formats.files import sha256_of_json
+from megatron_msm.formats.json_types import JsonData, JsonObject
 
 Finish = Literal["stop", "length", "refusal", "other"]
 """Why a reply ended: by itself, at the limit of tokens, declined by the model or its provider."""
@@ -32,7 +33,7 @@ class Call:
     """None: the server's own."""
     max_tokens: int = 4096
     """Tokens of the reply, a model's hidden reasoning included."""
-    schema: dict[str, Any] | None = None
+    schema: JsonObject | None = None
     """JSON schema of the reply; None for plain text."""
     index: int = 0
     """Which of several replies to the same question."""
@@ -43,8 +44,9 @@ class Call:
     @cached_property
     def key(self) -> str:
         """Content hash under which the reply is journalled."""
-        asked = [self.address, self.index, self.model, self.temperature, self.max_tokens]
-        return sha256_of_json([*asked, self.system, self.prompt, self.schema])
+        asked: list[JsonData] = [self.address, self.index, self.model, self.temperature]
+        asked += [self.max_tokens, self.system, self.prompt, self.schema]
+        return sha256_of_json(asked)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """What a user writes about a language model: which server, which model, how fast, at what price."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from megatron_msm.config.section import PositiveInt, Section
+from megatron_msm.formats.json_types import JsonObject
 
 
 class Price(Section):
@@ -36,7 +37,7 @@ class _Server(Section):
     price: Price | None = None
     """Left out: the published price of this model, if there is one. With `batch`, half of it is
     counted."""
-    extra_body: dict[str, Any] = Field(default_factory=dict)
+    extra_body: JsonObject = Field(default_factory=dict)
     """Further fields of the request, as the server documents them."""
 
 

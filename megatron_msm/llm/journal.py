@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, NotRequired, TextIO, TypedDict
 
 import orjson
 
 from megatron_msm.errors import ConfigError, DataFormatError, MsmError
-from megatron_msm.llm.call import Answer, Call, Reply, Usage
+from megatron_msm.llm.call import Answer, Call, Finish, Reply, Usage
 
 _FSYNC_INTERVAL_S = 1.0
 _BUFFER_BYTES = 1 << 20
@@ -189,7 +189,27 @@ class Journal:
         self.spent[step] = self.spent.get(step, Spent()).plus(usage, cost_usd)
 
 
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+class RecordedReply(TypedDict):
+    """A reply in a line; hand-written ones may have the text alone."""
+
+    text: str
+    finish: NotRequired[Finish]
+    usage: NotRequired[dict[str, int]]
+    model: NotRequired[str]
+
+
+class JournalRow(TypedDict):
+    """One line; recordings that somebody wrote may have `call` and `reply` alone."""
+
+    reply: RecordedReply
+    call: str
+    index: NotRequired[int]
+    key: NotRequired[str]
+    step: NotRequired[str]
+    cost_usd: NotRequired[float | None]
+
+
+def read_journal(path: Path) -> Iterator[JournalRow]:
     """Yield the lines of a journal, or of a recording that somebody wrote.
 
     Raises:
@@ -206,7 +226,7 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def reply_of(row: dict[str, Any]) -> Reply:
+def reply_of(row: JournalRow) -> Reply:
     """Return the reply of a journal's line; what a hand-written one leaves out is nought."""
     reply = row["reply"]
     return Reply(
@@ -219,17 +239,17 @@ def reply_of(row: dict[str, Any]) -> Reply:
 
 def _parse(
     line: bytes, path: Path, offset: int, *, needs: tuple[str, ...] = ("key", "step", "cost_usd")
-) -> dict[str, Any]:
+) -> JournalRow:
     try:
-        row = orjson.loads(line)
-        for name in needs:
-            row[name]
+        row: JournalRow = orjson.loads(line)
+        missing = [name for name in needs if name not in row]
+        if missing:
+            raise KeyError(missing[0])
         row["reply"]["text"]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise DataFormatError(
             f"{path}: damaged at byte {offset} ({error}). Delete that line: its call is made again."
         ) from None
-    assert isinstance(row, dict)
     return row
 
 

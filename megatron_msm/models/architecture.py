@@ -7,7 +7,6 @@ unless config_fields.py or the architecture says that it changes nothing.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,7 +16,7 @@ from megatron_msm.models.rope_reading import Rope, read_rope
 from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.tensor_table import ModelTable
 
-ReadShape = Callable[[ConfigFields], Mapping[str, Any]]
+ReadShape = Callable[[ConfigFields], Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class HfConfig:
     """What another generation of transformers reads in it."""
 
 
-def _no_more(fields: ConfigFields) -> Mapping[str, Any]:
+def _no_more(fields: ConfigFields) -> Mapping[str, object]:
     return {}
 
 
@@ -104,7 +103,7 @@ class Architecture:
         return positions if window is None else min(positions, window)
 
 
-def _common_shape(fields: ConfigFields, rope: Rope) -> dict[str, Any]:
+def _common_shape(fields: ConfigFields, rope: Rope) -> Mapping[str, object]:
     heads, hidden = fields.count("num_attention_heads"), fields.count("hidden_size")
     groups = fields.count_or_none("num_key_value_heads") or heads
     head_dim = fields.count_or_none("head_dim")

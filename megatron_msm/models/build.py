@@ -1,7 +1,7 @@
 """A megatron-core GPTModel from a model's shape and a run's layout."""
 
 import functools
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from megatron.core.models.gpt.gpt_model import GPTModel
@@ -105,7 +105,7 @@ def _stages(shape: ModelShape, parallel: ParallelConfig) -> list[list[str]] | No
     return [["embedding", *stages[0]], *stages[1:-1], [*stages[-1], "loss"]]
 
 
-def _expert_settings(shape: ModelShape, runtime: Runtime) -> dict[str, Any]:
+def _expert_settings(shape: ModelShape, runtime: Runtime) -> Mapping[str, object]:
     """Return megatron-core's settings of a mixture of experts, none for a dense model."""
     if shape.experts is None:
         return {}
@@ -196,9 +196,10 @@ def _build_chunk(
     return model
 
 
-def _model_class(shape: ModelShape, memory: MemoryConfig) -> Any:
+def _model_class(shape: ModelShape, memory: MemoryConfig) -> Callable[..., GPTModel]:
+    model_class: Callable[..., GPTModel] = GPTModel
     if memory.loss_chunk_tokens is None:
-        return GPTModel
+        return model_class
     return functools.partial(
         ChunkedLossModel,
         real_vocab_size=shape.vocab_size,

@@ -6,11 +6,12 @@ attribute, and some of its code, or a serving engine's, may read it.
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TypeAlias, TypeGuard
 
 from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.json_types import JsonValue
 
-Config = Mapping[str, Any]
+Config: TypeAlias = Mapping[str, JsonValue]
 
 _LARGEST_COUNT = 2**31 - 1
 
@@ -98,7 +99,7 @@ class ConfigFields:
         self._config, self._defaults, self._never_null = config, defaults, never_null
         self._read: set[str] = set()
 
-    def take(self, name: str) -> Any:
+    def take(self, name: str) -> JsonValue:
         """Return a field's value, or the class default, or None."""
         self._read.add(name)
         return self._config.get(name, self._defaults.get(name))
@@ -191,12 +192,12 @@ class ConfigFields:
         return CheckpointError(f"{self.source}: {name} is {shown}; {needed}.")
 
 
-def is_count(value: object) -> bool:
+def is_count(value: object) -> TypeGuard[int]:
     """Return whether a value of a JSON file is a positive integer that can be a size."""
     return type(value) is int and 0 < value <= _LARGEST_COUNT
 
 
-def is_positive(value: object) -> bool:
+def is_positive(value: object) -> TypeGuard[int | float]:
     """Return whether a value of a JSON file is a positive, finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False

@@ -5,11 +5,11 @@ ignored would train another model.
 """
 
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.json_types import JsonObject, JsonValue
 from megatron_msm.models.architecture import HfConfig
 from megatron_msm.models.families.registry import ARCHITECTURES
 from megatron_msm.models.families.unsupported import explain
@@ -35,7 +35,7 @@ def read_hf_config(folder: Path) -> HfConfig:
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path}: is no file that could be read. Remove or replace it.")
     try:
-        config = orjson.loads(path.read_bytes())
+        config: JsonValue = orjson.loads(path.read_bytes())
     except OSError as error:
         raise CheckpointError(
             f"{path}: not found or not readable ({error.strerror}). Give a Hugging Face model "
@@ -46,7 +46,7 @@ def read_hf_config(folder: Path) -> HfConfig:
     return _read(config, source=str(path))
 
 
-def shape_from_hf_config(config: dict[str, Any], *, source: str) -> ModelShape:
+def shape_from_hf_config(config: JsonObject, *, source: str) -> ModelShape:
     """Translate a Hugging Face config into a `ModelShape`.
 
     Args:

@@ -15,8 +15,8 @@ Source: transformers 5.24, modeling_rope_utils.py, `RotaryEmbeddingConfigMixin`;
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from megatron_msm.formats.json_types import JsonValue
 from megatron_msm.models.config_fields import Config, ConfigFields, is_count, is_positive
 from megatron_msm.models.shape import RopeScaling
 
@@ -79,7 +79,7 @@ def read_rope(fields: ConfigFields, *, max_positions: int) -> Rope:
     return Rope(found.theta, found.scaling, (remark,))
 
 
-def _top_theta(fields: ConfigFields) -> Any:
+def _top_theta(fields: ConfigFields) -> JsonValue:
     return fields.take("rope_theta") if fields.is_given("rope_theta") else _DEFAULT_THETA
 
 
@@ -114,7 +114,7 @@ def _refuse_what_is_not_read(fields: ConfigFields, taken: Config, kind: str) -> 
             )
 
 
-def _statements(fields: ConfigFields) -> Iterator[tuple[str, str, Any]]:
+def _statements(fields: ConfigFields) -> Iterator[tuple[str, str, JsonValue]]:
     """Yield path, name and value of everything that is said about rotary embeddings."""
     for name in ("rope_theta", _ORIGINAL):
         yield name, name, fields.take(name)
@@ -143,10 +143,11 @@ def _scaling(fields: ConfigFields, kind: str, taken: Config) -> RopeScaling | No
 
 
 def _check_yarn(fields: ConfigFields, taken: Config) -> None:
-    if taken["factor"] < 1:
-        raise fields.refusal("factor of the rotary embeddings", taken["factor"], "yarn needs 1 up")
-    if is_positive(taken["rope_theta"]) and taken["rope_theta"] <= 1:
-        raise fields.refusal("rope_theta", taken["rope_theta"], "yarn needs more than 1")
+    factor, theta = _number(taken, "factor"), taken["rope_theta"]
+    if factor < 1:
+        raise fields.refusal("factor of the rotary embeddings", factor, "yarn needs 1 up")
+    if is_positive(theta) and theta <= 1:
+        raise fields.refusal("rope_theta", theta, "yarn needs more than 1")
     for name in _OPTIONAL["yarn"]:
         value = taken.get(name)
         if name == "truncate":
@@ -165,19 +166,29 @@ def _yarn_settings(taken: Config) -> dict[str, float | bool]:
 
     Source: transformers 5.24, modeling_rope_utils.py, `_compute_yarn_parameters`; 4.57 likewise.
     """
-    factor, (mscale, of_all) = taken["factor"], (taken.get(n) for n in ("mscale", "mscale_all_dim"))
-    if taken.get("attention_factor") is not None:
-        attention_factor = float(taken["attention_factor"])
-    elif mscale is not None and of_all is not None:
+    factor, given = _number(taken, "factor"), {name for name in taken if taken[name] is not None}
+    if "attention_factor" in given:
+        attention_factor = float(_number(taken, "attention_factor"))
+    elif {"mscale", "mscale_all_dim"} <= given:
+        mscale, of_all = _number(taken, "mscale"), _number(taken, "mscale_all_dim")
         attention_factor = _concentration(factor, mscale) / _concentration(factor, of_all)
     else:
         attention_factor = _concentration(factor, 1.0)
+    truncate = taken.get("truncate", True)
+    assert isinstance(truncate, bool), "was checked"
     return {
         "attention_factor": attention_factor,
-        "beta_fast": taken.get("beta_fast") or 32.0,
-        "beta_slow": taken.get("beta_slow") or 1.0,
-        "truncate": taken.get("truncate", True),
+        "beta_fast": _number(taken, "beta_fast") if "beta_fast" in given else 32.0,
+        "beta_slow": _number(taken, "beta_slow") if "beta_slow" in given else 1.0,
+        "truncate": truncate,
     }
+
+
+def _number(checked: Config, name: str) -> float:
+    """Return a value that was found to be a positive number."""
+    value = checked[name]
+    assert is_positive(value), "was checked"
+    return value
 
 
 def _concentration(factor: float, weight: float) -> float:
@@ -196,7 +207,9 @@ def _as_transformers_4(fields: ConfigFields, scaling: Config, max_positions: int
                 "does not load it"  # its class leaves head_dim None there, and yarn multiplies it
             )
         scaling = {**scaling, _ORIGINAL: scaling.get(_ORIGINAL) or max_positions}
-    if theta is None or kind is None or any(scaling.get(name) is None for name in _FIELDS[kind]):
+    if not is_positive(theta) or not isinstance(kind, str):
+        return "does not load it"
+    if any(scaling.get(name) is None for name in _FIELDS[kind]):
         return "does not load it"
     values = {"kind": kind, **{name: scaling[name] for name in _FIELDS[kind]}}
     if kind == "yarn":

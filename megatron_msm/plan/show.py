@@ -1,8 +1,8 @@
 """A run's estimate as text and as data."""
 
 from collections.abc import Iterator
-from typing import Any
 
+from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.plan.estimate import LayoutEstimate, RunEstimate
 from megatron_msm.plan.memory import RankMemory
 
@@ -58,12 +58,12 @@ def _time_lines(estimate: RunEstimate, chosen: LayoutEstimate) -> Iterator[str]:
         yield f"  in all {estimate.seconds / 3600:.2f} hours, {estimate.gpu_hours:.1f} GPU hours"
 
 
-def as_data(estimate: RunEstimate) -> dict[str, Any]:
+def as_data(estimate: RunEstimate) -> JsonRow:
     """Return the estimate for `--json`; memory in bytes, times in seconds."""
     return {
         "gpu": estimate.gpu.name,
         "num_gpus": estimate.num_gpus,
-        "chosen": estimate.chosen and _layout(estimate.chosen),
+        "chosen": None if estimate.chosen is None else _layout(estimate.chosen),
         "is_own_layout": estimate.own is not None,
         "activations_by_recompute": dict(estimate.recompute),
         "num_steps": dict(estimate.num_steps),
@@ -74,7 +74,7 @@ def as_data(estimate: RunEstimate) -> dict[str, Any]:
     }
 
 
-def _layout(layout: LayoutEstimate) -> dict[str, Any]:
+def _layout(layout: LayoutEstimate) -> JsonRow:
     return {
         "parallel": layout.parallel.model_dump(mode="json"),
         "fits": layout.fits,

@@ -6,13 +6,14 @@ restore (`load_parameter_state_from_fully_reshardable` copies every state key, K
 This class is torch's own update (`torch.optim.adamw.adamw`) behind FusedAdam's state layout.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from megatron.core import optimizer as megatron_optimizer
 from megatron.core.optimizer import distrib_optimizer
 from torch.optim.adamw import adamw
+from torch.optim.optimizer import ParamsT
 
 
 class GroupStepAdamW(torch.optim.Optimizer):
@@ -24,7 +25,7 @@ class GroupStepAdamW(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: ParamsT,
         lr: float,
         betas: tuple[float, float],
         eps: float,

@@ -1,8 +1,7 @@
 """FP8: what a recipe asks of a machine, and its settings in megatron-core's words. No torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from megatron_msm.config.precision import Fp8Config, Fp8Recipe
 
@@ -90,11 +89,11 @@ def _text(version: Version | None) -> str:
 class MegatronPrecision:
     """Fields of megatron-core's three configurations that FP8 sets."""
 
-    transformer: dict[str, Any]
+    transformer: Mapping[str, object]
     """Fields of TransformerConfig."""
-    data_parallel: dict[str, Any]
+    data_parallel: Mapping[str, object]
     """Fields of DistributedDataParallelConfig."""
-    optimizer: dict[str, Any]
+    optimizer: Mapping[str, object]
     """Fields of OptimizerConfig."""
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
 MAIN_WEIGHT = "param"
 """Name of the weights that the optimizer updates, beside `exp_avg` and `exp_avg_sq`."""
@@ -52,7 +52,7 @@ def begin_state(optimizer: MegatronOptimizer) -> None:
             part.init_state_fn(part.optimizer, part.config)
 
 
-def step_counts(optimizer: MegatronOptimizer) -> list[Any]:
+def step_counts(optimizer: MegatronOptimizer) -> list[int | torch.Tensor | None]:
     """Return the steps that each parameter group has counted, on which bias correction depends."""
     return [
         group.get("step")
@@ -63,5 +63,5 @@ def step_counts(optimizer: MegatronOptimizer) -> list[Any]:
     ]
 
 
-def _parts(optimizer: MegatronOptimizer) -> list[Any]:
+def _parts(optimizer: MegatronOptimizer) -> list[DistributedOptimizer]:
     return list(getattr(optimizer, "chained_optimizers", [optimizer]))

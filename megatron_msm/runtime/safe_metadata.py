@@ -11,8 +11,9 @@ import io
 import pathlib
 import pickle
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch.distributed.checkpoint import filesystem, metadata, planner
@@ -26,11 +27,12 @@ from megatron_msm.errors import CheckpointError
 METADATA_FILE = ".metadata"
 
 
-def _enum_member(enum: Any, name: str) -> Any:
+def _enum_member(enum: object, name: object) -> Enum:
     """Stand for `getattr`, with which Python 3.11.0 to 3.11.3 pickles the members of an enum."""
-    if enum not in _ENUMS or not isinstance(name, str):
+    known = next((known for known in _ENUMS if known is enum), None)
+    if known is None or not isinstance(name, str):
         raise pickle.UnpicklingError(f"getattr of {enum!r}")
-    return enum[name]
+    return known[name]
 
 
 class _OldMegatronMetadata(Metadata):
@@ -42,7 +44,7 @@ class _OldMegatronSavePlan(planner.SavePlan):
 
 
 _MEGATRON_TORCH = "megatron.core.dist_checkpointing.strategies.torch"
-_ENUMS = (metadata._MEM_FORMAT_ENCODING, planner.WriteItemType)
+_ENUMS: tuple[type[Enum], ...] = (metadata._MEM_FORMAT_ENCODING, planner.WriteItemType)
 _METADATA_CLASSES = (
     metadata.BytesStorageMetadata,
     metadata.ChunkStorageMetadata,
@@ -61,7 +63,7 @@ _METADATA_CLASSES = (
     filesystem._StorageInfo,
     filesystem._StoragePrefix,
 )
-_ALLOWED: dict[tuple[str, str], Any] = {
+_ALLOWED: dict[tuple[str, str], object] = {
     **{(cls.__module__, cls.__qualname__): cls for cls in _METADATA_CLASSES},
     ("torch", "Size"): torch.Size,
     ("torch.serialization", "_get_layout"): torch.serialization._get_layout,
@@ -83,13 +85,13 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 class _MetadataUnpickler(pickle.Unpickler):
     """Resolves the names of the allow-list; imports nothing."""
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """Return an allowed class, or refuse by name."""
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         raise _ForeignGlobalError(f"{module}.{name}")
 
-    def persistent_load(self, pid: Any) -> NoReturn:
+    def persistent_load(self, pid: object) -> NoReturn:
         """Refuse: metadata has no objects stored elsewhere."""
         raise _ForeignGlobalError(f"persistent object {pid!r}")
 
@@ -145,16 +147,16 @@ def _check_paths(found: Metadata, path: Path) -> None:
             )
 
 
-def _read_metadata(self: FileSystemReader, *args: Any, **kwargs: Any) -> Metadata:
+def _read_metadata(self: FileSystemReader, *, rank: int | None = None) -> Metadata:
     """Replace `FileSystemReader.read_metadata`; megatron-core's cached reader calls its super."""
-    found = _read_metadata_file(Path(self._get_metadata_path(kwargs.get("rank"))))
+    found = _read_metadata_file(Path(self._get_metadata_path(rank)))
     if found.storage_meta is None:
         found.storage_meta = StorageMeta()
     found.storage_meta.load_id = self.load_id
     return found
 
 
-def _load_bytes(self: DefaultLoadPlanner, read_item: Any, value: io.BytesIO) -> None:
+def _load_bytes(self: DefaultLoadPlanner, read_item: planner.ReadItem, value: io.BytesIO) -> None:
     """Replace `DefaultLoadPlanner.load_bytes`, the same but for `weights_only`."""
     name = read_item.dest_index.fqn
     try:
@@ -179,12 +181,15 @@ def restricted_metadata_reading() -> Iterator[None]:
     `DefaultLoadPlanner.load_bytes` (default_planner.py:387 and :390, `weights_only=False`). Goes
     away when torch reads both safely.
     """
-    # mypy takes a method on a class for something nobody replaces
-    reader: Any = FileSystemReader
-    load_planner: Any = DefaultLoadPlanner
-    before = reader.read_metadata, load_planner.load_bytes
-    reader.read_metadata, load_planner.load_bytes = _read_metadata, _load_bytes
+    replaced: tuple[tuple[type, str, object], ...] = (
+        (FileSystemReader, "read_metadata", _read_metadata),
+        (DefaultLoadPlanner, "load_bytes", _load_bytes),
+    )
+    before = [getattr(owner, name) for owner, name, _ in replaced]
+    for owner, name, ours in replaced:
+        setattr(owner, name, ours)
     try:
         yield
     finally:
-        reader.read_metadata, load_planner.load_bytes = before
+        for (owner, name, _), theirs in zip(replaced, before, strict=True):
+            setattr(owner, name, theirs)

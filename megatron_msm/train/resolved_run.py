@@ -140,7 +140,7 @@ def _phase_identity(
         del settings["optimizer_state"]
     if phase.loss_spike is not None:  # goes back to a checkpoint
         settings["save_interval_steps"] = phase.checkpoint.save_interval_steps
-    lora = config.lora and config.lora.model_dump(mode="json")
+    lora = None if config.lora is None else config.lora.model_dump(mode="json")
     precision = config.runtime.model_dump(mode="json", include={"dtype", "fp8"})
     frozen = [sorted(config.freeze)] if config.freeze else []
     return sha256_of_json([settings, data, amounts, packing, seed, precision, lora, *frozen])

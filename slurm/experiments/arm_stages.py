@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from megatron_msm.config.load import dump_config
+from megatron_msm.config.load import YamlSection, dump_config
 from slurm.experiments.corpora import Corpora, shown
 from slurm.experiments.grid import MIX, GridConfig, run_config
 from slurm.experiments.grid_parts import LaterConfig, PrepCommand
@@ -268,7 +268,7 @@ class ArmStages:
     def _evaluation(
         self,
         task: str,
-        settings: Mapping[str, Any],
+        settings: YamlSection,
         name: str,
         lineage: Lineage,
         exported: Stage | None,
@@ -280,7 +280,7 @@ class ArmStages:
             reads.append(self.inputs.read(model))
         folder = str(model) if exported is None else exported.output("hf")
         suite = {"evaluations": {task: located}}
-        written, read = suite, earlier.get(settings.get("of", ""))
+        written, read = suite, earlier.get(str(settings.get("of")))
         if read is not None:
             # Each evaluation has a folder of its own, side by side.
             result = f"../{read.folder.name}/{settings['of']}"

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-Values = Mapping[str, Sequence[Any]]
+Values = Mapping[str, Sequence[object]]
 """Values by field, such as `midtrain.optimizer.lr`."""
 
 
-def combinations(vary: Values, zipped: Sequence[Values]) -> list[dict[str, Any]]:
+def combinations(vary: Values, zipped: Sequence[Values]) -> list[dict[str, object]]:
     """Return every combination of values by field: products of `vary` and of each zipped group."""
     groups = [[{path: value} for value in values] for path, values in vary.items()]
     for group in zipped:
@@ -17,7 +17,7 @@ def combinations(vary: Values, zipped: Sequence[Values]) -> list[dict[str, Any]]
     return [{k: v for part in parts for k, v in part.items()} for parts in product(*groups)]
 
 
-def label(values: Mapping[str, Any]) -> str:
+def label(values: Mapping[str, object]) -> str:
     """Return `[lr=0.1][steps=3]`, with more of a field's place where its last part is not alone."""
     lasts = [path.split(".")[-1] for path in values]
     return "".join(
@@ -26,7 +26,7 @@ def label(values: Mapping[str, Any]) -> str:
     )
 
 
-def set_field(content: dict[str, Any], path: str, value: Any) -> None:
+def set_field(content: dict[str, object], path: str, value: object) -> None:
     """Set `a.b.c` in nested mappings and lists."""
     *parents, last = path.split(".")
     place: Any = content
@@ -44,8 +44,8 @@ def conflict(one: str, other: str) -> bool:
 
 
 def left_to_exclude(
-    exclude: Sequence[Mapping[str, Any]], values: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+    exclude: Sequence[Mapping[str, object]], values: Mapping[str, object]
+) -> list[dict[str, object]]:
     """Return what is to be left out of the arms with these values, without the values themselves.
 
     An entry that names other values of them concerns no arm here; one that names no more than

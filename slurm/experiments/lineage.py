@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from slurm.experiments.grid import MIX, NEUTRAL, GridConfig
 
@@ -75,7 +74,7 @@ def _is_excluded(lineage: Lineage, grid: GridConfig) -> bool:
     return any(_meets(lineage, entry) for entry in grid.exclude)
 
 
-def _meets(lineage: Lineage, entry: Mapping[str, Any]) -> bool:
+def _meets(lineage: Lineage, entry: Mapping[str, object]) -> bool:
     """Whether an arm has every value that an entry of `exclude` names."""
     values = {axis: value for axis, value in entry.items() if axis != "then"}
     if "then" in entry and entry["then"] not in lineage.later:

@@ -9,9 +9,9 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -64,7 +64,7 @@ class LocalBackend:
     """Runs each job as processes of this machine, which go on when the client is gone."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, Any] = {}
+        self._jobs: dict[str, submitit.Job[None]] = {}
 
     def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[Submitted]:
         """Start the jobs; those in `after` must have been waited for."""
@@ -153,7 +153,7 @@ def _submitted(backend: Literal["slurm", "local"], job_id: str, job: Job) -> Sub
     return Submitted(backend=backend, job_id=job_id, host=host, logs=logs)
 
 
-def _visible_gpus() -> dict[str, Any]:
+def _visible_gpus() -> Mapping[str, int | list[int]]:
     """Let a local job see what this process sees; submitit hides all GPUs otherwise."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:

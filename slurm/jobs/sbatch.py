@@ -9,7 +9,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
@@ -102,7 +101,7 @@ def _dependency(after: Sequence[str]) -> str | None:
     return ",".join(parts) or None
 
 
-def _parameters(job: Job, site: SiteConfig, after: Sequence[str]) -> dict[str, Any]:
+def _parameters(job: Job, site: SiteConfig, after: Sequence[str]) -> dict[str, object]:
     resources = site.resources(job.kind)
     num_nodes, tasks_per_node = node_shape(job.num_ranks or 1, resources)
     others = {

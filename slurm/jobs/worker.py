@@ -18,7 +18,8 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import IO, Any
+from types import FrameType
+from typing import IO
 
 import submitit
 
@@ -89,7 +90,7 @@ class Worker:
             for number in _SIGNALS:
                 signal.signal(number, self._on_signal)
 
-    def _on_signal(self, number: int, frame: Any) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.was_signalled = True
         # SLURM signals every process of a step, this one's child included.
         if not self.slurm and self.child is not None and self.child.poll() is None:

@@ -5,11 +5,12 @@ how often it saves make no other stage.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from megatron_msm.config.run import RunConfig
 from megatron_msm.config.section import Section
 from megatron_msm.formats.files import sha256_of_json
+from megatron_msm.formats.json_types import JsonObject
 
 What = Literal["argument", "setting", "input", "stage", "code"]
 
@@ -38,7 +39,7 @@ def identity_of(kind: str, ingredients: tuple[Ingredient, ...], *, with_code: bo
     return sha256_of_json([kind, *(each.decides for each in kept)])
 
 
-def run_settings(config: RunConfig) -> dict[str, Any]:
+def run_settings(config: RunConfig) -> JsonObject:
     """Return the fields of a run that change its weights.
 
     How often it saves counts only where a loss spike sends it back to what was saved.

@@ -17,7 +17,6 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from megatron_msm.config.run import RunConfig
 from megatron_msm.formats.files import write_json_atomic, write_text_atomic
@@ -49,7 +48,7 @@ class Stage:
     """Files and folders from outside."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Files to write before it starts."""
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, object] | None = None
     """What of `files` decides the result, nested as there. None: all of their text."""
     folders: tuple[Path, ...] = ()
     """Outside folders that its arguments name and of which only what is in `reads` counts."""

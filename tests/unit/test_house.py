@@ -1,6 +1,8 @@
 """Rules of the house that no linter has: read from the source of all packages."""
 
 import ast
+import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,3 +135,40 @@ def test_every_room_has_its_tests() -> None:
         and not (ROOT / TESTED_ELSEWHERE.get(room, "none")).exists()
     ]
     assert not missing, "write tests in the folder of that name below tests/unit: " + str(missing)
+
+
+def says_any(code: ast.AST) -> int:
+    """Count `Any` in code, imports and quoted annotations included."""
+    nodes = list(ast.walk(code))
+    names = [getattr(node, field, None) for node in nodes for field in ("id", "attr", "name")]
+    annotations = [
+        getattr(node, field, None) for node in nodes for field in ("annotation", "returns")
+    ]
+    quoted = [
+        text.value
+        for annotation in annotations
+        if annotation is not None
+        for text in ast.walk(annotation)
+        if isinstance(text, ast.Constant) and isinstance(text.value, str)
+    ]
+    return names.count("Any") + sum(map(says_any, _parsed(quoted)))
+
+
+def _parsed(texts: list[str]) -> Iterator[ast.AST]:
+    for text in texts:
+        with contextlib.suppress(SyntaxError):  # a pattern or a help text, of an `Annotated`
+            yield ast.parse(text, mode="eval")
+
+
+def test_any_is_rare_in_every_package() -> None:
+    source = 'from typing import Any\nx: Any = "Any"  # Any\ny: "list[Any]"\n"""Any."""\n'
+    assert says_any(ast.parse(source)) == 3
+    found, lines = Counter[str](), Counter[str]()
+    for path in SOURCES:
+        text = path.read_text()
+        package = relative(path).split("/")[0]
+        found[package] += says_any(ast.parse(text))
+        lines[package] += len(text.splitlines())
+    assert lines.keys() == set(PACKAGES)
+    often = {name: found[name] for name in PACKAGES if found[name] >= 6 * lines[name] / 1000}
+    assert not often, f"six in a thousand lines: narrow what comes in where it enters: {often}"

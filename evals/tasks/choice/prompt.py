@@ -5,12 +5,16 @@ chat template renders it up to where the assistant's answer starts, and an optio
 answer.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from evals.models.chat_turn import CHAT_SETTINGS, encode, encode_chat, render_user_turn
 from evals.models.continuations import Continuation
 from evals.tasks.choice.items import ChoiceItem, ItemSet
 from megatron_msm.formats.eval_result import Protocol
+from megatron_msm.formats.json_types import JsonObject
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PROTOCOL_NAME = "forced-choice-logprob"
 PROTOCOL_VERSION = 1
@@ -24,7 +28,7 @@ PROMPT_TEMPLATE = """\
 
 Answer with one of the two options only, in the words given."""
 
-SETTINGS: dict[str, Any] = {
+SETTINGS: JsonObject = {
     "orders": "both",
     "normalisation": "mean log-probability per token of the answer",
     "end_of_turn_counted": False,
@@ -64,7 +68,9 @@ def choice_protocol(items: ItemSet, dtype: str, chat_template_sha256: str | None
     )
 
 
-def build_prompts(item: ChoiceItem, tokenizer: Any, *, target: str, other: str) -> ItemPrompts:
+def build_prompts(
+    item: ChoiceItem, tokenizer: "PreTrainedTokenizerBase", *, target: str, other: str
+) -> ItemPrompts:
     """Return the four token sequences of one item.
 
     Args:

@@ -5,11 +5,14 @@ documents had one. Text and answer are tokenised together, as they were in docum
 spans both is part of every answer. In a chat turn, prompt and answer are tokenised apart.
 """
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from evals.models.chat_turn import encode, encode_chat, render_user_turn
 from evals.models.continuations import Continuation, Ids
 from evals.tasks.probes.items import ProbeItem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Form = Literal["text", "chat"]
 
@@ -22,7 +25,9 @@ Finish the sentence. Answer with the missing words only."""
 QUESTION_TEMPLATE = "{text}"
 
 
-def text_continuations(item: ProbeItem, tokenizer: Any, *, start: Ids) -> list[Continuation]:
+def text_continuations(
+    item: ProbeItem, tokenizer: "PreTrainedTokenizerBase", *, start: Ids
+) -> list[Continuation]:
     """Return the answers after the text, the right one first.
 
     Args:
@@ -39,7 +44,9 @@ def text_continuations(item: ProbeItem, tokenizer: Any, *, start: Ids) -> list[C
     return [Continuation(prompt, whole[length:]) for whole in wholes]
 
 
-def chat_continuations(item: ProbeItem, tokenizer: Any, template: str) -> list[Continuation]:
+def chat_continuations(
+    item: ProbeItem, tokenizer: "PreTrainedTokenizerBase", template: str
+) -> list[Continuation]:
     """Return the answers in a chat, the right one first."""
     prompt = encode_chat(tokenizer, render_user_turn(tokenizer, template.format(text=item.text)))
     return [Continuation(prompt, encode(tokenizer, answer)) for answer in item.answers]

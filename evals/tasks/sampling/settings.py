@@ -1,11 +1,21 @@
 """How replies are sampled: the part that suites of all generating evaluations share."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from pydantic import Field
 
 from megatron_msm.config.section import PositiveInt, Section
+from megatron_msm.formats.json_types import JsonObject
+
+
+class InspectArguments(TypedDict):
+    """What the Inspect task of every generating evaluation takes."""
+
+    samples: int
+    temperature: float
+    max_tokens: int
+    seed: int
 
 
 class SamplingSettings(Section):
@@ -34,12 +44,17 @@ class SamplingSettings(Section):
     """Replies at once, where a server writes them."""
 
     @property
-    def inspect_arguments(self) -> dict[str, Any]:
-        """What the Inspect task of every generating evaluation takes."""
-        return self.model_dump(include={"samples", "temperature", "max_tokens", "seed"})
+    def inspect_arguments(self) -> InspectArguments:
+        """What of these the Inspect task takes."""
+        return {
+            "samples": self.samples,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+        }
 
     @property
-    def protocol(self) -> dict[str, Any]:
+    def protocol(self) -> JsonObject:
         """What of these decides a number and has no field of its own in the protocol."""
         chosen = {"max_tokens", "thinking", "seed"}
         return self.model_dump(mode="json", include=chosen)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
-from typing import Any
 
 from inspect_ai import Task
 
@@ -17,6 +16,7 @@ from evals.tasks.sampling.run import run_task
 from evals.tasks.sampling.settings import SamplingSettings
 from evals.tasks.task import Progress
 from megatron_msm.formats.eval_result import EvalResult, Metric, Protocol, Row
+from megatron_msm.formats.json_types import JsonObject
 
 UNKNOWN_WEIGHTS = "; which weights the server held is not known: it was asked by its name for them"
 
@@ -29,7 +29,7 @@ class Sampled:
     task_name: str
     version: int
     items_sha256: str
-    settings: dict[str, Any]
+    settings: JsonObject
     """What decides a number, beside sampling and judge."""
     sampling: SamplingSettings | None
     """None where replies of an earlier evaluation are judged."""

@@ -52,7 +52,7 @@ def recorded_base(folder: Path, state: CheckpointState) -> BaseModel:
             f"{folder}: its base came from a folder, {source.get('source')!r}, not from a hub's "
             "cache. Name the base with --base: the folder, or its name on the hub."
         )
-    return BaseModel(source["source"], source[HUB_REVISION])
+    return BaseModel(str(source["source"]), str(source[HUB_REVISION]))
 
 
 def named_base(

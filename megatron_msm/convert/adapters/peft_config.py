@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.checkpoint_folder import AdapterRecord
+from megatron_msm.formats.json_types import JsonRow
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -152,7 +152,7 @@ def _is_same(one: object, other: object) -> bool:
 
 def peft_config(
     adapter: AdapterRecord, *, modules: list[str], base: str, revision: str | None
-) -> dict[str, Any]:
+) -> JsonRow:
     """Return the content of an adapter_config.json.
 
     Args:

@@ -8,8 +8,10 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from megatron_msm.convert.forward import transformers_side
@@ -17,6 +19,9 @@ from megatron_msm.convert.forward.model_slice import ModelSlice, TensorReader, o
 from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.tokenizer_files import load_tokenizer, read_tokenizer_files
 from megatron_msm.models.shape import ModelShape
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 TOLERANCE = 1e-4
 """Relative, in float32. What was seen of right readings is below 1e-5, of wrong ones above 1e-3."""
@@ -70,12 +75,14 @@ class MegatronProcess:
 
     def start(
         self, part: ModelSlice, reader: TensorReader, prompts: list[list[int]]
-    ) -> "Future[list[torch.Tensor]]":
+    ) -> "Future[list[npt.NDArray[np.float32]]]":
         """Begin to compute the logits of prompts."""
         return self._pool.submit(_megatron_logits, part, reader, prompts)
 
 
-def _megatron_logits(part: ModelSlice, reader: TensorReader, prompts: list[list[int]]) -> list[Any]:
+def _megatron_logits(
+    part: ModelSlice, reader: TensorReader, prompts: list[list[int]]
+) -> list[npt.NDArray[np.float32]]:
     # Imported where it is used, so that only this process has megatron-core in memory.
     from megatron_msm.convert.forward.megatron_side import megatron_logits
 
@@ -158,7 +165,7 @@ def _document(part: ModelSlice, length: int) -> list[int]:
     return random.Random(0).choices(range(len(part.tokens)), k=length)
 
 
-def _long_length(config: Any) -> int:
+def _long_length(config: "PretrainedConfig") -> int:
     """Return a length beyond everything in a config of transformers that changes at a length."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     original = rope.get("original_max_position_embeddings") or 0
@@ -166,7 +173,7 @@ def _long_length(config: Any) -> int:
 
 
 def _compare(
-    future: "Future[list[Any]]", theirs: Callable[[], list[torch.Tensor]]
+    future: "Future[list[npt.NDArray[np.float32]]]", theirs: Callable[[], list[torch.Tensor]]
 ) -> LogitDifference:
     expected = theirs()
     try:

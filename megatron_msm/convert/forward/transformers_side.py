@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -10,8 +10,11 @@ from megatron_msm.convert.forward.model_slice import ModelSlice
 from megatron_msm.convert.huggingface.causal_lm import check_loaded, transformers_for
 from megatron_msm.models.shape import ModelShape
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
-def read_config(folder: Path) -> Any:
+
+def read_config(folder: Path) -> "PretrainedConfig":
     """Return the configuration object of transformers.
 
     Raises:
@@ -59,7 +62,7 @@ def _stretch_fields(kind: str) -> tuple[str, ...]:
     return () if kind == "default" else ("factor",)
 
 
-def _facts(config: Any) -> dict[str, Any]:
+def _facts(config: "PretrainedConfig") -> dict[str, object]:
     """Return what a configuration object says, of transformers 4 or 5."""
     if is_generation_5():
         rope = config.rope_parameters
@@ -88,7 +91,7 @@ def _facts(config: Any) -> dict[str, Any]:
     }
 
 
-def _facts_of_shape(shape: ModelShape) -> dict[str, Any]:
+def _facts_of_shape(shape: ModelShape) -> dict[str, object]:
     scaling = shape.rope_scaling
     kind = "default" if scaling is None else scaling.kind
     return {

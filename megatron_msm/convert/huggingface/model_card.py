@@ -6,7 +6,6 @@ card of an export names the licence and keeps the base's card beside it.
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import orjson
 from ruamel.yaml import YAML
@@ -71,7 +70,7 @@ def _front_matter(base_card: str | None, base: str) -> str:
     return f"---\n{text.getvalue()}---\n"
 
 
-def _metadata(card: str | None) -> Mapping[str, Any]:
+def _metadata(card: str | None) -> Mapping[str, object]:
     """Return the YAML between the first two `---` lines; nothing when there is none to be read."""
     if card is None or not card.startswith("---\n"):
         return {}

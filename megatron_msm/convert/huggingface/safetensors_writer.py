@@ -20,6 +20,7 @@ import torch
 from megatron_msm.convert.hashing_file import HashingFile
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.files import FileRecord, write_json_atomic
+from megatron_msm.formats.json_types import JsonRow
 
 DTYPE_NAMES = {
     torch.float64: "F64",
@@ -148,7 +149,7 @@ def write_index(folder: Path, shards: Sequence[Sequence[TensorLayout]]) -> None:
         for tensor in shard
     }
     total = sum(tensor.num_bytes for shard in shards for tensor in shard)
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    index: JsonRow = {"metadata": {"total_size": total}, "weight_map": weight_map}
     write_json_atomic(folder / "model.safetensors.index.json", index)
 
 

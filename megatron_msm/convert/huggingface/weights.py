@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 import orjson
 import torch
@@ -179,7 +179,7 @@ class BinWeights:
         """Copy one tensor's elements out of its file."""
         target.copy_(self._open(self.tensors[name].file)[name].reshape(target.shape))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Go to another process without the tensors of the open file."""
         return {**self.__dict__, "_opened": None}
 
@@ -210,6 +210,14 @@ def _unsupported_dtype(file: Path, name: str, dtype: str) -> CheckpointError:
     )
 
 
+class _HeaderEntry(TypedDict):
+    """A tensor in a table of contents that the library has checked."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
 def _read_safetensors_header(path: Path) -> dict[str, HfTensorInfo]:
     """Read a file's table of contents, in the order of the data.
 
@@ -225,7 +233,7 @@ def _read_safetensors_header(path: Path) -> dict[str, HfTensorInfo]:
         ) from None
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = orjson.loads(file.read(length))
+        header: dict[str, _HeaderEntry] = orjson.loads(file.read(length))
     header.pop("__metadata__", None)
     infos = {}
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):

@@ -18,7 +18,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 import torch
@@ -36,6 +35,7 @@ from megatron_msm.formats.checkpoint_folder import (
     latest_iteration,
 )
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
+from megatron_msm.formats.json_types import JsonObject
 from megatron_msm.models.tensor_table import MappedTensor, Size, hf_tensors
 from megatron_msm.runtime.safe_metadata import METADATA_FILE
 
@@ -123,7 +123,7 @@ class ExternalSource:
         if any(self._hf_folder.glob("*.safetensors*")):
             weights = list_of_weights(open_hf_weights(self._hf_folder))
             return {name: entry for name, entry in weights.items() if name in names}
-        config: dict[str, Any] = orjson.loads((self._hf_folder / "config.json").read_bytes())
+        config: JsonObject = orjson.loads((self._hf_folder / "config.json").read_bytes())
         wanted = config.get("dtype") or config.get("torch_dtype")
         dtypes = {
             name: wanted or str(self.dtype_of(tensor)).removeprefix("torch.")

@@ -198,7 +198,7 @@ def _find_tensor(file: io.FileIO, offset: int, length: int) -> _StoredTensor:
     `data/0` of a zip archive, uncompressed.
     """
     window = io.BufferedReader(_FileWindow(file, offset, length))
-    reader: Any = torch._C.PyTorchFileReader(window)
+    reader: Any = torch._C.PyTorchFileReader(window)  # whose types leave the method out
     begin: int = reader.get_record_offset("data/0")
     window.seek(0)
     tensor = torch.load(window, map_location="meta", weights_only=True)

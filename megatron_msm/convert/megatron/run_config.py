@@ -11,7 +11,6 @@ original positions whatever the model says.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -47,7 +46,7 @@ def check_run_config(folder: Path, shape: ModelShape) -> None:
             )
 
 
-def _read_model(path: Path) -> Mapping[str, Any]:
+def _read_model(path: Path) -> Mapping[str, object]:
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text())
     except (YAMLError, UnicodeDecodeError) as error:
@@ -57,10 +56,10 @@ def _read_model(path: Path) -> Mapping[str, Any]:
     return model if isinstance(model, dict) else {}
 
 
-def _stretch(shape: ModelShape) -> Mapping[str, Any]:
+def _stretch(shape: ModelShape) -> Mapping[str, object]:
     """Return the settings by which Megatron-Bridge says how rotary embeddings are stretched."""
     scaling = shape.rope_scaling
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "position_embedding_type": "rope",
         "rope_scaling": False,
         "seq_len_interpolation_factor": None,

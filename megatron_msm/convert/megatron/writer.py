@@ -13,7 +13,6 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, _StorageInfo
@@ -117,7 +116,7 @@ def write_metadata(
     folder: Path,
     files: Sequence[tuple[Sequence[TensorToWrite], WrittenFile]],
     *,
-    content: Mapping[str, Any],
+    content: Mapping[str, str | bool],
 ) -> None:
     """Write `.metadata`, `common.pt` and `metadata.json` beside the files of tensors.
 

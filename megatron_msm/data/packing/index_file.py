@@ -14,7 +14,6 @@ are plain: nothing is unpickled.
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from megatron_msm.config.data import PackingConfig
 from megatron_msm.data.packing.index import PackingIndex, Segments, positions_of
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.files import sha256_of_json, write_bytes_atomic
+from megatron_msm.formats.json_types import JsonRow
 
 _FORMAT_VERSION = 1
 
@@ -94,7 +94,7 @@ def load_index(
     return PackingIndex(Segments(**arrays), offsets, capacity, packing.align)
 
 
-def _header(dataset_sha256: str, capacity: int, packing: PackingConfig) -> dict[str, Any]:
+def _header(dataset_sha256: str, capacity: int, packing: PackingConfig) -> JsonRow:
     return {
         "format_version": _FORMAT_VERSION,
         "dataset_sha256": dataset_sha256,

@@ -1,10 +1,10 @@
 """Anthropic's message batches."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import anthropic
 from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
+from anthropic.types.messages.batch_create_params import Request
 
 from megatron_msm.llm.batch_client import BatchResult, BatchState, Candidate
 from megatron_msm.llm.batch_records import BatchRecord
@@ -38,7 +38,7 @@ class AnthropicBatches:
 
     async def create(self, calls: Sequence[Call], prepared: str) -> str:
         """Make a batch and return its id."""
-        requests: Any = [
+        requests: list[Request] = [
             {"custom_id": call.key, "params": body_of(call, self._endpoint)} for call in calls
         ]
         try:

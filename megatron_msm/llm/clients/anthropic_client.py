@@ -1,10 +1,12 @@
 """Anthropic's messages through the official SDK; retries are the pool's."""
 
-from typing import Any
+from typing import cast
 
 import anthropic
-from anthropic.types import Message
+from anthropic.types import ContentBlock, Message
+from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 
+from megatron_msm.formats.json_types import JsonObject
 from megatron_msm.llm.call import Call, CallError, Finish, Reply, Usage
 from megatron_msm.llm.clients.keys import api_key
 from megatron_msm.llm.clients.sdk_errors import BROKEN_ANSWER, call_error
@@ -68,29 +70,30 @@ def new_sdk(endpoint: AnthropicEndpoint) -> anthropic.AsyncAnthropic:
     )
 
 
-def body_of(call: Call, endpoint: AnthropicEndpoint) -> dict[str, Any]:
+def body_of(call: Call, endpoint: AnthropicEndpoint) -> MessageCreateParamsNonStreaming:
     """Return the body of a call's request."""
-    return {**_request(call, endpoint), **_further(call, endpoint)}
+    body = {**_request(call, endpoint), **_further(call, endpoint)}
+    return cast(MessageCreateParamsNonStreaming, body)  # which knows no further fields
 
 
-def _request(call: Call, endpoint: AnthropicEndpoint) -> dict[str, Any]:
-    request: dict[str, Any] = {
+def _request(call: Call, endpoint: AnthropicEndpoint) -> MessageCreateParamsNonStreaming:
+    request: MessageCreateParamsNonStreaming = {
         "model": call.model,
         "max_tokens": call.max_tokens,
         "messages": [{"role": "user", "content": call.prompt}],
     }
     if call.system:
-        cached = {"type": "ephemeral"}
-        request["system"] = [{"type": "text", "text": call.system, "cache_control": cached}]
+        request["system"] = [
+            {"type": "text", "text": call.system, "cache_control": {"type": "ephemeral"}}
+        ]
     if call.schema is not None and endpoint.structured == "json_schema":
-        output = {"type": "json_schema", "schema": call.schema}
-        request["output_config"] = {"format": output}
+        request["output_config"] = {"format": {"type": "json_schema", "schema": {**call.schema}}}
     return request
 
 
-def _further(call: Call, endpoint: AnthropicEndpoint) -> dict[str, Any]:
+def _further(call: Call, endpoint: AnthropicEndpoint) -> JsonObject:
     # The SDK has no argument for the temperature any more; the service still takes one.
-    temperature = {} if call.temperature is None else {"temperature": call.temperature}
+    temperature: JsonObject = {} if call.temperature is None else {"temperature": call.temperature}
     return {**temperature, **endpoint.extra_body}
 
 
@@ -100,7 +103,7 @@ def reply_of_message(message: Message) -> Reply:
     Raises:
         CallError: It holds no reply.
     """
-    blocks: Any = getattr(message, "content", None)
+    blocks: list[ContentBlock] | None = getattr(message, "content", None)
     if not isinstance(blocks, list):
         raise CallError("the server's answer has no content", outcome="retry")
     text = "".join(block.text for block in blocks if block.type == "text")

@@ -1,11 +1,17 @@
 """OpenAI's chat completions through the official SDK; retries are the pool's."""
 
-from typing import Any
+from typing import cast
 
 import openai
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+from openai.types.chat.chat_completion import Choice
+from openai.types.chat.completion_create_params import (
+    CompletionCreateParamsNonStreaming,
+    ResponseFormat,
+)
 from openai.types.completion_usage import CompletionUsage
 
+from megatron_msm.formats.json_types import JsonObject
 from megatron_msm.llm.call import Call, CallError, Finish, Reply, Usage
 from megatron_msm.llm.clients.keys import api_key
 from megatron_msm.llm.clients.sdk_errors import BROKEN_ANSWER, call_error
@@ -67,18 +73,19 @@ def new_sdk(endpoint: OpenAIEndpoint) -> openai.AsyncOpenAI:
     )
 
 
-def body_of(call: Call, endpoint: OpenAIEndpoint) -> dict[str, Any]:
+def body_of(call: Call, endpoint: OpenAIEndpoint) -> CompletionCreateParamsNonStreaming:
     """Return the body of a call's request."""
-    return {**_request(call, endpoint), **endpoint.extra_body}
+    body = {**_request(call, endpoint), **endpoint.extra_body}
+    return cast(CompletionCreateParamsNonStreaming, body)  # which knows no further fields
 
 
-def _request(call: Call, endpoint: OpenAIEndpoint) -> dict[str, Any]:
-    messages = [{"role": "system", "content": call.system}] if call.system else []
-    request: dict[str, Any] = {
-        "model": call.model,
-        "messages": [*messages, {"role": "user", "content": call.prompt}],
-        endpoint.max_tokens_field: call.max_tokens,
-    }
+def _request(call: Call, endpoint: OpenAIEndpoint) -> CompletionCreateParamsNonStreaming:
+    messages: list[ChatCompletionMessageParam] = []
+    if call.system:
+        messages.append({"role": "system", "content": call.system})
+    messages.append({"role": "user", "content": call.prompt})
+    request: CompletionCreateParamsNonStreaming = {"model": call.model, "messages": messages}
+    request[endpoint.max_tokens_field] = call.max_tokens
     if call.temperature is not None:
         request["temperature"] = call.temperature
     if call.schema is not None and endpoint.structured != "none":
@@ -86,12 +93,12 @@ def _request(call: Call, endpoint: OpenAIEndpoint) -> dict[str, Any]:
     return request
 
 
-def _response_format(schema: dict[str, Any], structured: str) -> dict[str, Any]:
+def _response_format(schema: JsonObject, structured: str) -> ResponseFormat:
     if structured == "json_object":
         return {"type": "json_object"}
     return {
         "type": "json_schema",
-        "json_schema": {"name": "reply", "schema": schema, "strict": True},
+        "json_schema": {"name": "reply", "schema": {**schema}, "strict": True},
     }
 
 
@@ -102,7 +109,7 @@ def reply_of_completion(completion: ChatCompletion) -> Reply:
         CallError: It holds no reply.
     """
     # A server that is not OpenAI's may leave out what the SDK's types promise.
-    choices: Any = getattr(completion, "choices", None)
+    choices: list[Choice] | None = getattr(completion, "choices", None)
     if not choices or getattr(choices[0], "message", None) is None:
         raise CallError("the server's answer has no choices", outcome="retry")
     choice = choices[0]

@@ -5,7 +5,6 @@ has them, and every layer would need rules of its own.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from megatron_msm.models.architecture import Architecture
 from megatron_msm.models.config_fields import ConfigFields
@@ -20,7 +19,7 @@ from megatron_msm.models.families.decoder import (
 from megatron_msm.models.tensor_table import ModelTable
 
 
-def _experts(fields: ConfigFields) -> Mapping[str, Any]:
+def _experts(fields: ConfigFields) -> Mapping[str, object]:
     # transformers 5 writes the new name, the published configs have the old one.
     names = [name for name in ("num_local_experts", "num_experts") if fields.is_given(name)]
     num_experts = fields.count(names[0] if names else "num_experts")

@@ -10,13 +10,14 @@ Legend: T tokens of the micro batch on this rank, N query heads and G key/value 
 parallel rank, D head size.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from megatron_msm.models.layers.context import ContextShare
@@ -32,14 +33,15 @@ class PackedDocumentAttention(torch.nn.Module):
 
     def __init__(
         self,
-        config: Any,
+        config: TransformerConfig,
         layer_number: int,
-        attn_mask_type: Any,
+        attn_mask_type: AttnMaskType,
         attention_type: str,
         attention_dropout: float | None = None,
         softmax_scale: float | None = None,
         cp_comm_type: str | None = None,
-        pg_collection: Any = None,
+        *,
+        pg_collection: ProcessGroupCollection,
     ) -> None:
         super().__init__()
         self.softmax_scale = softmax_scale
@@ -52,7 +54,7 @@ class PackedDocumentAttention(torch.nn.Module):
         key_TGD: torch.Tensor,
         value_TGD: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        attn_mask_type: Any = None,
+        attn_mask_type: AttnMaskType | None = None,
         attention_bias: torch.Tensor | None = None,
         packed_seq_params: PackedSeqParams | None = None,
     ) -> torch.Tensor:

@@ -1,20 +1,20 @@
 """Weights that a run leaves as they are."""
 
 from collections.abc import Collection
-from typing import Any
 
 from megatron.core.dist_checkpointing.dict_utils import nested_values
-from megatron.core.dist_checkpointing.mapping import ShardedTensor
+from megatron.core.dist_checkpointing.mapping import ShardedStateDict, ShardedTensor
 from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess
+from megatron.core.models.gpt.gpt_model import GPTModel
 
 from megatron_msm.errors import ConfigError
 
 
-def freeze(chunk: Any, state: dict[str, Any], keys: Collection[str]) -> None:
+def freeze(chunk: GPTModel, state: ShardedStateDict, keys: Collection[str]) -> None:
     """Leave weights without gradients.
 
     Args:
-        chunk: A GPTModel.
+        chunk: One of this rank's.
         state: Its shards by their names in the chunk.
         keys: Checkpoint keys of what is frozen; of a tied embedding all copies are.
 
@@ -34,7 +34,7 @@ def freeze(chunk: Any, state: dict[str, Any], keys: Collection[str]) -> None:
     keep_gradients_through_recomputation(chunk)
 
 
-def keep_gradients_through_recomputation(chunk: Any) -> None:
+def keep_gradients_through_recomputation(chunk: GPTModel) -> None:
     """Let the first layers' weights have gradients when the embedding before them is frozen.
 
     A recomputed block passes gradients to its parameters only if its input has one

@@ -14,12 +14,14 @@ the unsplit matrix sees each rank's tokens only; its gradient is added up with t
 Legend: s tokens of this rank, P fused projections, r rank, i inputs, o outputs of this rank.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.tensor_parallel import (
     copy_to_tensor_model_parallel_region,
@@ -30,6 +32,7 @@ from megatron.core.tensor_parallel import (
 from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 from megatron.core.transformer.mlp import apply_swiglu_sharded_factory
 from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from torch.nn.functional import linear
 
@@ -50,7 +53,13 @@ class LoraLinear(torch.nn.Module):
     lora_b: torch.nn.Parameter
 
     def __init__(
-        self, input_size: int, output_size: int, *, config: Any, tp_group: Any, **settings: Any
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        config: TransformerConfig,
+        tp_group: torch.distributed.ProcessGroup,
+        **settings: object,
     ) -> None:
         super().__init__(input_size, output_size, config=config, tp_group=tp_group, **settings)
         self._tp = tp_group
@@ -62,9 +71,9 @@ class LoraLinear(torch.nn.Module):
         self._blocks = _blocks(self.target, config, outputs)
         rank = self.lora.rank
         weight: torch.Tensor = self.weight  # type: ignore[assignment]
-        placed: dict[str, Any] = {"dtype": config.params_dtype, "device": weight.device}
-        self.lora_a = torch.nn.Parameter(torch.empty(len(self._blocks) * rank, inputs, **placed))
-        self.lora_b = torch.nn.Parameter(torch.empty(outputs, rank, **placed))
+        empty = functools.partial(torch.empty, dtype=config.params_dtype, device=weight.device)
+        self.lora_a = torch.nn.Parameter(empty(len(self._blocks) * rank, inputs))
+        self.lora_b = torch.nn.Parameter(empty(outputs, rank))
         split, whole = (self.lora_a, self.lora_b) if self._is_row else (self.lora_b, self.lora_a)
         # The gradient norm counts a whole matrix on one rank only, a split one on each
         # (tensor_parallel/layers.py, param_is_not_tensor_parallel_duplicate).
@@ -75,7 +84,7 @@ class LoraLinear(torch.nn.Module):
             self.return_layernorm_output = True
 
     def forward(
-        self, x: torch.Tensor, *args: Any, **kwargs: Any
+        self, x: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the layer's output [..., o] with the adapter's added, and its bias."""
         output, bias, normed = _unpack(super().forward(x, *args, **kwargs))
@@ -127,8 +136,8 @@ class LoraLinear(torch.nn.Module):
         self,
         prefix: str = "",
         sharded_offsets: Sequence[tuple[int, int, int]] = (),
-        metadata: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
+        metadata: dict[str, object] | None = None,
+    ) -> ShardedStateDict:
         """Describe the shards: the layer's own, and the adapter's."""
         assert metadata is not None
         state = super().sharded_state_dict(prefix, sharded_offsets, metadata)  # type: ignore[misc]
@@ -148,7 +157,7 @@ class LoraLinear(torch.nn.Module):
         return {**state, **adapter}
 
 
-def _blocks(target: LoraTarget, config: Any, outputs: int) -> tuple[int, ...]:
+def _blocks(target: LoraTarget, config: TransformerConfig, outputs: int) -> tuple[int, ...]:
     """Return the rows of each fused projection, of a pattern that repeats."""
     if target == "linear_qkv":
         heads = config.num_attention_heads // config.num_query_groups
@@ -158,7 +167,9 @@ def _blocks(target: LoraTarget, config: Any, outputs: int) -> tuple[int, ...]:
     return (outputs,)
 
 
-def _unpack(returned: Any) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+def _unpack(
+    returned: tuple[Any, ...],
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """Take output, bias and norm output from what a layer returns.
 
     Source: megatron-core 0.16.1, extensions/transformer_engine.py, TELayerNormColumnParallelLinear:

@@ -1,8 +1,7 @@
 """RMSNorm for ranks on the CPU, sequence parallelism included."""
 
-from typing import Any
-
 import torch
+from megatron.core.transformer.transformer_config import TransformerConfig
 
 
 class RMSNorm(torch.nn.RMSNorm):
@@ -13,6 +12,6 @@ class RMSNorm(torch.nn.RMSNorm):
     weight's gradient. The mark on the weight makes `finalize_model_grads` add the parts up.
     """
 
-    def __init__(self, config: Any, hidden_size: int, eps: float) -> None:
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float) -> None:
         super().__init__(hidden_size, eps=eps)
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]

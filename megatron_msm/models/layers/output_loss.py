@@ -11,7 +11,7 @@ Legend: T tokens with a loss, C tokens of a chunk, V vocabulary of this tensor p
 hidden size, R tensor parallel ranks.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from megatron.core.models.gpt.gpt_model import GPTModel
@@ -22,6 +22,8 @@ from megatron.core.tensor_parallel import (
 )
 from torch.nn.functional import linear
 
+LogitsAndBias: TypeAlias = tuple[torch.Tensor, torch.Tensor | None]
+
 
 class ChunkedLossModel(GPTModel):  # type: ignore[misc]  # megatron-core has no types
     """GPTModel whose loss goes through the output layer in chunks of tokens.
@@ -29,7 +31,7 @@ class ChunkedLossModel(GPTModel):  # type: ignore[misc]  # megatron-core has no 
     Without labels it returns logits, as its base does.
     """
 
-    def __init__(self, *, real_vocab_size: int, chunk_tokens: int, **settings: Any) -> None:
+    def __init__(self, *, real_vocab_size: int, chunk_tokens: int, **settings: object) -> None:
         """Build the model.
 
         Args:
@@ -51,12 +53,12 @@ class ChunkedLossModel(GPTModel):  # type: ignore[misc]  # megatron-core has no 
         input_ids: torch.Tensor,
         position_ids: torch.Tensor,
         labels: torch.Tensor | None,
-        *args: Any,
+        *args: object,
         loss_mask: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
+        **kwargs: object,
+    ) -> torch.Tensor:
         if not self.post_process or labels is None or loss_mask is None:
-            return super()._postprocess(
+            theirs: torch.Tensor = super()._postprocess(
                 hidden_states,
                 input_ids,
                 position_ids,
@@ -65,9 +67,13 @@ class ChunkedLossModel(GPTModel):  # type: ignore[misc]  # megatron-core has no 
                 loss_mask=loss_mask,
                 **kwargs,
             )
+            return theirs
         shared = self.share_embeddings_and_output_weights
         weight = self.shared_embedding_or_output_weight() if shared else None
-        return self.output_layer(hidden_states, weight, labels=labels, loss_mask=loss_mask)
+        losses_BS: torch.Tensor = self.output_layer(
+            hidden_states, weight, labels=labels, loss_mask=loss_mask
+        )
+        return losses_BS
 
 
 class LossOutputLayer(ColumnParallelLinear):  # type: ignore[misc]  # megatron-core has no types
@@ -84,7 +90,7 @@ class LossOutputLayer(ColumnParallelLinear):  # type: ignore[misc]  # megatron-c
         *,
         labels: torch.Tensor | None = None,
         loss_mask: torch.Tensor | None = None,
-    ) -> Any:
+    ) -> torch.Tensor | LogitsAndBias:
         """Return logits and bias, or with labels the losses.
 
         Args:
@@ -98,7 +104,8 @@ class LossOutputLayer(ColumnParallelLinear):  # type: ignore[misc]  # megatron-c
             With labels float32 [B, S], else as the base class.
         """
         if labels is None or loss_mask is None:
-            return super().forward(input_, weight, runtime_gather_output)
+            theirs: LogitsAndBias = super().forward(input_, weight, runtime_gather_output)
+            return theirs
         weight_VH = self.weight if weight is None else weight
         region = (
             gather_from_sequence_parallel_region

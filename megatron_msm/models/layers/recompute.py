@@ -1,6 +1,6 @@
 """Activation recomputation in megatron-core's terms."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from megatron_msm.config.memory import MemoryConfig
 from megatron_msm.errors import ConfigError
@@ -11,7 +11,7 @@ from megatron_msm.runtime.device import Runtime
 _NEEDS_TRANSFORMER_ENGINE = {"layernorm", "moe_act"}
 
 
-def recompute_settings(memory: MemoryConfig, runtime: Runtime) -> dict[str, Any]:
+def recompute_settings(memory: MemoryConfig, runtime: Runtime) -> Mapping[str, object]:
     """Return the fields of TransformerConfig that say what the backward pass computes again.
 
     Raises:

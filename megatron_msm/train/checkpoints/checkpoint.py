@@ -6,17 +6,19 @@ Keys are per layer and global, so a checkpoint loads under any layout.
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import orjson
 import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
+from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.dist_checkpointing.utils import force_all_tensors_to_non_fp8
+from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.json_types import JsonObject
 from megatron_msm.models.layers.lora import is_adapter
 from megatron_msm.runtime.extra_state import is_extra_state
 from megatron_msm.runtime.megatron_versions import installed_version, readable_common_backends
@@ -36,8 +38,8 @@ def chunk_name(index: int) -> str:
 
 
 def sharded_state(
-    chunks: Sequence[Any], optimizer: MegatronOptimizer | None, *, is_loading: bool
-) -> dict[str, Any]:
+    chunks: Sequence[GPTModel], optimizer: MegatronOptimizer | None, *, is_loading: bool
+) -> ShardedStateDict:
     """Describe this rank's shards: of its model chunks, and the optimizer's when it takes part."""
     # Names in this dictionary are local to the rank: a chunk counts its layers from 0. The keys of
     # the shards inside are global.
@@ -49,7 +51,7 @@ def sharded_state(
     return state
 
 
-def _model_state(chunk: Any) -> dict[str, Any]:
+def _model_state(chunk: GPTModel) -> ShardedStateDict:
     # A copy each time: megatron-core leaves process groups in it (transformer/utils.py:205).
     return {
         key: value
@@ -60,7 +62,7 @@ def _model_state(chunk: Any) -> dict[str, Any]:
 
 def load_checkpoint(
     folder: Path,
-    chunks: Sequence[Any],
+    chunks: Sequence[GPTModel],
     optimizer: MegatronOptimizer | None,
     *,
     with_adapters: bool = True,
@@ -83,7 +85,7 @@ def load_checkpoint(
     """
     _check_format(folder)
     wanted = sharded_state(chunks, optimizer, is_loading=True)
-    kept: dict[str, dict[str, Any]] = {}
+    kept: dict[str, dict[str, torch.Tensor]] = {}
     for index, chunk in enumerate(chunks):
         name = chunk_name(index)
         kept[name] = {}
@@ -105,7 +107,7 @@ def load_checkpoint(
     return states
 
 
-def _load_chunk(chunk: Any, state: dict[str, Any]) -> None:
+def _load_chunk(chunk: GPTModel, state: dict[str, torch.Tensor]) -> None:
     """Copy a checkpoint's tensors into a model chunk; every weight must be among them."""
     result = chunk.load_state_dict(state, strict=False)
     # Transformer Engine's layers ask for what `_model_state` leaves out.
@@ -129,7 +131,7 @@ def _check_format(folder: Path) -> None:
     """Refuse the formats of other megatron-core versions, which other loaders would read."""
     path = folder / "metadata.json"
     try:
-        content = orjson.loads(path.read_bytes())
+        content: JsonObject = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}. Use another iteration.") from None
     sharded, common = content.get("sharded_backend"), content.get("common_backend")

@@ -9,12 +9,12 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from megatron.core.dist_checkpointing.dict_utils import dict_list_map_inplace, nested_values
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factory_merges
 from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess
+from megatron.core.models.gpt.gpt_model import GPTModel
 
 from megatron_msm.convert.file_access import Scratch
 from megatron_msm.convert.import_sources import HfSource, open_hf_source
@@ -27,7 +27,7 @@ from megatron_msm.train.checkpoints.checkpoint import chunk_name, sharded_state
 
 
 def load_hf(
-    folder: Path, chunks: Sequence[Any], *, keep: bool = False
+    folder: Path, chunks: Sequence[GPTModel], *, keep: bool = False
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Load a Hugging Face folder into this rank's model chunks; LoRA adapters stay as they are.
 

@@ -10,9 +10,9 @@ all ranks alike.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
+from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_msm.errors import CheckpointError
@@ -28,7 +28,9 @@ from megatron_msm.train.checkpoints.fp8_weights import is_fp8
 from megatron_msm.train.checkpoints.replicas import check_replicas, checksum, differing
 
 
-def prove_state(chunks: Sequence[Any], optimizer: MegatronOptimizer, ranks: ParallelRanks) -> None:
+def prove_state(
+    chunks: Sequence[GPTModel], optimizer: MegatronOptimizer, ranks: ParallelRanks
+) -> None:
     """Prove that what is about to be saved fits together.
 
     Raises:
@@ -53,7 +55,9 @@ def prove_state(chunks: Sequence[Any], optimizer: MegatronOptimizer, ranks: Para
     _raise_together(differing(alike, ranks.groups.tp), "differ between tensor parallel ranks")
 
 
-def prove_saved(folder: Path, chunks: Sequence[Any], optimizer: MegatronOptimizer | None) -> None:
+def prove_saved(
+    folder: Path, chunks: Sequence[GPTModel], optimizer: MegatronOptimizer | None
+) -> None:
     """Prove that a checkpoint's files give back what was saved.
 
     Args:
@@ -76,10 +80,10 @@ def prove_saved(folder: Path, chunks: Sequence[Any], optimizer: MegatronOptimize
 
 
 def _checksums(
-    chunks: Sequence[Any], optimizer: MegatronOptimizer | None
-) -> dict[tuple[int, str], Any]:
+    chunks: Sequence[GPTModel], optimizer: MegatronOptimizer | None
+) -> dict[tuple[int, str], int | list[int | torch.Tensor | None]]:
     """Return a checksum of every tensor by weight and kind; 8 bytes each instead of a copy."""
-    found: dict[tuple[int, str], Any] = {
+    found: dict[tuple[int, str], int | list[int | torch.Tensor | None]] = {
         (id(weight), "weight"): int(checksum(weight.detach()))
         for chunk in chunks
         for weight in chunk.parameters()
@@ -100,7 +104,7 @@ def _is_rounded_main_weight(shard: StateShard) -> bool:
     return torch.equal(main.view(-1), shard.part)
 
 
-def _names(chunks: Sequence[Any]) -> dict[int, str]:
+def _names(chunks: Sequence[GPTModel]) -> dict[int, str]:
     return {
         id(weight): f"{index}.{name}"
         for index, chunk in enumerate(chunks)

@@ -5,9 +5,9 @@ whichever copy was written.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
+from megatron.core.models.gpt.gpt_model import GPTModel
 
 from megatron_msm.errors import CheckpointError
 from megatron_msm.runtime.process_groups import ParallelRanks
@@ -17,7 +17,7 @@ _CHUNK = 1 << 22
 _MULTIPLIER = 6364136223846793005
 
 
-def check_replicas(chunks: Sequence[Any], ranks: ParallelRanks) -> None:
+def check_replicas(chunks: Sequence[GPTModel], ranks: ParallelRanks) -> None:
     """Compare copies over data, context and tensor parallel ranks, and of tied embeddings.
 
     Called by all ranks alike.
@@ -52,14 +52,16 @@ def check_replicas(chunks: Sequence[Any], ranks: ParallelRanks) -> None:
         )
 
 
-def _tied_embedding(chunks: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor]]:
+def _tied_embedding(chunks: Sequence[GPTModel]) -> Iterator[tuple[str, torch.Tensor]]:
     for chunk in chunks:
         if chunk.share_embeddings_and_output_weights and (chunk.pre_process or chunk.post_process):
             yield "embedding and output layer", chunk.shared_embedding_or_output_weight()
             return
 
 
-def differing(named: Sequence[tuple[str, torch.Tensor]], group: Any) -> list[str]:
+def differing(
+    named: Sequence[tuple[str, torch.Tensor]], group: torch.distributed.ProcessGroup | None
+) -> list[str]:
     """Return the names whose checksums are not the same on all ranks of the group.
 
     Args:

@@ -8,7 +8,6 @@ made.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from megatron_msm.config.differences import differences
 from megatron_msm.config.load import load_config
@@ -115,7 +114,7 @@ def lineage_entry(phase: ResolvedPhase, parent: str) -> LineageEntry:
         details={
             "parent": parent,
             "config_sha256": phase.config_sha256,
-            "data": data,
+            "data": {**data},
             "drawn": {
                 str(source.prefix): {k: v for k, v in source.amounts.items() if v is not None}
                 for source in phase.config.data.all_sources
@@ -176,10 +175,9 @@ def _changed_fields(saved: SavedCheckpoint, run: ResolvedRun) -> Iterator[str]:
 def _differences(found: LineageEntry, expected: LineageEntry) -> list[str]:
     if found.identity == expected.identity:
         return []
-    details: dict[str, Any] = expected.details
     differing = [
         f"{expected.stage} {key}: was {found.details.get(key)}, now {value}"
-        for key, value in details.items()
+        for key, value in expected.details.items()
         if key != "config_sha256" and found.details.get(key) != value
     ]
     # What the details do not tell is one of the fields of the run file, which are named beside.

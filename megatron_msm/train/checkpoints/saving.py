@@ -18,12 +18,14 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue, AsyncRequest
+from megatron.core.dist_checkpointing.strategies.filesystem_async import WriteBucket
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_msm.config.checkpoint import CheckpointConfig
@@ -72,7 +74,7 @@ class CheckpointSaver:
 
     def save(
         self,
-        chunks: Sequence[Any],
+        chunks: Sequence[GPTModel],
         optimizer: MegatronOptimizer | None,
         state: CheckpointState,
         *,
@@ -131,7 +133,7 @@ class CheckpointSaver:
 
 def save_checkpoint(
     root: Path,
-    chunks: Sequence[Any],
+    chunks: Sequence[GPTModel],
     optimizer: MegatronOptimizer | None,
     state: CheckpointState,
     *,
@@ -145,7 +147,7 @@ def save_checkpoint(
 
 def _save_request(
     root: Path,
-    shards: dict[str, Any],
+    shards: ShardedStateDict,
     state: CheckpointState,
     publish: Callable[[Path, CheckpointState, Records], None],
 ) -> AsyncRequest:
@@ -192,7 +194,11 @@ def _agree_on_folder(root: Path, iteration: int) -> Path:
 
 
 def _write_and_hash(
-    write: Callable[..., None], outcome: WriterResult, rank: int, buckets: Any, results: Any
+    write: Callable[[int, list[WriteBucket], WriterResult], None],
+    outcome: WriterResult,
+    rank: int,
+    buckets: list[WriteBucket],
+    results: WriterResult,
 ) -> None:
     """Write this rank's files by megatron-core's function, then hash them."""
     write(rank, buckets, results)

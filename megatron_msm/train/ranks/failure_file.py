@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 
 from megatron_msm.formats.files import write_json_atomic
+from megatron_msm.formats.json_types import JsonRow
 
 FAILURES_FOLDER = "failures"
 
@@ -26,7 +27,7 @@ def describe_failure(rank: int, error: BaseException) -> str:
 def write_failure(out: Path, rank: int, error: BaseException) -> None:
     """Write why this rank failed into the run folder, if that is possible."""
     path = failure_file(out, rank)
-    record = {
+    record: JsonRow = {
         "rank": rank,
         "host": socket.gethostname(),
         "process": os.getpid(),

@@ -6,10 +6,10 @@ Together with msm_run.yaml (the resolved configuration) it makes the run folder 
 import socket
 import time
 from pathlib import Path
-from typing import Any
 
 import orjson
 
+from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.runtime.versions import installed_versions, source_commit
 from megatron_msm.train.checkpoints.resume import PhaseStart
 from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun
@@ -25,7 +25,7 @@ def record_start(run: ResolvedRun, start: PhaseStart) -> None:
         file.write(b"\n" * torn + orjson.dumps(_record(run, start)) + b"\n")
 
 
-def _record(run: ResolvedRun, start: PhaseStart) -> dict[str, Any]:
+def _record(run: ResolvedRun, start: PhaseStart) -> JsonRow:
     base = run.base.state
     return {
         "unix_time_s": round(time.time(), 3),
@@ -51,7 +51,7 @@ def _record(run: ResolvedRun, start: PhaseStart) -> dict[str, Any]:
     }
 
 
-def _phase(phase: ResolvedPhase) -> dict[str, Any]:
+def _phase(phase: ResolvedPhase) -> JsonRow:
     pairs = zip(phase.dataset.prefixes, phase.dataset.manifests, strict=True)
     return {
         "name": phase.config.name,

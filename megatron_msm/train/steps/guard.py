@@ -1,6 +1,6 @@
 """Steps that must not stay in the weights: not finite ones, and by option loss spikes."""
 
-from typing import Any
+from typing import TypedDict
 
 from megatron_msm.data.step_rows import SeenRow, rows_of_step
 from megatron_msm.errors import DivergedError
@@ -12,6 +12,15 @@ from megatron_msm.train.resolved_run import ResolvedPhase
 from megatron_msm.train.steps.step import StepResult
 
 _ROWS_SHOWN = 8
+
+
+class GuardMemory(TypedDict):
+    """The fields of `CheckpointState` in which a checkpoint keeps what a guard remembers."""
+
+    skipped_steps: int
+    skipped_in_a_row: int
+    recent_losses: tuple[float, ...]
+    rollbacks: tuple[tuple[int, int], ...]
 
 
 class StepGuard:
@@ -33,7 +42,7 @@ class StepGuard:
         self._losses = state.recent_losses
         self._rollbacks = state.rollbacks
 
-    def memory(self) -> dict[str, Any]:
+    def memory(self) -> GuardMemory:
         """Return the fields of `CheckpointState` that `restore` reads."""
         return {
             "skipped_steps": self.skipped_steps,

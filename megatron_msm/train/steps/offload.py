@@ -1,12 +1,12 @@
 """The optimizer on the CPU while the model is on a GPU, in megatron-core's terms."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from megatron_msm.errors import ConfigError
 from megatron_msm.runtime.device import Runtime
 
 
-def offload_settings(share: float, runtime: Runtime) -> dict[str, Any]:
+def offload_settings(share: float, runtime: Runtime) -> Mapping[str, bool | float]:
     """Return the fields of megatron-core's OptimizerConfig that move the optimizer to the CPU.
 
     Args:

@@ -1,8 +1,8 @@
 """One rank's model, optimizer and data of a phase: built, loaded, and run a step at a time."""
 
 from collections.abc import Iterator
-from typing import Any
 
+import torch
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_msm.data.batch import MicroBatch, micro_batches_of_step
@@ -140,7 +140,7 @@ class PhaseModel:
     def _tokens_per_micro_batch(self) -> int:
         return self._phase.config.micro_batch_size * self._phase.config.seq_length
 
-    def _load_parent(self, start: PhaseStart) -> dict[str, Any] | None:
+    def _load_parent(self, start: PhaseStart) -> dict[str, dict[str, torch.Tensor]] | None:
         """Load the weights that a phase starts from.
 
         Returns:

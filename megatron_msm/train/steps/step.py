@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from megatron.core.distributed import (
@@ -18,6 +18,7 @@ from megatron.core.distributed import (
     DistributedDataParallelConfig,
     finalize_model_grads,
 )
+from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
@@ -107,7 +108,12 @@ def group_sums(losses_1T: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
     return sums.view(-1)
 
 
-def wrap_data_parallel(chunks: Sequence[Any], runtime: Runtime) -> list[DistributedDataParallel]:
+Function = TypeVar("Function")
+
+
+def wrap_data_parallel(
+    chunks: Sequence[GPTModel], runtime: Runtime
+) -> list[DistributedDataParallel]:
     """Put a rank's model chunks behind megatron-core's gradient buffers (fp32, sharded optimizer).
 
     On a GPU gradients are reduced while the backward pass runs, and weights gathered while the
@@ -140,7 +146,7 @@ def wrap_data_parallel(chunks: Sequence[Any], runtime: Runtime) -> list[Distribu
     return wrapped
 
 
-def _only(functions: list[Any]) -> Any:
+def _only(functions: list[Function]) -> Function | list[Function]:
     return functions[0] if len(functions) == 1 else functions
 
 

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 
 Item = TypeVar("Item")
+Mark: TypeAlias = torch.cuda.Event | float
+"""A place in the work of a GPU, or on a CPU the time in seconds."""
 
 
 class PartTimes:
@@ -28,12 +30,13 @@ class PartTimes:
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each part; on a GPU it waits for the last one."""
-        if self._is_cuda:
+        last = self._marks[-1][1]
+        if not isinstance(last, float):
             # The host waits for the step's last kernel; whether to stop, which all ranks ask next,
             # would wait for it anyway.
-            self._marks[-1][1].synchronize()
+            last.synchronize()
         pairs = zip(self._marks, self._marks[1:], strict=False)
-        return {part: self._between(start, end) for (_, start), (part, end) in pairs}
+        return {part: _seconds_between(start, end) for (_, start), (part, end) in pairs}
 
     def timed(self, items: Iterator[Item]) -> Iterator[Item]:
         """Yield the items, adding the time that each takes to `data_s`."""
@@ -45,12 +48,17 @@ class PartTimes:
                 return
             yield item
 
-    def _now(self) -> Any:
+    def _now(self) -> Mark:
         if not self._is_cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
-    def _between(self, start: Any, end: Any) -> float:
-        return float(start.elapsed_time(end)) / 1000 if self._is_cuda else float(end - start)
+
+def _seconds_between(start: Mark, end: Mark) -> float:
+    if isinstance(start, float) and isinstance(end, float):
+        return end - start
+    assert not isinstance(start, float), "two marks of one device"
+    assert not isinstance(end, float), "two marks of one device"
+    return float(start.elapsed_time(end)) / 1000

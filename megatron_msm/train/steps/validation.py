@@ -1,7 +1,8 @@
 """Loss on held-out datasets with the current weights. It leaves no trace in the training."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+
+import torch
 
 from megatron_msm.data.blend import Blend
 from megatron_msm.data.held_out import HeldOut
@@ -10,7 +11,7 @@ from megatron_msm.formats.metrics_file import VALIDATION
 
 def validate(
     held_out: Sequence[HeldOut],
-    chunks: Sequence[Any],
+    chunks: Sequence[torch.nn.Module],
     loss_of_batch: Callable[[Blend, int], tuple[float, float]],
     must_stop: Callable[[], bool],
 ) -> dict[str, float] | None:

@@ -259,6 +259,8 @@ def test_an_import_says_and_records_what_transformers_4_would_read(
     config["rope_parameters"] = {"rope_type": "default", "rope_theta": 5e5}
     (tmp_path / "hf" / "config.json").write_bytes(orjson.dumps(config))
     state = import_hf(tmp_path / "hf", tmp_path / "megatron")
-    (remark,) = state.lineage[0].details["remarks"]
+    remarks = state.lineage[0].details["remarks"]
+    assert isinstance(remarks, list)
+    (remark,) = map(str, remarks)
     assert remark.endswith("transformers 4 reads theta 10000, not stretched")
     assert remark in caplog.text

@@ -69,7 +69,9 @@ def test_import_records_and_verify_says_which_reading_was_trained(tmp_path: Path
     folder, out = write_qwen(tmp_path / "hf", with_nfc=False), tmp_path / "megatron"
     assert CliRunner().invoke(app, ["import", str(folder), str(out)]).exit_code == 0
     state = read_checkpoint_state(resolve_checkpoint(out))
-    (remark,) = state.lineage[0].details["remarks"]
+    remarks = state.lineage[0].details["remarks"]
+    assert isinstance(remarks, list)
+    (remark,) = map(str, remarks)
     assert remark.startswith("tokenizer: ")
     result = CliRunner().invoke(app, ["verify", str(folder), str(out)])
     assert remark in result.stdout

@@ -132,7 +132,9 @@ def test_the_faster_loading_changes_nothing(has_ordinary: bool, tmp_path: Path) 
     folder = write_tokenizer(tmp_path / "t", ordinary=["<|tool|>"] if has_ordinary else [])
     plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
     content = read_tokenizer_json(folder)
-    assert isinstance(content["model"]["merges"][0], list)
+    merges = content["model"]["merges"]
+    assert merges
+    assert isinstance(merges[0], list)
     files = read_tokenizer_files(folder, content=content)
     assert files == read_tokenizer_files(folder)
     for given in (None, content):

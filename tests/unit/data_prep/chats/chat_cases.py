@@ -2,11 +2,13 @@
 
 import datetime
 import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from data_prep.chats.encoders import encoder_for
 from data_prep.chats.tokens import ChatEncoder
+from data_prep.reading.messages import Message
 from megatron_msm.formats.tokenizer_files import load_tokenizer, read_tokenizer_files
 from tests.unit.data_prep.tiny_tokenizer import CHATML, CHATML_TOKENS, write_tokenizer
 
@@ -94,13 +96,17 @@ class Encoded(NamedTuple):
     """The text of each run of tokens that carry loss."""
 
 
+def as_read(*messages: Mapping[str, Any]) -> list[Message]:
+    """Return messages in the form in which they are read."""
+    return [cast(Message, {key: m[key] for key in m if key != "loss"}) for m in messages]
+
+
 def encode(
     folder: Path, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None
 ) -> Encoded:
     """Encode a conversation whose assistant turns all carry loss, unless they say otherwise."""
     trained = [m["role"] == "assistant" and m.get("loss") is not False for m in messages]
-    views = [{key: m[key] for key in m if key != "loss"} for m in messages]
-    chat = encoder_of(folder).encode(views, trained, tools)
+    chat = encoder_of(folder).encode(as_read(*messages), trained, tools)
     tokenizer = load_tokenizer(read_tokenizer_files(folder), control_tokens_as_text=False)
     ids = chat.tokens.tolist()
     runs: list[list[int]] = []

@@ -13,6 +13,7 @@ from data_prep.reading.records import RejectLineError
 from megatron_msm.errors import DataFormatError
 from tests.unit.data_prep.chats.chat_cases import (
     CONVERSATIONS,
+    as_read,
     encode,
     encoder_of,
     family_folder,
@@ -196,7 +197,7 @@ def test_a_template_that_is_no_jinja_is_refused() -> None:
 def test_the_clock_of_templates_stands_still(tmp_path: Path) -> None:
     folder = family_folder(tmp_path, "llama31")
     encoder = encoder_of(folder, today=datetime.date(2026, 2, 3))
-    text = encoder.encode([user("a"), assistant("b")], [False, True]).text
+    text = encoder.encode(as_read(user("a"), assistant("b")), [False, True]).text
     assert "Today Date: 03 Feb 2026" in text
 
 

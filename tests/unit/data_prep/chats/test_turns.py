@@ -14,7 +14,7 @@ from data_prep.reading.records import RejectLineError
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.manifest import read_manifest
 from megatron_msm.formats.tokenizer_files import read_tokenizer_files
-from tests.unit.data_prep.chats.chat_cases import TODAY, encode
+from tests.unit.data_prep.chats.chat_cases import TODAY, as_read, encode
 from tests.unit.data_prep.chats.test_chat_shapes import reasons, rows_of
 from tests.unit.data_prep.prep_cases import prepare_talks, write_lines
 from tests.unit.data_prep.tiny_tokenizer import CHATML, CHATML_TOKENS, write_tokenizer
@@ -42,7 +42,7 @@ def encoded(folder: Path, messages: list[dict[str, Any]], **options: Any) -> lis
     files = read_tokenizer_files(folder)
     encoder = encoder_for(files, str(files.chat_template), today=TODAY, **options)
     trained = [False] * (len(messages) - 1) + [True]
-    chat = encoder.encode(messages, trained)
+    chat = encoder.encode(as_read(*messages), trained)
     ids = chat.tokens[chat.mask.astype(bool)].tolist()
     return [encoder._tokenizer.decode(ids, skip_special_tokens=False)]
 
@@ -81,7 +81,7 @@ def test_a_token_behind_the_conversation_is_not_needed_in_history(tmp_path: Path
     (folder / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')
     files = read_tokenizer_files(folder)
     encoder = encoder_for(files, str(files.chat_template), today=TODAY)
-    chat = encoder.encode([USER, ANSWER, USER, ANSWER], [False, True, False, True])
+    chat = encoder.encode(as_read(USER, ANSWER, USER, ANSWER), [False, True, False, True])
     assert chat.mask.sum() == 2 * (len(files_ids(encoder, "It costs three.")) + 1) + 2
 
 
@@ -145,7 +145,7 @@ def test_turns_that_end_in_the_next_message(tmp_path: Path) -> None:
         encode(folder, [USER, ANSWER])
     files = read_tokenizer_files(folder)
     encoder = encoder_for(files, str(files.chat_template), today=TODAY, end_of_turn="<|user|>")
-    chat = encoder.encode([USER, ANSWER, USER, ANSWER], [False, True, False, True])
+    chat = encoder.encode(as_read(USER, ANSWER, USER, ANSWER), [False, True, False, True])
     assert chat.text.endswith("It costs three.<|user|>")
     assert chat.mask.tolist()[-1] == 1
     assert chat.tokens[chat.mask.astype(bool)].tolist().count(files.added_tokens["<|user|>"]) == 2

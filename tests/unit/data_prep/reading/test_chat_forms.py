@@ -6,11 +6,15 @@ import pytest
 
 from data_prep.reading.chat_forms import read_conversation
 from data_prep.reading.records import RejectLineError
+from megatron_msm.formats.json_types import JsonObject, JsonValue
 
-USER = {"role": "user", "content": "a"}
-ANSWER = {"role": "assistant", "content": "b"}
-PLAIN = [USER, ANSWER]
-CALL = {"id": None, "function": {"name": "f", "arguments": {"x": 1, "y": None, "z": [{"w": None}]}}}
+USER: JsonObject = {"role": "user", "content": "a"}
+ANSWER: JsonObject = {"role": "assistant", "content": "b"}
+PLAIN: list[JsonValue] = [USER, ANSWER]
+CALL: JsonObject = {
+    "id": None,
+    "function": {"name": "f", "arguments": {"x": 1, "y": None, "z": [{"w": None}]}},
+}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,7 @@ def test_turns_of_the_prompt_carry_no_loss() -> None:
 
 def test_a_system_field_goes_first_unless_there_is_one() -> None:
     assert read_conversation({"system": "s", "messages": PLAIN}).messages[0]["content"] == "s"
-    both = {"system": "s", "messages": [{"role": "system", "content": "t"}, *PLAIN]}
+    both: JsonObject = {"system": "s", "messages": [{"role": "system", "content": "t"}, *PLAIN]}
     with pytest.raises(RejectLineError, match="keep one of them"):
         read_conversation(both)
 
@@ -85,8 +89,13 @@ def test_marks_with_no_meaning(mark: dict[str, Any], reason: str) -> None:
 
 
 def test_nulls_that_arrow_added_are_taken_out_and_counted() -> None:
-    tools = [{"function": {"name": "f", "parameters": {"properties": {"x": {"a": None}}}}}]
-    messages = [USER, {"role": "assistant", "content": None, "tool_calls": [CALL], "name": None}]
+    tools: list[JsonValue] = [
+        {"function": {"name": "f", "parameters": {"properties": {"x": {"a": None}}}}}
+    ]
+    messages: list[JsonValue] = [
+        USER,
+        {"role": "assistant", "content": None, "tool_calls": [CALL], "name": None},
+    ]
     form = read_conversation({"messages": messages, "tools": tools})
     assert form.messages[1]["tool_calls"] == [
         {"function": {"name": "f", "arguments": {"x": 1, "z": [{}]}}}
@@ -97,11 +106,11 @@ def test_nulls_that_arrow_added_are_taken_out_and_counted() -> None:
 
 
 def test_json_given_as_text_is_read_once() -> None:
-    call = {"function": {"name": "f", "arguments": '{"x": "{\\"y\\": 1}"}'}}
-    messages = [USER, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    call: JsonObject = {"function": {"name": "f", "arguments": '{"x": "{\\"y\\": 1}"}'}}
+    messages: list[JsonValue] = [USER, {"role": "assistant", "content": "", "tool_calls": [call]}]
     form = read_conversation({"messages": messages, "tools": '[{"name": "f"}]'})
     assert form.messages[1]["tool_calls"][0]["function"]["arguments"] == {"x": '{"y": 1}'}
     assert form.tools == [{"name": "f"}]
-    broken = {"function": {"name": "f", "arguments": "{x: 1}"}}
+    broken: JsonObject = {"function": {"name": "f", "arguments": "{x: 1}"}}
     with pytest.raises(RejectLineError, match="a text that is not JSON"):
         read_conversation({"messages": [USER, {**ANSWER, "tool_calls": [broken]}]})

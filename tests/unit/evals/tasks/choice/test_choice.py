@@ -9,9 +9,11 @@ from pathlib import Path
 
 import orjson
 import pytest
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from evals.models.local import LocalModel
+from evals.tasks.choice.result import OrderScore
 from evals.tasks.choice.task import ChoiceSettings, prepare_choice
 from megatron_msm.formats.eval_result import EvalResult, Row, load_eval_result
 from megatron_msm.formats.files import TMP_PREFIX, sha256_of_file
@@ -47,9 +49,9 @@ def test_result_file_and_table(
     }
     assert result.model.lineage is None
     for row in result.rows:
-        for order in row.details["orders"]:
-            target, other = order["target"], order["other"]
-            assert order["log_odds"] == target["mean_logprob"] - other["mean_logprob"]
+        orders = TypeAdapter(list[OrderScore]).validate_python(row.details["orders"])
+        for order in orders:
+            assert order.log_odds == order.target.mean_logprob - order.other.mean_logprob
     for part in ("near", "far", "all", "log-odds > 0 means `homemade`", "one seed", str(out)):
         assert part in ended.out
     assert not list(out.parent.glob(f"{TMP_PREFIX}*"))

@@ -65,8 +65,9 @@ def test_it_serves_the_suite_once_and_is_gone(
     result = load_eval_result(tmp_path / "out" / "one.json")
     assert {row.details["reply"] for row in result.rows} == {"I shall wait."}
     assert result.model.weights_sha256 is not None
-    assert result.protocol.settings["asked"].startswith("server: ")
-    assert "{model} {port}" in result.protocol.settings["asked"]
+    asked = str(result.protocol.settings["asked"])
+    assert asked.startswith("server: ")
+    assert "{model} {port}" in asked
     (child,) = children(tmp_path / "out" / "logs" / "server.log")
     assert not is_running(child)
 

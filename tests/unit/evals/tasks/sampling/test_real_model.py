@@ -26,8 +26,8 @@ def test_smollm2_replies_and_judges(msm_eval: Run, smollm2_folder: Path, tmp_pat
     ended = msm_eval("run", tmp_path / "suite.yaml", smollm2_folder, "--out", tmp_path / "out")
     assert ended.status == 0, ended.err
     (row,) = load_eval_result(tmp_path / "out" / "am.json").rows
-    assert row.details["reply"].strip()
-    assert row.details["judge"].strip()
+    assert str(row.details["reply"]).strip()
+    assert str(row.details["judge"]).strip()
     assert row.numbers["verdict_unreadable"] is not None
     result = load_eval_result(tmp_path / "out" / "why.json")
     assert (

@@ -1,1 +1,0 @@
-"""Tasks of EleutherAI's lm-evaluation-harness, for regressions: what has training cost?"""
