@@ -85,6 +85,6 @@ def transformers_for(folder: Path) -> Iterator[Any]:
     except Exception as error:  # whatever a broken file makes of transformers
         reason = (str(error).strip().splitlines() or [""])[0]
         raise CheckpointError(
-            f"{folder}: transformers {transformers.__version__} cannot load it "
-            f"({type(error).__name__}: {reason}). Check that the download or export is complete."
+            f"{folder}: transformers cannot load it (version {transformers.__version__}, "
+            f"{type(error).__name__}: {reason}). Check that the download or export is complete."
         ) from error
