@@ -9,6 +9,7 @@ PREFIX.manifest.json    the last to appear
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -38,6 +39,8 @@ FAILED_REJECTS_SUFFIX = ".rejects-failed.jsonl"
 _TOKEN_FILES = (".bin", ".idx")
 _MASK_FILES = (".mask.bin", ".mask.idx")
 _SIDECARS = (PROVENANCE_SUFFIX, REJECTS_SUFFIX)
+_ORPHANS_END_S = 3.0
+"""Workers inherit the lock, and notice within a second that their parent was killed."""
 
 
 class DatasetWriter:
@@ -220,16 +223,27 @@ def _publishing_marker(prefix: Path) -> Path:
 
 
 def _lock(lock: BinaryIO, path: Path, prefix: Path) -> None:
-    """Lock the file; where the file system cannot lock, go on without."""
+    """Lock the file, when the workers of a killed run that hold it have ended.
+
+    Raises:
+        DataFormatError: It stays locked.
+    """
+    deadline_s = time.monotonic() + _ORPHANS_END_S
+    while not _is_locked_by_us(lock, path):
+        if time.monotonic() > deadline_s:
+            raise DataFormatError(
+                f"{prefix}: another process is writing this dataset. Wait for it, or choose "
+                "another --out."
+            )
+        time.sleep(0.1)
+
+
+def _is_locked_by_us(lock: BinaryIO, path: Path) -> bool:
+    """Try; where the file system cannot lock, go on without."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        taken = not path.exists() or path.stat().st_ino != os.fstat(lock.fileno()).st_ino
+        return path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino
     except BlockingIOError:
-        taken = True
+        return False
     except OSError:
-        taken = False
-    if taken:
-        raise DataFormatError(
-            f"{prefix}: another process is writing this dataset. Wait for it, or choose another "
-            "--out."
-        )
+        return True

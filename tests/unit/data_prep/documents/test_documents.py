@@ -1,4 +1,5 @@
 import fcntl
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,15 @@ def test_two_processes_cannot_write_one_dataset(tmp_path: Path, chatml_folder: P
         with pytest.raises(DataFormatError, match="another process is writing this dataset"):
             prepare_docs([source], chatml_folder, tmp_path / "a")
     assert prepare_docs([source], chatml_folder, tmp_path / "a")
+
+
+def test_workers_that_a_killed_run_left_are_waited_for(tmp_path: Path, chatml_folder: Path) -> None:
+    source = write_lines(tmp_path / "d.jsonl", texts(3))
+    with (tmp_path / ".tmp-a.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        worker = subprocess.Popen(["sleep", "1"], pass_fds=[lock.fileno()])
+    assert prepare_docs([source], chatml_folder, tmp_path / "a")
+    assert worker.wait() == 0
 
 
 def test_bos_before_and_eod_behind_every_document(tmp_path: Path) -> None:
