@@ -20,7 +20,7 @@ def counted(function):
         return function(*arguments, **settings)
     return call
 
-from megatron_msm.data import packings
+from megatron_msm.data.packing import packings
 from megatron_msm.train import checks
 
 packings.pack_documents = counted(packings.pack_documents)
