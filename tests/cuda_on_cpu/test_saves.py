@@ -43,13 +43,7 @@ def back_to_step_2(whole: Trained, folder: Path) -> None:
     (out / "metrics.jsonl").write_text("".join(metrics[:2]))
 
 
-_OPEN = pytest.mark.xfail(
-    reason="classes in the checkpoint, which a safe load refuses", strict=True
-)
-NAMES = [pytest.param(name, marks=[_OPEN] if "offload" in name else []) for name in RESUMED]
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RESUMED)
 def test_a_resumed_run_ends_bit_for_bit_the_same(name: str, prepared: Path) -> None:
     gpu = GPU_OF_RECIPE.get(name.split()[0], "H100")
     whole = train(prepared, f"{name} whole", *RESUMED[name], gpu=gpu)

@@ -45,10 +45,27 @@ def sharded_state(
     # the shards inside are global.
     state = {chunk_name(index): _model_state(chunk) for index, chunk in enumerate(chunks)}
     if optimizer is not None:
-        state["optimizer"] = optimizer.sharded_state_dict(
-            dict(state), is_loading=is_loading, metadata=dict(CONTENT)
+        state["optimizer"] = _without_classes(
+            optimizer.sharded_state_dict(dict(state), is_loading=is_loading, metadata=dict(CONTENT))
         )
     return state
+
+
+def _without_classes(state: ShardedStateDict) -> ShardedStateDict:
+    """Leave out the classes of an offloaded optimizer's parts, which a safe load refuses.
+
+    They follow from the run's settings. Source: megatron-core 0.16.1,
+    optimizer/cpu_offloading/hybrid_optimizer.py, `defaults` of each parameter group.
+    """
+    return {
+        key: _without_classes(value)
+        if isinstance(value, dict)
+        else [_without_classes(each) if isinstance(each, dict) else each for each in value]
+        if isinstance(value, list)
+        else value
+        for key, value in state.items()
+        if not isinstance(value, type)
+    }
 
 
 def _model_state(chunk: GPTModel) -> ShardedStateDict:
