@@ -6,7 +6,7 @@ PYTHON belongs to an environment of their own, made in November 2026 with Python
 
     pip install --no-deps megatron-bridge==0.3.1 mbridge==0.15.1
     pip install megatron-core==0.16.1 torch transformers==4.57.6 omegaconf einops datasets \
-        hydra-core "huggingface_hub<1.0" matplotlib ipython
+        hydra-core "huggingface_hub<1.0" matplotlib ipython rich six tensorboard wandb
 
 or with Python 3.12:
 
