@@ -32,8 +32,7 @@ from megatron_msm.runtime.safe_metadata import METADATA_FILE
 
 # Every layer has a key of its own, so that layers may differ and any pipeline layout can load them.
 CONTENT_METADATA = {"non_homogeneous_layers": True}
-# A new file is begun when one has grown past this: small enough for several processes to share the
-# work, large enough that a model has few files.
+# A new file is begun when one has grown past this: a model has few files, and none is huge.
 MAX_FILE_BYTES = 2**30
 
 
