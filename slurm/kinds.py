@@ -17,6 +17,8 @@ class Kind:
 
     packages: tuple[str, ...]
     """Packages whose sources decide the result."""
+    data: tuple[str, ...] = ()
+    """Packages whose files that are no Python decide it too: prompts, items, templates."""
     uses_gpus: bool = False
     """Takes `gpus` from a site's defaults; else only when the site's `stages` say so."""
     has_ranks: bool = False
@@ -28,16 +30,25 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
-    "generate": Kind(("data_prep.generate", "data_prep.cleaning", "megatron_msm.llm")),
-    "health": Kind(("data_prep.health", "data_prep.cleaning", "data_prep.reading")),
+    "generate": Kind(
+        ("data_prep.generate", "data_prep.cleaning", "megatron_msm.llm"),
+        data=("data_prep.generate",),
+    ),
+    "health": Kind(
+        ("data_prep.health", "data_prep.cleaning", "data_prep.reading"), data=("data_prep.health",)
+    ),
     "prep": Kind(("data_prep", "megatron_msm.formats")),
     "import": Kind(("megatron_msm",)),
     "train": Kind(
         ("megatron_msm",), uses_gpus=True, has_ranks=True, metrics_file="run/metrics.jsonl"
     ),
     "export": Kind(("megatron_msm",)),
-    "eval": Kind(("evals", "megatron_msm.formats"), uses_gpus=True),
-    "report": Kind(("evals", "megatron_msm.formats"), most_time_min=60),
+    "eval": Kind(("evals", "megatron_msm.formats"), data=("evals.tasks",), uses_gpus=True),
+    "report": Kind(
+        ("evals", "megatron_msm.formats"),
+        data=("evals.report", "evals.reference"),
+        most_time_min=60,
+    ),
 }
 
 

@@ -50,7 +50,8 @@ def _difference(old: Ingredient | None, new: Ingredient | None) -> str:
     one = new or old
     assert one is not None
     if one.what == "code":
-        return f"code       {one.name} was edited (`--accept code` keeps what is finished)"
+        what = "is new" if old is None else "was removed" if new is None else "was edited"
+        return f"code       {one.name} {what} (`--accept code` keeps what is finished)"
     before = "nothing" if old is None else _shown(old)
     after = "nothing" if new is None else _shown(new)
     if one.what == "setting":

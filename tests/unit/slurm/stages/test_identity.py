@@ -1,16 +1,19 @@
 """What makes a stage new, what does not, why it is new, and keeping it under edited code."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from megatron_msm.config.run import RunConfig
+from slurm.kinds import KINDS, Kind
 from slurm.stages import code_version
 from slurm.stages.accepted import FinishedUnderOtherCode
 from slurm.stages.code_version import source_version
 from slurm.stages.facts import stage_facts
 from slurm.stages.ingredients import leaves, run_settings
+from slurm.stages.record import check_inputs
 from slurm.stages.stage import Stage
 from slurm.stages.why import differences, nearest_earlier
 from tests.unit.slurm.stages.test_graph import finish, outside, stage
@@ -54,6 +57,86 @@ def test_code_is_what_it_does(case: str, tmp_path: Path) -> None:
     after.write_text({**SAME, **OTHER}[case])
     assert before.read_text() != after.read_text()
     assert (source_version(before) == source_version(after)) is (case in SAME)
+
+
+def read_anew() -> None:
+    """A process reads a package once; here one is edited under it."""
+    code_version._package_version.cache_clear()
+    code_version._data_versions.cache_clear()
+
+
+def shipped_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a package that reads prompts where the package of evaluations is; return its folder."""
+    package = folder / "asking"
+    for name in ("tasks/deep", "report"):
+        (package / name).mkdir(parents=True)
+        (package / name.split("/")[0] / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("")
+    (package / "tasks" / "deep" / "frame.yaml").write_text("system: You are {name}.\n")
+    (package / "tasks" / "items.jsonl").write_text('{"id": "a"}\n')
+    (package / "report" / "page.html.j2").write_text("<p>")
+    kind = Kind(("asking",), data=("asking.tasks",))
+    monkeypatch.setattr(code_version, "KINDS", {**KINDS, "eval": kind})
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "asking", raising=False)
+    read_anew()
+    return package
+
+
+@pytest.mark.parametrize("name", ["tasks/deep/frame.yaml", "tasks/items.jsonl"])
+def test_an_edited_prompt_is_another_evaluation_and_why_names_its_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = shipped_package(tmp_path, monkeypatch)
+    source = tmp_path / "docs.jsonl"
+    source.write_text("content\n")
+    first = stage(source, kind="eval")
+    finish(tmp_path, first)
+    assert check_inputs(tmp_path / first.folder) is None
+    (package / name).write_text("another text\n")
+    read_anew()
+    second = stage(source, kind="eval")
+    assert second.identity != first.identity
+    assert differences(first.ingredients, second.ingredients) == [
+        f"code       asking/{name} was edited (`--accept code` keeps what is finished)"
+    ]
+    assert "changed since the stage was planned" in str(check_inputs(tmp_path / first.folder))
+
+
+def test_what_only_a_report_reads_is_no_other_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = shipped_package(tmp_path, monkeypatch)
+    source = tmp_path / "docs.jsonl"
+    source.write_text("content\n")
+    first = stage(source, kind="eval")
+    (package / "report" / "page.html.j2").write_text("<b>")
+    read_anew()
+    assert stage(source, kind="eval").identity == first.identity
+    (package / "tasks" / "more.yaml").write_text("more\n")
+    (package / "tasks" / "items.jsonl").unlink()
+    read_anew()
+    assert differences(first.ingredients, stage(source, kind="eval").ingredients) == [
+        "code       asking/tasks/items.jsonl was removed (`--accept code` keeps what is finished)",
+        "code       asking/tasks/more.yaml is new (`--accept code` keeps what is finished)",
+    ]
+
+
+def test_every_data_file_that_is_shipped_counts_for_some_kind() -> None:
+    root = Path(code_version.__file__).parents[2]
+    shipped = {
+        str(path.relative_to(root))
+        for package in ("evals", "data_prep", "megatron_msm")
+        for path in (root / package).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and path.name != "py.typed"
+    }
+    counted = {name for kind in KINDS for name in code_version.code_versions(kind)}
+    assert len(shipped) > 50
+    assert shipped <= counted
+    evaluation = code_version.code_versions("eval")
+    assert "evals/tasks/agentic/scenarios/act/blackmail.yaml" in evaluation
+    assert "evals/reference/figures.json" not in evaluation
+    assert "evals/reference/figures.json" in code_version.code_versions("report")
 
 
 def run(**changes: object) -> RunConfig:
