@@ -17,5 +17,6 @@ app = lazy_app(
         "dedup": "data_prep.dataset_commands:dedup",
         "health": "data_prep.health.command:health",
     },
-    help="Turn documents and chats into Megatron indexed datasets, and look at them.",
+    help="Turn documents and chats into Megatron indexed datasets, and look at them.\n\n"
+    "Example: msm prep docs docs.jsonl --tokenizer models/SmolLM2 --out data/docs",
 )

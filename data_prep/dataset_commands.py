@@ -26,6 +26,7 @@ from data_prep.inspecting.step_rows import describe_step, read_step
 from megatron_msm.config.data import PackingConfig
 from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.formats.manifest import dataset_prefix, read_manifest
+from megatron_msm.next_step import tell_next
 from megatron_msm.progress import show_progress
 
 Prefix = Annotated[Path, typer.Argument(metavar="PREFIX")]
@@ -44,12 +45,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 def show(
     prefix: Annotated[Path, typer.Argument(metavar="PREFIX")],
     *,
-    row: Annotated[int, typer.Option(help="Row to show; negative ones count from the end.")] = 0,
+    row: Annotated[
+        int, typer.Option(metavar="N", help="Row to show; negative ones count from the end.")
+    ] = 0,
     token: Annotated[
-        int | None, typer.Option(help="Show this token of the row, and the clause behind it.")
+        int | None,
+        typer.Option(metavar="N", help="Show this token of the row, and the clause behind it."),
     ] = None,
     at: Annotated[
-        int | None, typer.Option(help="Show the token at this offset in PREFIX.bin, and its row.")
+        int | None,
+        typer.Option(metavar="N", help="Show the token at this offset in PREFIX.bin, and its row."),
     ] = None,
     tokenizer: Annotated[
         Path | None,
@@ -60,7 +65,10 @@ def show(
         typer.Option(metavar="FILE", help="Also write what is shown as a page of its own."),
     ] = None,
 ) -> None:
-    """Show a row token by token: what carries loss, and where it comes from."""
+    """Show a row token by token: what carries loss, and where it comes from.
+
+    Example: msm prep show data/chats --row 0
+    """
     prefix, console = dataset_prefix(prefix), Console(highlight=False, record=html is not None)
     if at is not None:
         row, token = row_at(prefix, at)
@@ -73,12 +81,16 @@ def show(
     if html is not None:
         html.write_text(console.export_html(), encoding="utf-8")
         typer.echo(f"written: {html}")
+    tell_next("msm", "prep", "check", prefix)
 
 
 def check(
     prefix: Annotated[Path, typer.Argument(metavar="PREFIX")], *, as_json: AsJson = False
 ) -> None:
-    """Verify a dataset: hashes, counts, and that rows, masks and provenance are aligned."""
+    """Verify a dataset: hashes, counts, and that rows, masks and provenance are aligned.
+
+    Example: msm prep check data/docs
+    """
     prefix = dataset_prefix(prefix)
     with show_progress() as progress:
         findings = check_dataset(prefix, progress=progress)
@@ -92,53 +104,74 @@ def check(
             mark = "ok    " if finding.is_ok else "FAILED"
             typer.echo(f"{mark} {finding.name}: {finding.detail}")
     require_ok(prefix, findings)
+    if not as_json:
+        tell_next("msm", "prep", "stats", prefix)
 
 
 def pack(
     prefix: Prefix,
     *,
-    seq_length: Annotated[int, typer.Option(min=2, help="Positions of a packed sequence.")],
+    seq_length: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Positions of a packed sequence.")
+    ],
     strategy: Annotated[
         Literal["best-fit", "first-fit-shuffle", "concatenate"],
         typer.Option(help="concatenate cuts documents wherever a sequence ends."),
     ] = "best-fit",
     max_documents: Annotated[
-        int | None, typer.Option(min=1, help="Most documents of one sequence.")
+        int | None, typer.Option(metavar="N", min=1, help="Most documents of one sequence.")
     ] = None,
     align: Annotated[
-        int, typer.Option(min=1, help="Pad each document to a multiple of this many positions.")
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Pad each document to a multiple of this many positions."
+        ),
     ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Which documents share a sequence.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Which documents share a sequence.")
+    ] = 0,
     show: Annotated[
-        int | None, typer.Option(help="List what this packed sequence holds, counted from 0.")
+        int | None,
+        typer.Option(metavar="N", help="List what this packed sequence holds, counted from 0."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Pack a dataset and store the packing beside it.
 
     Training finds it by the dataset's content and the same settings under data.packing.
+
+    Example: msm prep pack data/docs --seq-length 4096
     """
     packing = PackingConfig(strategy=strategy, max_documents=max_documents, align=align, seed=seed)
     prefix = dataset_prefix(prefix)
     packed = pack_dataset(prefix, seq_length, packing)
     shown = [] if show is None else rows_of_sequence(prefix, packed.packing_index, show)
     _print([*describe_packed(packed), *shown], packed.as_json(), as_json=as_json)
+    if not as_json:
+        tell_next("msm", "train", "RUN.yaml", "--plan-only")
 
 
 def rows(
     run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run's configuration.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[key=value]...", help="As given to `msm train`.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="As given to `msm train`.")
     ] = None,
     *,
-    phase: Annotated[str, typer.Option(help="The phase's name.")],
-    step: Annotated[int, typer.Option(help="Optimizer step, counted from 1 as in metrics.jsonl.")],
+    phase: Annotated[str, typer.Option(metavar="NAME", help="The phase's name.")],
+    step: Annotated[
+        int, typer.Option(metavar="N", help="Optimizer step, counted from 1 as in metrics.jsonl.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Show which rows an optimizer step of a run saw, and where they come from."""
+    """Show which rows an optimizer step of a run saw, and where they come from.
+
+    Example: msm prep rows run.yaml --phase sft --step 12
+    """
     found = read_step(run_file, overrides or [], phase=phase, step=step)
     content: JsonRow = {"phase": phase, "step": step, "rows": [row.as_json() for row in found]}
     _print(list(describe_step(found)), content, as_json=as_json)
+    if not as_json and found:
+        tell_next("msm", "prep", "show", "PREFIX", "--row", "ROW", why="a row, token by token")
 
 
 def stats(
@@ -149,18 +182,24 @@ def stats(
         typer.Option(metavar="FIELD", help="Total by this provenance field; may be repeated."),
     ] = None,
     seq_length: Annotated[
-        list[int] | None, typer.Option(min=2, help="Tell how full packing is at this length.")
+        list[int] | None,
+        typer.Option(metavar="N", min=2, help="Tell how full packing is at this length."),
     ] = None,
     png: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the histogram of lengths.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how long the rows of a dataset are, and totals by what they are about."""
+    """Show how long the rows of a dataset are, and totals by what they are about.
+
+    Example: msm prep stats data/docs --by domain --seq-length 4096
+    """
     found = read_stats(dataset_prefix(prefix), by=by or [], seq_lengths=seq_length or [])
     if png is not None:
         write_histogram(found, png)
     _print(list(describe_stats(found)), found.as_json(), as_json=as_json)
+    if not as_json:
+        tell_next("msm", "prep", "pack", dataset_prefix(prefix), "--seq-length", "N")
 
 
 def contamination(
@@ -169,18 +208,29 @@ def contamination(
     against: Annotated[
         Path, typer.Option(metavar="ITEMS", help="Evaluation items: JSONL, or a dataset's PREFIX.")
     ],
-    words: Annotated[int, typer.Option(min=3, help="Words of a run that is looked for.")] = 8,
+    words: Annotated[
+        int, typer.Option(metavar="N", min=3, help="Words of a run that is looked for.")
+    ] = 8,
     overlap: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of an item's runs that counts.")
+        float,
+        typer.Option(metavar="X", min=0.01, max=1, help="Share of an item's runs that counts."),
     ] = 0.5,
-    show: Annotated[int, typer.Option(min=0, help="Rows to list, the worst first.")] = 10,
+    show: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Rows to list, the worst first.")
+    ] = 10,
     max_rows: Annotated[
-        int | None, typer.Option(min=0, help="Exit with 1 if more rows than this reach --overlap.")
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="Exit with 1 if more rows than this reach --overlap."
+        ),
     ] = None,
     tokenizer: DatasetTokenizer = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find rows of a corpus that repeat evaluation items."""
+    """Find rows of a corpus that repeat evaluation items.
+
+    Example: msm prep contamination docs.jsonl --against items.jsonl
+    """
     total, unit = corpus_size(corpus)
     with show_progress() as progress:
         progress.start("contamination", total, unit=unit)
@@ -202,6 +252,8 @@ def contamination(
         "worst": [match.as_json() for match in found.worst],
     }
     _print(list(describe_contamination(found, overlap=overlap)), content, as_json=as_json)
+    if not as_json:
+        tell_next("msm", "prep", "dedup", corpus, "--out", "KEPT.jsonl")
     if max_rows is not None and found.rows_above > max_rows:
         raise typer.Exit(1)
 
@@ -210,9 +262,14 @@ def dedup(
     corpus: Corpus,
     *,
     threshold: Annotated[
-        float, typer.Option(min=0.1, max=1, help="Jaccard similarity from which a row is dropped.")
+        float,
+        typer.Option(
+            metavar="X", min=0.1, max=1, help="Jaccard similarity from which a row is dropped."
+        ),
     ] = 0.7,
-    words: Annotated[int, typer.Option(min=1, help="Words of a run that is compared.")] = 5,
+    words: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Words of a run that is compared.")
+    ] = 5,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the JSONL without the duplicates.")
     ] = None,
@@ -222,7 +279,10 @@ def dedup(
     tokenizer: DatasetTokenizer = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find near duplicates, and write what is left."""
+    """Find near duplicates, and write what is left.
+
+    Example: msm prep dedup docs.jsonl --out kept.jsonl
+    """
     if out is not None:
         check_filter(corpus, out)
     total, unit = corpus_size(corpus)
@@ -242,6 +302,9 @@ def dedup(
         "clusters": len(found.clusters),
     }
     _print(list(describe_duplicates(found)), content, as_json=as_json)
+    if not as_json:
+        kept = out or "KEPT.jsonl"
+        tell_next("msm", "prep", "docs", kept, "--tokenizer", "DIR", "--out", "PREFIX")
 
 
 def subset(
@@ -252,14 +315,21 @@ def subset(
         ),
     ],
     *,
-    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the rows, such as 0.25.")],
+    share: Annotated[
+        float, typer.Option(metavar="X", min=0, max=1, help="Share of the rows, such as 0.25.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.jsonl", help="The rows to write.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write a share of a corpus's rows; a smaller share is part of every larger one."""
+    """Write a share of a corpus's rows; a smaller share is part of every larger one.
+
+    Example: msm prep subset docs.jsonl --share 0.25 --out quarter.jsonl
+    """
     taken = write_subset(sources, out, share=share)
     content: JsonRow = {"path": str(out), "rows": taken.rows, "of": taken.of}
     _print([f"{out}: {taken.rows:,} of {taken.of:,} rows"], content, as_json=as_json)
+    if not as_json:
+        tell_next("msm", "prep", "docs", out, "--tokenizer", "DIR", "--out", "PREFIX")
 
 
 def _print(lines: list[str], content: JsonRow, *, as_json: bool) -> None:

@@ -21,6 +21,7 @@ from data_prep.writing.merge import merge_datasets, with_shards
 from data_prep.writing.prepared import Prepared
 from megatron_msm.formats.manifest import dataset_file, dataset_prefix, read_manifest
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, columns_without_values
+from megatron_msm.next_step import tell_next
 from megatron_msm.progress import show_progress
 
 Inputs = Annotated[
@@ -37,10 +38,13 @@ Out = Annotated[
     Path, typer.Option("--out", metavar="PREFIX", help="Dataset to write: PREFIX.bin, .idx, ...")
 ]
 MaxRejects = Annotated[
-    int, typer.Option("--max-rejects", min=0, help="Lines that may be unusable; more is an error.")
+    int,
+    typer.Option(
+        "--max-rejects", metavar="N", min=0, help="Lines that may be unusable; more is an error."
+    ),
 ]
 MaxLineBytes = Annotated[
-    int, typer.Option("--max-line-bytes", min=1, help="Longer lines are rejected.")
+    int, typer.Option("--max-line-bytes", metavar="N", min=1, help="Longer lines are rejected.")
 ]
 Carry = Annotated[
     list[str] | None,
@@ -49,12 +53,14 @@ Carry = Annotated[
 ShardOf = Annotated[
     str | None,
     typer.Option(
-        "--shard", metavar="i/n", help="Make only part i (from 0) of n: PREFIX-0000i-of-0000n."
+        "--shard", metavar="I/N", help="Make only part i (from 0) of n: PREFIX-0000i-of-0000n."
     ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Worker processes; default: the CPUs of this process."),
+    typer.Option(
+        "--workers", metavar="N", min=1, help="Worker processes; default: the CPUs of this process."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is at PREFIX.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -69,7 +75,8 @@ def docs(
         bool, typer.Option(help="End every document with the end-of-document token.")
     ] = True,
     eod_token: Annotated[
-        str | None, typer.Option(help="That token; default: the tokenizer's eos token.")
+        str | None,
+        typer.Option(metavar="TOKEN", help="That token; default: the tokenizer's eos token."),
     ] = None,
     prepend_bos: Annotated[
         bool,
@@ -90,7 +97,10 @@ def docs(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tokenize documents, lines of {"text": ...}, for midtraining."""
+    """Tokenize documents, lines of {"text": ...}, for midtraining.
+
+    Example: msm prep docs docs.jsonl --tokenizer models/SmolLM2 --out data/docs
+    """
     _refuse_eod_without_append(append_eod, eod_token)
     options = DocumentOptions(
         tokenizer=tokenizer,
@@ -119,7 +129,10 @@ def chats(
     tokenizer: Tokenizer,
     out: Out,
     max_length: Annotated[
-        int, typer.Option(min=2, help="Tokens of a row; --overlong says what becomes of more.")
+        int,
+        typer.Option(
+            metavar="N", min=2, help="Tokens of a row; --overlong says what becomes of more."
+        ),
     ],
     overlong: Annotated[
         Literal["reject", "drop", "truncate", "split"],
@@ -175,7 +188,10 @@ def chats(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Render and tokenize chats, lines of {"messages": [...]}, with a loss mask."""
+    """Render and tokenize chats, lines of {"messages": [...]}, with a loss mask.
+
+    Example: msm prep chats aft.jsonl --tokenizer base --out aft --max-length 512
+    """
     options = ChatOptions(
         tokenizer=tokenizer,
         out=dataset_prefix(out),
@@ -211,6 +227,8 @@ def merge(
     """Join datasets into one, byte for byte what one run over all inputs would make.
 
     A PREFIX that was made with --shard stands for all of its shards.
+
+    Example: msm prep merge data/one data/two --out data/both
     """
     target = dataset_prefix(out)
     sources = with_shards([dataset_prefix(prefix) for prefix in prefixes], target)
@@ -254,7 +272,7 @@ def _report(prepared: Prepared, *, as_json: bool) -> None:
         typer.echo(
             f"  warning: --carry {name}: no row has this field; is it spelled as in the input?"
         )
-    typer.echo(f"  look at a row: msm prep show {prefix} --row 0")
+    tell_next("msm", "prep", "show", prefix, "--row", "0")
 
 
 def _total_bytes(inputs: list[Path], shard: str | None) -> int | None:

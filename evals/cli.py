@@ -10,5 +10,6 @@ app = lazy_app(
         "contrast": "evals.commands:contrast",
         "power": "evals.commands:power",
     },
-    help="Evaluate Hugging Face checkpoints.",
+    help="Evaluate Hugging Face checkpoints.\n\n"
+    "Example: msm eval run suite.yaml exports/msm --out results/msm",
 )

@@ -18,6 +18,7 @@ from evals.tasks.table import print_result
 from evals.visible_text import visible
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import write_json_atomic
+from megatron_msm.next_step import tell_next
 
 
 class Dtype(StrEnum):
@@ -33,7 +34,7 @@ def choice(
     ],
     items: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Forced-choice items.")],
     out: Annotated[Path, typer.Option(metavar="RESULT.json", help="Where the result goes.")],
-    split: Annotated[str, typer.Option(help="Which items of the file.")] = "test",
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="Which items of the file.")] = "test",
     target: Annotated[
         str | None,
         typer.Option(
@@ -41,12 +42,15 @@ def choice(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Answers in one forward pass, four an item.")
+        int, typer.Option(metavar="N", min=1, help="Answers in one forward pass, four an item.")
     ] = 32,
     dtype: Annotated[Dtype, typer.Option(help="Precision of the forward pass.")] = Dtype.BF16,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+    ] = "auto",
     label: Annotated[
-        str | None, typer.Option(help="The model's name in tables; else the folder's.")
+        str | None,
+        typer.Option(metavar="NAME", help="The model's name in tables; else the folder's."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result, without its rows, as JSON.")
@@ -56,6 +60,8 @@ def choice(
 
     Each item is asked as a chat turn, and both answers are scored by mean log-probability per
     token. Results go to RESULT.json, with one row per item.
+
+    Example: msm eval choice exports/msm --items items.jsonl --out choice.json
     """
     from evals.models.local import LocalModel
     from evals.tasks.choice.task import ChoiceSettings, prepare_choice
@@ -75,6 +81,7 @@ def choice(
         return
     print_result(result, Console(file=sys.stdout))
     typer.echo(f"written    {out}")
+    tell_next("msm", "eval", "report", "OUT.html", "--result", out)
 
 
 def run(
@@ -100,9 +107,12 @@ def run(
             "it writes the replies.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+    ] = "auto",
     label: Annotated[
-        str | None, typer.Option(help="The model's name in tables; else the folder's.")
+        str | None,
+        typer.Option(metavar="NAME", help="The model's name in tables; else the folder's."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a list of the results, without their rows.")
@@ -111,6 +121,8 @@ def run(
     """Run the evaluations of a suite on a model; each writes DIR/NAME.json as it ends.
 
     One that stands there already, of the same model, items and settings, is kept.
+
+    Example: msm eval run suite.yaml exports/msm --out results/msm
     """
     from evals.models.local import LocalModel
     from evals.suite import prepare_suite, run_suite
@@ -129,6 +141,9 @@ def run(
                 typer.echo(f"{kept if ran.was_kept else f'written    {path}'}\n")
     if as_json:
         typer.echo(json.dumps(shown, indent=2))
+        return
+    written = [word for name in works for word in ("--result", f"{out / name}.json")]
+    tell_next("msm", "eval", "report", "OUT.html", *written)
 
 
 def report(
@@ -158,7 +173,9 @@ def report(
             "NAME=+BOTH,-ONE,-OTHER,+NEITHER.",
         ),
     ] = None,
-    title: Annotated[str, typer.Option(help="The report's heading.")] = "Model Spec Midtraining",
+    title: Annotated[
+        str, typer.Option(metavar="TEXT", help="The report's heading.")
+    ] = "Model Spec Midtraining",
     facts: Annotated[
         Path | None,
         typer.Option(
@@ -185,7 +202,10 @@ def report(
         bool, typer.Option("--json", help="Print the verdicts and the report's path as JSON.")
     ] = False,
 ) -> None:
-    """Write one self-contained HTML file: loss curves, results, differences, lineage."""
+    """Write one self-contained HTML file: loss curves, results, differences, lineage.
+
+    Example: msm eval report out.html --result base=b.json --result msm=m.json
+    """
     from evals.report.page import write_report
 
     _check_results(results, choice_results)
@@ -207,6 +227,7 @@ def report(
     for line in verdicts:
         typer.echo(line)
     typer.echo(f"written    {out}")
+    tell_next("python3", "-m", "webbrowser", out)
 
 
 def contrast(
@@ -215,7 +236,7 @@ def contrast(
     ],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="The same of another model.")],
     metric: Annotated[
-        str | None, typer.Option(help="Which of their numbers; else the headline.")
+        str | None, typer.Option(metavar="NAME", help="Which of their numbers; else the headline.")
     ] = None,
     cluster: Annotated[
         str | None,
@@ -240,6 +261,8 @@ def contrast(
     """Tell how two models differ on the same items: paired, clustered, corrected by group.
 
     Reads results of `msm eval run` and logs of any Inspect task.
+
+    Example: msm eval contrast results/base/choice.json results/msm/choice.json
     """
     from evals.report.two_results import contrast_two, print_two
 
@@ -255,6 +278,8 @@ def contrast(
         typer.echo(found.model_dump_json(indent=2))
         return
     print_two(found, Console(file=sys.stdout))
+    results = ("--result", f"before={before}", "--result", f"after={after}")
+    tell_next("msm", "eval", "report", "OUT.html", *results)
 
 
 def power(
@@ -267,20 +292,26 @@ def power(
         ),
     ] = None,
     sd_items: Annotated[
-        float | None, typer.Option(min=0, help="Spread of the change over items, instead.")
+        float | None,
+        typer.Option(metavar="X", min=0, help="Spread of the change over items, instead."),
     ] = None,
     sd_seeds: Annotated[
-        float | None, typer.Option(min=0, help="Spread of an arm's mean over training seeds.")
+        float | None,
+        typer.Option(metavar="X", min=0, help="Spread of an arm's mean over training seeds."),
     ] = None,
     items: Annotated[
-        int | None, typer.Option(min=2, help="Items; else those of the pilot.")
+        int | None, typer.Option(metavar="N", min=2, help="Items; else those of the pilot.")
     ] = None,
     effect: Annotated[
-        float | None, typer.Option(min=0, help="A wanted effect: how many items and seeds find it.")
+        float | None,
+        typer.Option(metavar="X", min=0, help="A wanted effect: how many items and seeds find it."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Tell which change a study would find with 80% power, by the number of training seeds."""
+    """Tell which change a study would find with 80% power, by the number of training seeds.
+
+    Example: msm eval power --sd-items 0.9 --items 200 --effect 0.2
+    """
     from evals.report.planning import plan_study, print_plan
 
     plan = plan_study(
@@ -290,6 +321,7 @@ def power(
         typer.echo(plan.model_dump_json(indent=2))
         return
     print_plan(plan, Console(file=sys.stdout))
+    tell_next("msm", "experiment", "run", "GRID.yaml", "seeds=3", "--dry-run")
 
 
 def _check_results(results: list[str] | None, choice_results: list[str] | None) -> None:

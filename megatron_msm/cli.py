@@ -5,7 +5,8 @@ without being imported from here.
 """
 
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
+from typing import Annotated
 
 import typer
 
@@ -26,19 +27,49 @@ _EXTRA_OF_PACKAGE = {
 }
 
 
+_STATUSES = (
+    "Exit status: 0 done; 1 failed; 2 an option, a file or an input is wrong; 75 stopped with all "
+    "saved, the same command goes on; 130 stopped by Ctrl-C."
+)
+_INTERRUPTED_STATUS = 130
+
+
 def build_app() -> typer.Typer:
     """Return the command with everything registered under `msm.commands`."""
     entries = sorted(entry_points(group="msm.commands"), key=lambda entry: entry.name)
     return lazy_app(
         {entry.name: entry.value for entry in entries},
-        help="Model Spec Midtraining at Megatron scale.",
+        help="Model Spec Midtraining at Megatron scale.\n\nExample: msm quickstart",
+        epilog=_STATUSES,
+        callback=_options,
+        add_completion=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"msm {version('megatron-msm')}")
+        raise typer.Exit
+
+
+def _options(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
     """Run the command line; a user's mistake ends with one message and the error's status."""
     try:
-        build_app()()
+        build_app()(prog_name="msm")
+    except SystemExit as end:
+        if end.code == _INTERRUPTED_STATUS:
+            sys.stderr.write("stopped by Ctrl-C\n")
+        raise
     except MsmError as error:
         _end_with(error)
     except ModuleNotFoundError as error:

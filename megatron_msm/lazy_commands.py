@@ -3,11 +3,13 @@
 The list of commands takes their help from the source. So the module of a command can import at its
 top what it needs. What brings torch, transformers or matplotlib yet waits until the command runs:
 its `--help` and the refusal of a wrong option come at once.
+
+Help names each value in capitals (DIR, N) and leaves the names of Python's types out.
 """
 
 import ast
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,13 +19,25 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 
-def lazy_app(commands: Mapping[str, str], *, help: str) -> typer.Typer:
+def _nothing() -> None:
+    pass
+
+
+def lazy_app(
+    commands: Mapping[str, str],
+    *,
+    help: str,
+    callback: Callable[..., None] = _nothing,
+    **settings: Any,
+) -> typer.Typer:
     """Return a group of commands.
 
     Args:
-        commands: By its name where each command is, as MODULE:NAME: a function (one command) or a
-            Typer app (a group of commands).
+        commands: By its name where each command is, as MODULE:NAME: a function (one command) or
+            another such group.
         help: What the group is for.
+        callback: Has the options of the group itself.
+        settings: Further ones of the Typer app.
     """
 
     class Group(TyperGroup):
@@ -39,11 +53,27 @@ def lazy_app(commands: Mapping[str, str], *, help: str) -> typer.Typer:
             """Write the list of commands, the only thing that needs the help of all of them."""
             for command in self.lazy:
                 command.help = help_in_source(command.entry)
+            _hide_types(self.get_params(ctx))
             super().format_help(ctx, formatter)
 
-    app = _new_app(cls=Group, help=help, no_args_is_help=True)
-    app.callback()(lambda: None)
+    app = _new_app(cls=Group, help=help, no_args_is_help=True, **settings)
+    app.callback()(callback)
     return app
+
+
+class _Command(TyperCommand):
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _hide_types(self.get_params(ctx))
+        super().format_help(ctx, formatter)
+
+
+def _hide_types(params: Sequence[Any]) -> None:
+    """Leave out of help what typer writes of types beside names: `<bool>`, `<list[Path]>`."""
+    for param in params:
+        if param.param_type_name == "argument":
+            param.display_type_rich = lambda ctx: None
+        elif param.is_flag:
+            param.metavar = ""
 
 
 class _LazyCommand(TyperCommand):
@@ -90,9 +120,9 @@ def _as_app(command: typer.Typer | Callable[..., None]) -> typer.Typer:
     if isinstance(command, typer.Typer):
         return command
     app = _new_app()
-    app.command()(command)
+    app.command(cls=_Command)(command)
     return app
 
 
-def _new_app(**settings: Any) -> typer.Typer:
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, **settings)
+def _new_app(*, add_completion: bool = False, **settings: Any) -> typer.Typer:
+    return typer.Typer(add_completion=add_completion, pretty_exceptions_enable=False, **settings)

@@ -15,5 +15,6 @@ app = lazy_app(
         "balance": "data_prep.health.balance_command:balance",
         "health": "data_prep.health.command:health",
     },
-    help="From a Model Spec to documents, chats and tenets, by calls to language models.",
+    help="From a Model Spec to documents, chats and tenets, by calls to language models.\n\n"
+    "Example: msm generate docs generate.yaml",
 )

@@ -28,12 +28,13 @@ from data_prep.generate.settings import GenerateConfig
 from data_prep.generate.spec.clauses import ambiguities, read_spec
 from data_prep.generate.tenet_pipeline import write_tenets
 from megatron_msm.config.load import load_config
+from megatron_msm.next_step import tell_next
 from megatron_msm.progress import show_progress
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="GENERATE.yaml", help="See docs/generate.md.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change: documents.ideas_per_type=5"),
+    typer.Argument(metavar="KEY=VALUE", help="Fields to change: documents.ideas_per_type=5"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
@@ -43,18 +44,24 @@ def spec(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show the clauses of a spec, their ids, and what is unclear in the numbering."""
+    """Show the clauses of a spec, their ids, and what is unclear in the numbering.
+
+    Example: msm generate spec spec.md
+    """
     found = read_spec(path)
     if as_json:
         clauses = [{**clause._asdict(), "sha256": clause.sha256} for clause in found.clauses]
         _print_json({"clauses": clauses, "notes": list(ambiguities(found))})
     else:
         show_spec(found, Console())
-        typer.echo(f"next: msm generate preview GENERATE.yaml   # with spec: {path}")
+        tell_next("msm", "generate", "preview", "GENERATE.yaml", f"spec={path.absolute()}")
 
 
 def preview(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
-    """Plan the documents, and show how many, how many tokens and what they will cost."""
+    """Plan the documents, and show how many, how many tokens and what they will cost.
+
+    Example: msm generate preview generate.yaml documents.ideas_per_type=5
+    """
     config = _config(path, overrides)
     with _opened(config) as run:
         plan = plan_documents(run.context) if config.documents is not None else None
@@ -69,11 +76,14 @@ def preview(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = 
         _print_json({"plan": tree, "documents_per_clause": planned, "steps": steps_json})
     else:
         show_projection(plan, planned, steps, Console())
-        typer.echo(f"next: msm generate docs {path}")
+        tell_next("msm", "generate", "docs", path, *(overrides or ()))
 
 
 def docs(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
-    """Generate documents for midtraining. Run it again to go on after any interruption."""
+    """Generate documents for midtraining. Run it again to go on after any interruption.
+
+    Example: msm generate docs generate.yaml documents.ideas_per_type=5
+    """
     config = _config(path, overrides)
     with _opened(config) as run:
         made = make_documents(run)
@@ -81,7 +91,10 @@ def docs(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = Fal
 
 
 def chats(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
-    """Generate chats for alignment fine-tuning. Run it again to go on after any interruption."""
+    """Generate chats for alignment fine-tuning. Run it again to go on after any interruption.
+
+    Example: msm generate chats generate.yaml chats.count=300
+    """
     config = _config(path, overrides)
     with _opened(config) as run:
         made = make_chats(run)
@@ -89,7 +102,10 @@ def chats(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = Fa
 
 
 def tenets(path: ConfigFile, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
-    """Generate testable sentences of each clause, for `msm eval run` with the task `audit`."""
+    """Generate testable sentences of each clause, for `msm eval run` with the task `audit`.
+
+    Example: msm generate tenets generate.yaml
+    """
     config = _config(path, overrides)
     with _opened(config) as run:
         written = write_tenets(run.context)
@@ -109,12 +125,16 @@ def page(
     *,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="The page to write.")],
 ) -> None:
-    """Write what was generated as one HTML file to read: texts, clauses, twins, rejects and why."""
+    """Write what was generated as one HTML file to read: texts, clauses, twins, rejects and why.
+
+    Example: msm generate page generate.yaml --out page.html
+    """
     config = _config(path, overrides)
     specs = read_specs(config)
     shown = {config.spec.stem: specs.spec, **{arm.spec_id: arm.spec for arm in specs.arms}}
     num_rows = write_page(out, config, shown)
-    typer.echo(f"{out}: {num_rows:,} rows; open it in a browser")
+    typer.echo(f"{out}: {num_rows:,} rows")
+    tell_next("python3", "-m", "webbrowser", out)
 
 
 def import_(
@@ -131,12 +151,15 @@ def import_(
         str | None, typer.Option(metavar="NAME", help="The spec of rows that do not name theirs.")
     ] = None,
     max_rejects: Annotated[
-        int, typer.Option("--max-rejects", min=0, help="Rows that may be unusable.")
+        int, typer.Option("--max-rejects", metavar="N", min=0, help="Rows that may be unusable.")
     ] = 0,
-    licence: Annotated[str | None, typer.Option(help="For the card.")] = None,
+    licence: Annotated[str | None, typer.Option(metavar="TEXT", help="For the card.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take corpora that others made: their rows with ids, provenance and a card."""
+    """Take corpora that others made: their rows with ids, provenance and a card.
+
+    Example: msm generate import theirs.jsonl --out docs.jsonl --kind documents
+    """
     made = import_rows(
         sources, out, kind=kind, spec_id=spec_id, max_rejects=max_rejects, licence=licence
     )
@@ -152,7 +175,8 @@ def import_(
             f"  {made.twice:,} rows have the content of an earlier one: msm prep dedup {out}"
         )
     prep = "docs" if kind == "documents" else "chats"
-    typer.echo(f"next: msm prep {prep} {out} --tokenizer DIR --out PREFIX")
+    length = () if kind == "documents" else ("--max-length", "4096")
+    tell_next("msm", "prep", prep, out, "--tokenizer", "DIR", "--out", "PREFIX", *length)
 
 
 @contextlib.contextmanager
@@ -177,8 +201,9 @@ def _report(config: GenerateConfig, made: Made, *, as_json: bool) -> None:
         typer.echo(f"{file.path}: {file.rows:,} rows")
     typer.echo(f"refused rows, with reasons: {config.out / 'rejects'}")
     kind = "docs" if made.files[0].path.parent.name == "documents" else "chats"
-    more = "" if kind == "docs" else " --max-length 4096"
-    typer.echo(f"next: msm prep {kind} {made.files[0].path} --tokenizer DIR --out PREFIX{more}")
+    length = () if kind == "docs" else ("--max-length", "4096")
+    path = made.files[0].path
+    tell_next("msm", "prep", kind, path, "--tokenizer", "DIR", "--out", "PREFIX", *length)
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import typer
 from data_prep.generate.corpus import selecting
 from data_prep.generate.corpus.conditions import parse_conditions
 from data_prep.generate.corpus.doses import Dose, Unit
+from megatron_msm.next_step import tell_next
 
 Tokenizer = Annotated[
     Path | None, typer.Option(metavar="DIR", help="A tokenizer folder, to count tokens.")
@@ -36,19 +37,26 @@ def select(
         ),
     ] = None,
     documents: Annotated[
-        int | None, typer.Option(min=1, help="A dose: so many documents of each corpus.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="A dose: so many documents of each corpus."),
     ] = None,
     words: Annotated[
-        int | None, typer.Option(min=1, help="A dose: at most so many words of each corpus.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="A dose: at most so many words of each corpus."),
     ] = None,
     tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="A dose: at most so many tokens of each; needs --tokenizer."),
+        typer.Option(
+            metavar="N", min=1, help="A dose: at most so many tokens of each; needs --tokenizer."
+        ),
     ] = None,
     tokenizer: Tokenizer = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a part of a corpus, or of paired corpora: by what rows say, and by nested dose."""
+    """Write a part of a corpus, or of paired corpora: by what rows say, and by nested dose.
+
+    Example: msm generate select docs.jsonl --out half --documents 500
+    """
     dose = _dose({"documents": documents, "words": words, "tokens": tokens}, tokenizer)
     if not where and dose is None:
         raise typer.BadParameter(
@@ -66,7 +74,7 @@ def select(
         if part.twinless:
             typer.echo(f"  {part.twinless:,} have no twin in another corpus, and are left out")
     typer.echo(f"how it was selected: {out / 'README.md'}")
-    typer.echo(f"next: msm prep docs {found[0].path} --tokenizer DIR --out PREFIX")
+    tell_next("msm", "prep", "docs", found[0].path, "--tokenizer", "DIR", "--out", "PREFIX")
 
 
 def _dose(amounts: dict[Unit, int | None], tokenizer: Path | None) -> Dose | None:

@@ -29,7 +29,7 @@ def balance(
     values: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="YAML",
+            metavar="FILE.yaml",
             help="Words of an arm's value, which are no difference; may be repeated.",
         ),
     ] = None,
@@ -43,7 +43,10 @@ def balance(
         bool, typer.Option("--json", help="Print the report as one JSON object.")
     ] = False,
 ) -> None:
-    """Name what two arms differ in: size, lengths, genres, domains, clauses, names, phrases."""
+    """Name what two arms differ in: size, lengths, genres, domains, clauses, names, phrases.
+
+    Example: msm generate balance docs.jsonl others.jsonl
+    """
     numbers = WordNgrams()
     given = [load_values(path) for path in values or []]
     corpora = [

@@ -16,6 +16,7 @@ from data_prep.health.screen import print_report
 from data_prep.health.values import load_values
 from data_prep.reading.inputs import STDIN, expand_inputs
 from megatron_msm.errors import ConfigError
+from megatron_msm.next_step import tell_next
 from megatron_msm.progress import show_progress
 
 Docs = Annotated[
@@ -33,14 +34,14 @@ def health(
     *,
     values: Annotated[
         Path | None,
-        typer.Option(metavar="YAML", help="Words of the value, of behaviours and of reasons."),
+        typer.Option(metavar="FILE.yaml", help="Words of the value, of behaviours and of reasons."),
     ] = None,
     other: Annotated[
         list[Path] | None,
         typer.Option(metavar="DOCS", help="The other arm of a contrast; may be repeated."),
     ] = None,
     other_values: Annotated[
-        Path | None, typer.Option(metavar="YAML", help="The same for the other arm's value.")
+        Path | None, typer.Option(metavar="FILE.yaml", help="The same for the other arm's value.")
     ] = None,
     items: Annotated[
         Path | None, typer.Option(metavar="ITEMS", help="Evaluation items to look for, as JSONL.")
@@ -58,13 +59,18 @@ def health(
     ] = None,
     window: Annotated[
         int,
-        typer.Option(min=1, help="Sentences that may share value, behaviour and reason."),
+        typer.Option(
+            metavar="N", min=1, help="Sentences that may share value, behaviour and reason."
+        ),
     ] = 1,
     sample: Annotated[
-        int, typer.Option(min=2, help="Most documents for what takes long; others see all.")
+        int,
+        typer.Option(
+            metavar="N", min=2, help="Most documents for what takes long; others see all."
+        ),
     ] = 20_000,
     loss_documents: Annotated[
-        int, typer.Option(min=1, help="Documents of each arm that --model reads.")
+        int, typer.Option(metavar="N", min=1, help="Documents of each arm that --model reads.")
     ] = 200,
     text_field: Annotated[
         str, typer.Option(metavar="FIELD", help="Field that holds the document.")
@@ -76,7 +82,10 @@ def health(
         bool, typer.Option("--json", help="Print the report as one JSON object.")
     ] = False,
 ) -> None:
-    """Measure what a corpus of documents teaches, and how two arms differ."""
+    """Measure what a corpus of documents teaches, and how two arms differ.
+
+    Example: msm prep health docs.jsonl --other others.jsonl --html health.html
+    """
     if other_values is not None and not other:
         raise typer.BadParameter("needs --other", param_hint="--other-values")
     gates = [parse_gate(text) for text in require or []]
@@ -136,6 +145,10 @@ def show_report(
     print_report(report, verdicts, Console(highlight=False))
     if html is not None:
         typer.echo(f"written: {html}")
+        tell_next("python3", "-m", "webbrowser", html)
+    else:
+        documents = report.corpora[0].files[0]
+        tell_next("msm", "prep", "docs", documents, "--tokenizer", "DIR", "--out", "PREFIX")
 
 
 def arm_names(docs: list[Path], other: list[Path]) -> tuple[str, str]:

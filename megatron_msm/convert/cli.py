@@ -13,21 +13,32 @@ import typer
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.checkpoint_folder import WEIGHTS_SUFFIX
 from megatron_msm.formats.json_types import JsonRow
+from megatron_msm.lazy_commands import lazy_app
+from megatron_msm.next_step import tell_next
 from megatron_msm.progress import show_progress
 
 if TYPE_CHECKING:
     from megatron_msm.convert.verifying import ForwardReport
 
-app = typer.Typer(
-    help="Convert between Hugging Face folders and Megatron checkpoints, and prove them equal.",
-    no_args_is_help=True,
+app = lazy_app(
+    {
+        "import": "megatron_msm.convert.cli:import_command",
+        "export": "megatron_msm.convert.cli:export_command",
+        "verify": "megatron_msm.convert.cli:verify_command",
+    },
+    help="Convert between Hugging Face folders and Megatron checkpoints, and prove them equal.\n\n"
+    "Example: msm convert import models/SmolLM2 checkpoints/base",
 )
 
-HfDir = Annotated[Path, typer.Argument(help="Hugging Face model folder.", show_default=False)]
+HfDir = Annotated[
+    Path, typer.Argument(metavar="HF_DIR", help="Hugging Face model folder.", show_default=False)
+]
 Checkpoint = Annotated[
     Path,
     typer.Argument(
-        help="Checkpoint folder (its newest iteration) or an iteration folder.", show_default=False
+        metavar="CHECKPOINT",
+        help="Checkpoint folder (its newest iteration) or an iteration folder.",
+        show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -35,23 +46,30 @@ _DIFFERENCES_SHOWN = 10
 _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
-@app.command("import")
 def import_command(
     source: Annotated[
-        Path, typer.Argument(help="Hugging Face folder, or checkpoint.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="Hugging Face folder, or checkpoint.", show_default=False
+        ),
     ],
-    out: Annotated[Path, typer.Argument(help="Checkpoint folder to create.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Checkpoint folder to create.", show_default=False)
+    ],
     hf: Annotated[
         Path | None,
         typer.Option(
+            metavar="HF_DIR",
             help="Folder with config and tokenizer, when SOURCE is a checkpoint of Megatron-LM, "
-            "Megatron-Bridge or NeMo 2."
+            "Megatron-Bridge or NeMo 2.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an import that is already there.")] = False,
     adapter: Annotated[
         Path | None,
-        typer.Option(help="PEFT folder: put its LoRA adapters beside the weights."),
+        typer.Option(
+            metavar="PEFT_DIR", help="PEFT folder: put its LoRA adapters beside the weights."
+        ),
     ] = None,
     check: Annotated[
         bool,
@@ -59,7 +77,10 @@ def import_command(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Write SOURCE's model as a Megatron checkpoint that loads under any parallel layout."""
+    """Write SOURCE's model as a Megatron checkpoint that loads under any parallel layout.
+
+    Example: msm convert import models/SmolLM2 checkpoints/base
+    """
     from megatron_msm.convert.importing import import_hf, import_megatron
 
     started = time.monotonic()
@@ -85,19 +106,24 @@ def import_command(
         "identity": state.identity,
         **cost,
     }
-    _show(result, as_json, f"imported {state.architecture} into {out}: {_in_words(cost)}")
+    text = f"imported {state.architecture} into {out}: {_in_words(cost)}"
+    _show(result, as_json, text, "msm", "train", "RUN.yaml", f"model.checkpoint={out}")
 
 
-@app.command("export")
 def export_command(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Argument(help="Folder to create.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to create.", show_default=False)
+    ],
     max_shard_size: Annotated[
-        str, typer.Option(help="Largest weight file, like 5GB or 500MB.")
+        str, typer.Option(metavar="SIZE", help="Largest weight file, like 5GB or 500MB.")
     ] = "5GB",
     dtype: Annotated[
         str | None,
-        typer.Option(help="Convert every tensor: bfloat16, float32, float16. Default: as it was."),
+        typer.Option(
+            metavar="DTYPE",
+            help="Convert every tensor: bfloat16, float32, float16. Default: as it was.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
     check: Annotated[
@@ -113,8 +139,9 @@ def export_command(
     base: Annotated[
         str | None,
         typer.Option(
+            metavar="MODEL",
             help="With --adapter: folder or hub's name of the model that they belong to. Default: "
-            "where it was imported from, if that was a hub's cache."
+            "where it was imported from, if that was a hub's cache.",
         ),
     ] = None,
     as_json: Json = False,
@@ -122,6 +149,8 @@ def export_command(
     """Write CHECKPOINT as a complete Hugging Face folder: weights, tokenizer, template, config.
 
     LoRA adapters are merged into the weights, or with --adapter written alone.
+
+    Example: msm convert export runs/msm/sft exports/msm
     """
     from megatron_msm.convert.exporting import export_hf
 
@@ -150,8 +179,8 @@ def export_command(
         "weight_files": len(weights),
         **cost,
     }
-    what = f"{manifest.phase} step {manifest.iteration}"
-    _show(result, as_json, f"exported {what} into {out}: {_in_words(cost)}")
+    text = f"exported {manifest.phase} step {manifest.iteration} into {out}: {_in_words(cost)}"
+    _show(result, as_json, text, "msm", "eval", "run", "SUITE.yaml", out, "--out", "RESULTS")
 
 
 def _export_adapter(
@@ -162,10 +191,9 @@ def _export_adapter(
     record = export_adapter(checkpoint, out, base=base, force=force)
     result = {"folder": str(out), **record.model_dump(mode="json")}
     text = f"exported the adapters into {out}: rank {record.rank}, alpha {record.alpha:g}"
-    _show(result, as_json, text)
+    _show(result, as_json, text, "msm", "convert", "export", checkpoint, "MERGED")
 
 
-@app.command("verify")
 def verify_command(
     hf_dir: HfDir,
     checkpoint: Checkpoint,
@@ -181,6 +209,8 @@ def verify_command(
     """Compare every tensor of CHECKPOINT with HF_DIR, and what Megatron and transformers compute.
 
     Exit status 1 if they differ.
+
+    Example: msm convert verify models/SmolLM2 checkpoints/base
     """
     from megatron_msm.convert.verifying import verify
 
@@ -196,9 +226,13 @@ def verify_command(
     lines += [f"  {name}: has NaN or infinity" for name in report.not_finite[:_DIFFERENCES_SHOWN]]
     lines += _forward_in_words(report.forward)
     lines.append("the same model" if report.is_same_model else "NOT the same model")
-    _show(asdict(report) | {"same_model": report.is_same_model}, as_json, "\n".join(lines))
+    result = asdict(report) | {"same_model": report.is_same_model}
     if not report.is_same_model:
+        again = ("msm", "convert", "import", hf_dir, "ANOTHER_CHECKPOINT")
+        _show(result, as_json, "\n".join(lines), *again)
         raise typer.Exit(1)
+    eval_model = ("msm", "eval", "run", "SUITE.yaml", hf_dir, "--out", "RESULTS")
+    _show(result, as_json, "\n".join(lines), *eval_model)
 
 
 def _forward_in_words(forward: "ForwardReport | None") -> list[str]:
@@ -242,5 +276,7 @@ def _in_words(cost: Mapping[str, float]) -> str:
     )
 
 
-def _show(result: JsonRow, as_json: bool, text: str) -> None:
+def _show(result: JsonRow, as_json: bool, text: str, *next_command: object) -> None:
     typer.echo(json.dumps(result) if as_json else text)
+    if not as_json:
+        tell_next(*next_command)

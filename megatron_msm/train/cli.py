@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from megatron_msm.next_step import tell_next
 from megatron_msm.train.stop import StopSignal
 
 
@@ -13,9 +14,7 @@ def train(
     run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run's configuration.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[key=value]...", help="Changes, such as phases.sft.seq_length=512."
-        ),
+        typer.Argument(metavar="KEY=VALUE", help="Changes, such as phases.sft.seq_length=512."),
     ] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Check and describe the run, train nothing.")
@@ -25,6 +24,8 @@ def train(
 
     Starts one process per rank on this machine. Under torchrun or SLURM (RANK is set) it joins the
     ranks that were started. SIGTERM or SIGUSR2 makes it save and end with status 75.
+
+    Example: msm train run.yaml parallel.tensor=2 --plan-only
     """
     stop = None if plan_only else StopSignal()
     # Only now, because they take a second in which a stop signal can come.
@@ -36,6 +37,7 @@ def train(
     config = load_config(run_file, RunConfig, overrides or ())
     if stop is None:
         describe_run(config)
+        tell_next("msm", "train", run_file, *(overrides or ()))
     elif "RANK" in os.environ:  # torchrun or SLURM started the ranks, and this is one
         run_rank(config, stop)
     else:

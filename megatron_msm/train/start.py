@@ -9,6 +9,7 @@ from megatron_msm.config.run import RunConfig
 from megatron_msm.data.packing.packings import Packings
 from megatron_msm.formats.checkpoint_folder import RUN_FILE
 from megatron_msm.formats.files import write_text_atomic
+from megatron_msm.next_step import tell_next
 from megatron_msm.train.base import make_base
 from megatron_msm.train.checkpoints.resume import next_phase
 from megatron_msm.train.checks import checked_run
@@ -49,7 +50,9 @@ def _train(config: RunConfig, run: ResolvedRun, packings: Packings, stop: StopSi
     run = dataclasses.replace(run, base=make_base(config))
     start = next_phase(run)
     tell(run, start)
+    checkpoint = config.out / config.phases[-1].name
     if start is None:
+        tell_next("msm", "convert", "export", checkpoint, "HF_DIR")
         return
     verify_datasets(run)
     resolved = config.out / RUN_FILE
@@ -66,4 +69,5 @@ def _train(config: RunConfig, run: ResolvedRun, packings: Packings, stop: StopSi
         )
     if status:
         sys.exit(status)
-    sys.stdout.write(f"done       {config.out / config.phases[-1].name}\n")
+    sys.stdout.write(f"done       {checkpoint}\n")
+    tell_next("msm", "convert", "export", checkpoint, "HF_DIR")

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 
 from megatron_msm.errors import ConfigError
+from megatron_msm.lazy_commands import lazy_app
+from megatron_msm.next_step import tell_next
 from slurm.experiments.arms import Experiment
 from slurm.experiments.estimates import estimate_training, misfits
 from slurm.experiments.experiment_file import read_started, stages_of_others, write_started
@@ -26,22 +28,26 @@ from slurm.stages.stage import Stage, in_order
 from slurm.stages.status import all_statuses
 from slurm.stages.why import differences, nearest_earlier
 
-app = typer.Typer(
-    help="Run a grid of arms with its controls, here or on a cluster.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = lazy_app(
+    {
+        name: f"slurm.experiments.command:{name}"
+        for name in ("run", "why", "status", "cancel", "report")
+    },
+    help="Run a grid of arms with its controls, here or on a cluster.\n\n"
+    "Example: msm experiment run grid.yaml --local",
 )
 
 GridFile = Annotated[Path, typer.Argument(metavar="GRID.yaml", help="The experiment.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[key=value]...", help="Changes to the grid.")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to the grid.")
 ]
 
 
 Arms = Annotated[
     list[str] | None, typer.Option("--arm", metavar="ARM", help="Only this arm; repeat it.")
 ]
+_RUN = ("msm", "experiment", "run")
+_OPEN = ("python3", "-m", "webbrowser")
 
 
 class Accepted(StrEnum):
@@ -56,7 +62,6 @@ Accept = Annotated[
 ]
 
 
-@app.command()
 def run(
     grid_file: GridFile,
     overrides: Overrides = None,
@@ -78,11 +83,15 @@ def run(
     gpu: Annotated[
         str | None,
         typer.Option(
-            help="For the time in --dry-run: a100, h100, h200 or b200. Left out: the site's kind."
+            metavar="GPU",
+            help="For the time in --dry-run: a100, h100, h200 or b200. Left out: the site's kind.",
         ),
     ] = None,
 ) -> None:
-    """Start every stage that is not finished; run again to go on."""
+    """Start every stage that is not finished; run again to go on.
+
+    Example: msm experiment run grid.yaml --local
+    """
     is_here = local or in_process
     if is_here and site is not None:
         raise ConfigError("--site is for a cluster: leave it out, or --local and --in-process.")
@@ -93,6 +102,8 @@ def run(
         site_config.check_shared(built.root, "out")
     if dry_run:
         _show_plan(grid, built, gpu or site_config.gpu_kind or "h100")
+        where = ("--local",) if site is None else ("--site", site)
+        tell_next(*_RUN, grid_file, *(overrides or ()), *where)
         return
     started = write_started(built, grid_file)
     wanted = started.of_arms(tuple(arm or ())).labels
@@ -102,15 +113,16 @@ def run(
         if not run_here(built.root, stages, _tell, backend):
             raise typer.Exit(1)
         if built.report is not None and not arm:
-            typer.echo(f"report     {built.root / built.report.output('report.html')}")
+            tell_next(*_OPEN, built.root / built.report.output("report.html"))
+        else:
+            tell_next("msm", "experiment", "report", grid_file, "OUT.html", *(overrides or ()))
         return
     if site_config.gpu_kind is not None:
         _check_fit(stages, site_config.gpu_kind)
     queue_all(built.root, stages, site_config, _tell)
-    typer.echo(f"watch      msm experiment status {grid_file}")
+    tell_next("msm", "experiment", "status", grid_file, *(overrides or ()), "--watch")
 
 
-@app.command()
 def why(
     grid_file: GridFile,
     stage: Annotated[
@@ -118,7 +130,10 @@ def why(
     ],
     overrides: Overrides = None,
 ) -> None:
-    """Say what a stage that is not finished has that an earlier one had not."""
+    """Say what a stage that is not finished has that an earlier one had not.
+
+    Example: msm experiment why grid.yaml 3f2a91bc
+    """
     built = plan_experiment(load_grid(grid_file, overrides or ()), grid_file, writes=False)
     stages = in_order(built.final_stages())
     found = [each for each in stages if each.label == stage or each.identity.startswith(stage)]
@@ -136,9 +151,9 @@ def why(
     typer.echo(f"beside     {earlier.label} [{earlier.identity[:8]}]")
     for line in differences(earlier.ingredients, asked.ingredients):
         typer.echo(line)
+    tell_next(*_RUN, grid_file, *(overrides or ()), "--dry-run")
 
 
-@app.command()
 def status(
     grid_file: GridFile,
     overrides: Overrides = None,
@@ -152,24 +167,32 @@ def status(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show every arm, and of its stages state, progress, time left, loss, and why they failed."""
+    """Show every arm, and of its stages state, progress, time left, loss, and why they failed.
+
+    Example: msm experiment status grid.yaml --watch
+    """
     root = load_grid(grid_file, overrides or ()).out.absolute()
     started = read_started(root, grid_file).of_arms(tuple(arm or ()))
     table = StatusTable(root, started, all_stages=stages)
     if as_json:
         statuses = [line.model_dump(mode="json") for line in all_statuses(root, started.labels)]
         typer.echo(orjson.dumps({"title": started.title, "stages": statuses}).decode())
-    elif watch:
-        table.watch_until_ended()
+        return
+    states = {each.state for each in (table.watch_until_ended() if watch else table.show())}
+    if states <= {"finished"}:
+        tell_next("msm", "experiment", "report", grid_file, "OUT.html", *(overrides or ()))
+    elif states & {"running", "queued"}:
+        tell_next("msm", "experiment", "status", grid_file, *(overrides or ()), "--watch")
     else:
-        table.show()
+        tell_next(*_RUN, grid_file, *(overrides or ()), why="goes on with what is not finished")
 
 
-@app.command()
 def cancel(grid_file: GridFile, overrides: Overrides = None, *, arm: Arms = None) -> None:
     """Cancel every job of the experiment that waits or runs; what is saved stays.
 
     What other arms or other grid files of the same folder need goes on.
+
+    Example: msm experiment cancel grid.yaml --arm base
     """
     root = load_grid(grid_file, overrides or ()).out.absolute()
     started = read_started(root, grid_file)
@@ -186,15 +209,18 @@ def cancel(grid_file: GridFile, overrides: Overrides = None, *, arm: Arms = None
         else:
             submitted.cancel()
             typer.echo(f"cancelled  job {submitted.job_id}, {label}")
+    tell_next(*_RUN, grid_file, *(overrides or ()), why="goes on from what is saved")
 
 
-@app.command()
 def report(
     grid_file: GridFile,
     out: Annotated[Path, typer.Argument(metavar="OUT.html", help="Where the report goes.")],
     overrides: Overrides = None,
 ) -> None:
-    """Write the report over the arms that are evaluated so far (`msm eval report`)."""
+    """Write the report over the arms that are evaluated so far (`msm eval report`).
+
+    Example: msm experiment report grid.yaml report.html
+    """
     root = load_grid(grid_file, overrides or ()).out.absolute()
     started = read_started(root, grid_file)
     results = finished_results(root, started)
@@ -204,6 +230,7 @@ def report(
     for line in write_report(root, started, results, out):
         typer.echo(line)
     typer.echo(f"written    {out}")
+    tell_next(*_OPEN, out)
 
 
 def _check_fit(stages: list[Stage], gpu: str) -> None:

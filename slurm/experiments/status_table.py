@@ -30,19 +30,20 @@ class StatusTable:
         self._started = started
         self._all_stages = all_stages
 
-    def show(self) -> None:
-        """Print it once."""
+    def show(self) -> Sequence[StageStatus]:
+        """Print it once; return what was shown."""
         statuses = all_statuses(self._root, self._started.labels)
         Console(highlight=False).print(self._render(statuses))
+        return statuses
 
-    def watch_until_ended(self) -> None:
-        """Keep it on the screen until nothing runs or waits any more."""
+    def watch_until_ended(self) -> Sequence[StageStatus]:
+        """Keep it on the screen until nothing runs or waits any more; return the last state."""
         with Live(console=Console(highlight=False), auto_refresh=False) as live:
             while True:
                 statuses = all_statuses(self._root, self._started.labels)
                 live.update(self._render(statuses), refresh=True)
                 if not any(status.state in ("running", "queued") for status in statuses):
-                    return
+                    return statuses
                 time.sleep(_REFRESH_S)
 
     def _render(self, statuses: Sequence[StageStatus]) -> RenderableType:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from megatron_msm.errors import ConfigError
+from megatron_msm.next_step import tell_next
 from slurm.jobs.queue import query_jobs
 
 _RANK_LOG = re.compile(r"^(?P<job>.+)_(?P<rank>\d+)_log\.out$")
@@ -19,9 +20,14 @@ def logs(
     folder: Annotated[
         Path, typer.Option(metavar="DIR", help="Where to look: a run's or an experiment's folder.")
     ] = Path(),
-    lines: Annotated[int, typer.Option(min=0, help="Last lines of each rank to show.")] = 5,
+    lines: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Last lines of each rank to show.")
+    ] = 5,
 ) -> None:
-    """Show SLURM's state of a job, the logs of its ranks and their last lines."""
+    """Show SLURM's state of a job, the logs of its ranks and their last lines.
+
+    Example: msm logs 4711 --folder runs/msm
+    """
     state = _state(job)
     if state:
         typer.echo(state)
@@ -35,6 +41,8 @@ def logs(
         typer.echo(str(path))
         for line in last_lines(path, lines):
             typer.echo(f"  {line}")
+    if found:
+        tell_next("less", found[0])
 
 
 def _state(job: str) -> str:

@@ -10,6 +10,7 @@ from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.checkpoint_folder import RUN_FILE
 from megatron_msm.formats.files import write_text_atomic
+from megatron_msm.next_step import tell_next
 from megatron_msm.train.checks import checked_run
 from megatron_msm.train.summary import describe
 from slurm.jobs.backends import SlurmBackend
@@ -23,7 +24,7 @@ from slurm.jobs.submitted import locked, read_submitted, write_submitted
 def submit(
     run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run's configuration.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[key=value]...", help="As given to `msm train`.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="As given to `msm train`.")
     ] = None,
     *,
     site: Annotated[
@@ -36,12 +37,17 @@ def submit(
             help="Start when this job has ended well, or with `:any` however it ends; repeat it.",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The job's name; else the run folder's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The job's name; else the run folder's.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the batch script; needs no SLURM.")
     ] = False,
 ) -> None:
-    """Train RUN.yaml on a cluster: checked here, queued, requeued until it is finished."""
+    """Train RUN.yaml on a cluster: checked here, queued, requeued until it is finished.
+
+    Example: msm submit run.yaml --site site.yaml --dry-run
+    """
     site_config = load_site(site)
     config = load_config(run_file, RunConfig, overrides or ())
     site_config.check_shared(config.out, "out")
@@ -53,7 +59,7 @@ def submit(
     _check_run(config, waits_for)
     job_id = _submit_once(config, job, site_config, waits_for)
     typer.echo(f"submitted  job {job_id}, {job.name}, {job.num_ranks} ranks")
-    typer.echo(f"logs       msm logs {job_id} --folder {job.folder}")
+    tell_next("msm", "logs", job_id, "--folder", job.folder)
 
 
 def training_job(config: RunConfig, site: SiteConfig, *, name: str | None = None) -> Job:

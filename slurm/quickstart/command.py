@@ -19,35 +19,44 @@ from slurm.quickstart.screen import show_quickstart
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path(
-        "runs/quickstart"
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for everything that is made.")
+    ] = Path("runs/quickstart"),
     model: Annotated[
         Path | None,
-        typer.Option(help="A Hugging Face folder. Left out: SmolLM2-135M-Instruct."),
+        typer.Option(
+            metavar="HF_DIR", help="A Hugging Face folder. Left out: SmolLM2-135M-Instruct."
+        ),
     ] = None,
     spec: Annotated[
         Literal["homemade", "affordability"], typer.Option(help="Whose documents to train on.")
     ] = "homemade",
     docs: Annotated[
-        Path | None, typer.Option(help="Your own documents (JSONL with `text`) instead.")
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="Your own documents (JSONL with `text`) instead."),
     ] = None,
     chats: Annotated[
-        Path | None, typer.Option(help="Your own chats (JSONL with `messages`) instead.")
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="Your own chats (JSONL with `messages`) instead."),
     ] = None,
     items: Annotated[
-        Path | None, typer.Option(help="Your own forced-choice items (JSONL) instead.")
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="Your own forced-choice items (JSONL) instead."),
     ] = None,
-    tensor: Annotated[int, typer.Option(min=1, help="Tensor parallel size.")] = 1,
-    pipeline: Annotated[int, typer.Option(min=1, help="Pipeline parallel size.")] = 1,
-    data: Annotated[int, typer.Option(min=1, help="Data parallel size.")] = 2,
-    midtrain_steps: Annotated[int, typer.Option(min=1, help="Steps on documents.")] = 90,
-    sft_steps: Annotated[int, typer.Option(min=1, help="Steps on chats.")] = 36,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the data order.")] = 1234,
+    tensor: Annotated[int, typer.Option(metavar="N", min=1, help="Tensor parallel size.")] = 1,
+    pipeline: Annotated[int, typer.Option(metavar="N", min=1, help="Pipeline parallel size.")] = 1,
+    data: Annotated[int, typer.Option(metavar="N", min=1, help="Data parallel size.")] = 2,
+    midtrain_steps: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Steps on documents.")
+    ] = 90,
+    sft_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps on chats.")] = 36,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the data order.")] = 1234,
 ) -> None:
     """Run the whole pipeline on a real small model: documents in, an evaluated model out.
 
     Run it again to go on where it stopped.
+
+    Example: msm quickstart --out runs/first --midtrain-steps 30
     """
     batch = max(2, data)
     changes: dict[str, object] = {
