@@ -12,6 +12,7 @@ import typer
 
 from megatron_msm.errors import ConfigError, MissingExtraError, MsmError
 from megatron_msm.lazy_commands import lazy_app
+from megatron_msm.own_packages import check_own_packages
 
 _EXTRA_OF_PACKAGE = {
     "anthropic": "generate",
@@ -65,6 +66,7 @@ def _options(
 def main() -> None:
     """Run the command line; a user's mistake ends with one message and the error's status."""
     try:
+        check_own_packages()
         build_app()(prog_name="msm")
     except SystemExit as end:
         if end.code == _INTERRUPTED_STATUS:

@@ -12,7 +12,6 @@ is part of the protocol, since it decides precision and sampler.
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -24,6 +23,7 @@ from evals.models import server_guard
 from megatron_msm.config.load import load_config
 from megatron_msm.config.section import PositiveInt, Section
 from megatron_msm.errors import ConfigError, SamplingError
+from megatron_msm.own_packages import python_module
 
 _POLL_S = 0.25
 _TAIL_LINES = 12
@@ -99,7 +99,7 @@ class OwnServer:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._guard = subprocess.Popen(
-                [sys.executable, "-m", server_guard.__name__, str(config.stop_timeout_s), *command],
+                python_module(server_guard.__name__, str(config.stop_timeout_s), *command),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,

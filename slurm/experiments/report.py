@@ -1,7 +1,6 @@
 """The report over the arms that are evaluated so far, written by `msm eval report`."""
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import orjson
 
 from megatron_msm.errors import ConfigError, MsmError
 from megatron_msm.formats.files import write_json_atomic
+from megatron_msm.own_packages import python_module
 from slurm.experiments.contrasts import possible
 from slurm.experiments.experiment_file import StartedExperiment
 from slurm.stages.facts import FACTS_FILE, stage_facts
@@ -47,7 +47,7 @@ def write_report(
     arguments += [part for arm, result in results for part in ("--result", f"{arm}={result}")]
     contrasts = possible(started.contrasts, {arm for arm, _ in results})
     arguments += [part for text in contrasts for part in ("--contrast", text)]
-    command = [sys.executable, "-m", "megatron_msm.cli", *arguments, "--json"]
+    command = python_module("megatron_msm.cli", *arguments, "--json")
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         raise MsmError("the report was not written; the message above says why.")

@@ -7,8 +7,10 @@ beside each other; SLURM keeps jobs and their order when the client is gone.
 
 import contextlib
 import os
+import shlex
 import shutil
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -17,6 +19,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from megatron_msm.errors import ConfigError
+from megatron_msm.own_packages import SAFE_PATH
 from slurm.jobs.job import Job, write_job
 from slurm.jobs.queue import largest_array, wait_until_ended
 from slurm.jobs.sbatch import build_executor, logs_folder
@@ -69,9 +72,10 @@ class LocalBackend:
     def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[Submitted]:
         """Start the jobs; those in `after` must have been waited for."""
         running = []
+        python = f"{shlex.quote(sys.executable)} {SAFE_PATH}"
         for job in jobs:
             write_job(job)
-            executor = submitit.LocalExecutor(logs_folder(job.folder))
+            executor = submitit.LocalExecutor(logs_folder(job.folder), python=python)
             executor.update_parameters(
                 # submitit's is a limit of its own; a job here has only the one it was given.
                 timeout_min=job.time_min or 60 * 24 * 365,

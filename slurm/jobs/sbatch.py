@@ -13,6 +13,7 @@ from pathlib import Path
 from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
 from megatron_msm.errors import ConfigError
+from megatron_msm.own_packages import SAFE_PATH
 from slurm.jobs.job import Job
 from slurm.jobs.rendezvous import HOST_SUFFIX
 from slurm.jobs.site import Resources, SiteConfig
@@ -197,8 +198,9 @@ def _python(site: SiteConfig) -> str:
     """Return the command that starts Python on a node, as shell text."""
     container = site.container
     if container is None:
-        return shlex.quote(site.python or sys.executable)
+        return f"{shlex.quote(site.python or sys.executable)} {SAFE_PATH}"
     if container.kind == "pyxis":
-        return shlex.quote(container.python)
+        return f"{shlex.quote(container.python)} {SAFE_PATH}"
     binds = [option for mount in container.mounts for option in ("--bind", mount)]
-    return shlex.join(["apptainer", "exec", "--nv", *binds, container.image, container.python])
+    command = ["apptainer", "exec", "--nv", *binds, container.image, container.python, SAFE_PATH]
+    return shlex.join(command)

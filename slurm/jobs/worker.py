@@ -24,6 +24,7 @@ from typing import IO
 import submitit
 
 from megatron_msm.errors import ConfigError
+from megatron_msm.own_packages import python_module
 from slurm.jobs.attempts import Attempt, read_attempts, record_attempt
 from slurm.jobs.failures import Failure, diagnose
 from slurm.jobs.job import Job, read_job
@@ -106,7 +107,7 @@ class Worker:
         return None
 
     def _run_child(self, variables: dict[str, str]) -> tuple[int, list[str]]:
-        command = [sys.executable, "-m", self.job.module, *self.job.arguments]
+        command = python_module(self.job.module, *self.job.arguments)
         self.child = subprocess.Popen(
             command,
             cwd=self.job.cwd,

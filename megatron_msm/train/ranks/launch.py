@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from megatron_msm.errors import PreemptedError
+from megatron_msm.own_packages import python_module
 from megatron_msm.train.ranks.failure_file import failure_file
 from megatron_msm.train.ranks.rank import LAUNCHER_PID
 from megatron_msm.train.ranks.shared_packings import PACKINGS_FOLDER
@@ -89,7 +90,7 @@ def _shared_environment(num_ranks: int, threads: int | None, packings: Path) -> 
 def _start(
     config_file: Path, rank: int, num_ranks: int, environment: dict[str, str], logs: Path
 ) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "megatron_msm.train.ranks.rank", str(config_file)]
+    command = python_module("megatron_msm.train.ranks.rank", str(config_file))
     variables = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
     if rank == 0:
         return subprocess.Popen(command, env=variables)

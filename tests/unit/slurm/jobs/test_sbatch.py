@@ -87,7 +87,7 @@ def test_everything_a_site_may_ask_for_reaches_sbatch() -> None:
 def test_apptainer_wraps_the_interpreter() -> None:
     container = ContainerConfig(kind="apptainer", image="/i/a b.sif", mounts=("/shared",))
     text = render_script(job(1), SiteConfig(container=container))
-    assert "apptainer exec --nv --bind /shared '/i/a b.sif' python3 -u -m submitit" in text
+    assert "apptainer exec --nv --bind /shared '/i/a b.sif' python3 -P -u -m submitit" in text
 
 
 def test_a_folder_whose_name_submitit_would_change_is_refused() -> None:

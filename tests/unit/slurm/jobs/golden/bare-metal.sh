@@ -35,7 +35,7 @@ export MSM_REQUEUE_MARKER=/shared/runs/a/slurm/logs/requeue_${SLURM_JOB_ID}_${SL
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /shared/runs/a/slurm/logs/%j_%t_log.out --kill-on-bad-exit=1 --export=ALL --cpus-per-task=12 /shared/venv/bin/python -u -m submitit.core._submit /shared/runs/a/slurm/logs
+srun --unbuffered --output /shared/runs/a/slurm/logs/%j_%t_log.out --kill-on-bad-exit=1 --export=ALL --cpus-per-task=12 /shared/venv/bin/python -P -u -m submitit.core._submit /shared/runs/a/slurm/logs
 
 
 # teardown
