@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from megatron_msm.name_table import NameTable
 from slurm.experiments.arms import Arm, Experiment
 from slurm.experiments.estimates import StageEstimate, estimate_training, misfits
 from slurm.experiments.grid import GridConfig
@@ -112,18 +111,16 @@ def _absent_controls(grid: GridConfig) -> list[str]:
     ]
 
 
-def _arm_table(arms: Sequence[Arm], estimates: Mapping[str, StageEstimate]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("arm", overflow="fold")
-    for column in ("steps", "tokens", "hours", "GPU hours"):
-        table.add_column(column, justify="right")
+def _arm_table(arms: Sequence[Arm], estimates: Mapping[str, StageEstimate]) -> NameTable:
+    columns = ("steps", "tokens", "hours", "GPU hours")
+    table = NameTable("arm", *columns, right=columns)
     for arm in arms:
         steps = " + ".join("?" if s.num_steps is None else f"{s.num_steps}" for s in arm.training)
         known = [stage.num_tokens for stage in arm.training if stage.num_tokens is not None]
         tokens = f"{sum(known):,}" if len(known) == len(arm.training) else "?"
         found = [estimates[stage.identity] for stage in arm.training]
         table.add_row(
-            Text(arm.name),
+            arm.name,
             steps or "-",
             tokens if arm.training else "-",
             _sum([each.hours for each in found]),
@@ -144,22 +141,20 @@ def _stage_table(
     stages: Sequence[Stage],
     estimates: Mapping[str, StageEstimate],
     finished: Collection[str],
-) -> Table:
+) -> NameTable:
     uses: Counter[str] = Counter()
     for arm in experiment.arms:
         uses.update(stage.identity for stage in in_order(arm.ends))
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "needs", "identity"):
-        table.add_column(column, overflow="fold")
-    for column in ("arms", "GPU hours"):
-        table.add_column(column, justify="right")
-    table.add_column("")
+    columns = ("identity", "needs", "arms", "GPU hours", "state")
+    table = NameTable("stage", *columns, right=("arms", "GPU hours"))
+    numbers = {stage.identity: number for number, stage in enumerate(stages, 1)}
+    width = len(str(len(stages)))
     for stage in stages:
         known = estimates.get(stage.identity)
         table.add_row(
-            Text(stage.label),
-            Text(_needs(stage)),
+            f"{numbers[stage.identity]:>{width}} {stage.label}",
             stage.identity[:8],
+            _needs(stage, numbers),
             str(uses[stage.identity] or len(experiment.arms)),
             "" if known is None else _sum([known.gpu_hours]),
             "finished" if stage.identity in finished else "",
@@ -167,6 +162,7 @@ def _stage_table(
     return table
 
 
-def _needs(stage: Stage) -> str:
-    labels = [need.label for need in stage.before]
-    return ", ".join(labels) if len(labels) < 4 else f"{len(labels)} stages"
+def _needs(stage: Stage, numbers: Mapping[str, int]) -> str:
+    """Return the numbers of the stages that one needs, as the table counts them."""
+    needed = sorted(numbers[need.identity] for need in stage.before)
+    return ", ".join(map(str, needed)) if len(needed) < 5 else f"{len(needed)} stages"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from megatron_msm.name_table import NameTable
 from slurm.experiments.experiment_file import StartedArm, StartedExperiment
 from slurm.stages.status import StageStatus, State, all_statuses
 
@@ -63,40 +63,31 @@ def _counts(statuses: Sequence[StageStatus]) -> str:
     return f"{len(statuses)} stages: {states}; {hours:.2f} rank hours used by training"
 
 
-def _arm_table(arms: Sequence[StartedArm], statuses: Sequence[StageStatus]) -> Table:
+def _arm_table(arms: Sequence[StartedArm], statuses: Sequence[StageStatus]) -> NameTable:
     known = {status.folder: status for status in statuses}
-    table = Table(box=None, pad_edge=False)
-    table.add_column("arm", overflow="fold")
-    table.add_column("state")
-    table.add_column("stages", justify="right")
-    table.add_column("now", overflow="fold")
+    table = NameTable("arm", "state", "stages", "now", right=("stages",))
     for arm in arms:
         own = [known[folder] for folder in arm.stages]
         state = next((st for st in _ORDER if any(s.state == st for s in own)), "finished")
         finished = sum(s.state == "finished" for s in own)
         now = next((s.label for s in own if s.state == state and state != "finished"), "")
         styled = Text(state, style=_STYLES.get(state, ""))
-        table.add_row(Text(arm.name), styled, f"{finished}/{len(own)}", Text(now))
+        table.add_row(arm.name, styled, f"{finished}/{len(own)}", now)
     return table
 
 
-def _stage_table(statuses: Sequence[StageStatus]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "state"):
-        table.add_column(column)
-    for column in ("step", "loss", "left"):
-        table.add_column(column, justify="right")
-    table.add_column("job")
-    table.add_column("why", overflow="fold")
+def _stage_table(statuses: Sequence[StageStatus]) -> NameTable:
+    numbers = ("step", "loss", "left")
+    table = NameTable("stage", "state", *numbers, "job", "why", right=numbers)
     for status in statuses:
         table.add_row(
-            Text(status.label),
+            status.label,
             Text(status.state, style=_STYLES.get(status.state, "")),
             "" if status.step is None else f"{status.step}/{status.num_steps or '?'}",
             "" if status.loss is None else f"{status.loss:.4f}",
             _left(status),
             status.job_id or "",
-            Text(status.detail),
+            status.detail,
         )
     return table
 

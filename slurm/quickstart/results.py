@@ -3,24 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
-
 from megatron_msm.formats.eval_result import Summary, load_eval_result
+from megatron_msm.name_table import NameTable
 
 
-def result_table(paths: Sequence[tuple[str, Path]]) -> Table:
+def result_table(paths: Sequence[tuple[str, Path]]) -> NameTable:
     """Return a table of an evaluation's metrics with 95% intervals, a row per model and group.
 
     Args:
         paths: (the model's name, its result).
     """
     results = [load_eval_result(path) for _, path in paths]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("model", overflow="fold")
-    table.add_column("items")
-    for metric in results[0].metrics:
-        table.add_column(Text(metric.title), justify="right")
+    titles = [metric.title for metric in results[0].metrics]
+    table = NameTable("model", "items", *titles, right=titles)
     for (name, _), result in zip(paths, results, strict=True):
         for group in (*result.headline_metric.groups, None):
             of_group = [
@@ -28,10 +23,10 @@ def result_table(paths: Sequence[tuple[str, Path]]) -> Table:
                 for metric in result.metrics
             ]
             cells = [
-                Text(_with_bounds(summary, metric.unit))
+                _with_bounds(summary, metric.unit)
                 for metric, summary in zip(result.metrics, of_group, strict=True)
             ]
-            table.add_row(Text(name), f"{group or 'all'} ({of_group[0].n})", *cells)
+            table.add_row(name, f"{group or 'all'} ({of_group[0].n})", *cells)
     return table
 
 

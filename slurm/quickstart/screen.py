@@ -4,10 +4,11 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from megatron_msm.errors import ConfigError, MsmError
+from megatron_msm.name_table import NameTable
+from megatron_msm.next_step import tell_next
 from slurm.experiments.arms import Experiment
 from slurm.experiments.examples import examples_folder
 from slurm.experiments.experiment_file import read_started, write_started
@@ -47,14 +48,18 @@ def show_quickstart(grid: GridConfig, grid_file: Path) -> None:
     console.print(estimate_line(stages), soft_wrap=True, markup=False)
 
     def tell(stage: Stage, event: str, detail: str) -> None:
-        console.print(Text.assemble((stage.label, "bold"), f"  {event}  ", (detail, "dim")))
+        line = Text.assemble((stage.label, "bold"), f"  {event}  ", (detail, "dim"))
+        if line.cell_len > console.width:
+            line = Text.assemble((stage.label, "bold"), f"  {event}\n  ", (detail, "dim"))
+        console.print(line, soft_wrap=True)
         if event == "failed":
             raise _failure(experiment.root, stage)
 
     run_here(experiment.root, stages, tell, InProcessBackend())
     _show_end(experiment, grid, grid_file, console)
     minutes = (time.monotonic() - started) / 60
-    console.print(f"report: {grid.out}/report.html   (this run: {minutes:.1f} min)", markup=False)
+    console.print(f"this run: {minutes:.1f} min")
+    tell_next("python3", "-m", "webbrowser", grid.out / "report.html")
 
 
 def _failure(root: Path, stage: Stage) -> MsmError:
@@ -87,11 +92,8 @@ def _show_end(experiment: Experiment, grid: GridConfig, grid_file: Path, console
         console.print(f"  {command}", soft_wrap=True, markup=False)
 
 
-def _stage_table(facts: list[StageFact]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "made", "where"):
-        table.add_column(column, overflow="fold")
-    table.add_column("seconds", justify="right")
+def _stage_table(facts: list[StageFact]) -> NameTable:
+    table = NameTable("stage", "seconds", "where", "made", right=("seconds",))
     for fact in facts:
-        table.add_row(Text(fact.stage), Text(fact.made), Text(fact.where), f"{fact.seconds:.1f}")
+        table.add_row(fact.stage, f"{fact.seconds:.1f}", fact.where, fact.made)
     return table

@@ -242,6 +242,20 @@ def test_plan_shows_arms_sharing_and_what_is_missing(grid_file: Path) -> None:
         assert expected in text
 
 
+def test_the_plan_reads_well_on_80_columns(grid_file: Path) -> None:
+    grid = load_config(grid_file, GridConfig)
+    experiment = built(grid_file)
+    console = Console(width=80, record=True, quiet=False)
+    print_plan(grid, experiment, console)
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    longest = max(names(experiment), key=len)
+    assert len(longest) > 25
+    assert any(line.startswith(longest) for line in lines)
+    stages = lines[next(i for i, line in enumerate(lines) if " stages " in line) :]
+    labels = [stage.label for stage in in_order(experiment.final_stages())]
+    assert all(any(label in line for line in stages) for label in labels)
+
+
 LARGE = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
 
 
