@@ -49,9 +49,19 @@ class NamedContrast:
     """A contrast that was asked for, over all items (None) and by group."""
 
     name: str
-    terms: str
-    """`+ A - B`, in words of the arms."""
+    weights: Mapping[str, float]
+    """By arm."""
     groups: Mapping[str | None, Finding]
+
+    @property
+    def terms(self) -> str:
+        """`+ A - B`, in words of the arms."""
+        return " ".join(f"{'+' if w > 0 else '-'} {arm}" for arm, w in self.weights.items())
+
+    @property
+    def title(self) -> str:
+        """Name and terms."""
+        return f"{self.name}: {self.terms}"
 
     @property
     def overall(self) -> Finding:
@@ -184,7 +194,7 @@ def _evaluation(arms: Arms, asked: Mapping[str, Mapping[str, float]]) -> Evaluat
         contrasts=tuple(
             NamedContrast(
                 name=text.partition("=")[0],
-                terms=" ".join(f"{'+' if w > 0 else '-'} {arm}" for arm, w in weights.items()),
+                weights=weights,
                 groups={group: found[("contrast", text), group] for group in groups},
             )
             for text, weights in possible.items()

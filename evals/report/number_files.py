@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from evals.report.both_orders import detections
+from evals.report.both_orders import both_orders
 from evals.report.clauses import ClauseTable
 from evals.report.comparison import Evaluation
 from evals.report.findings import Finding
 from evals.report.inputs import LossCurve
 from evals.report.pictures import Picture
+from evals.statistics.detection import Detection
 from megatron_msm.formats.eval_result import Interval, Metric
 from megatron_msm.formats.files import TMP_PREFIX, write_text_atomic
 
@@ -106,22 +107,29 @@ def _numbers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
             if line.change is not None:
                 yield {**of_line, **_finding("change", first.headline_metric, line.change)}
-    for arm, detection in detections(evaluation).items():
-        for kind, interval in (
-            ("sensitivity", detection.sensitivity),
-            ("criterion", detection.criterion),
-        ):
+    for kind, arm, detection in _detections(evaluation):
+        for metric in ("sensitivity", "criterion"):
             yield {
-                **shared, "arm": arm, "kind": kind, "metric": "two_alternatives", "unit": "z",
-                **_bounds(interval), "n": first.n,
+                **shared, "arm": arm, "kind": kind, "metric": metric, "unit": "z",
+                **_bounds(getattr(detection, metric)), "n": detection.num_items,
+                "num_seeds": sum(detection.num_seeds.values()),
             }  # fmt: skip
     for asked in evaluation.contrasts:
         for group, one in asked.groups.items():
             yield {
                 **shared, **_finding("contrast", first.headline_metric, one), "group": group,
-                "arm": f"{asked.name}: {asked.terms}",
+                "arm": asked.title,
                 "num_seeds": sum(one.found.num_seeds.values()),
             }  # fmt: skip
+
+
+def _detections(evaluation: Evaluation) -> Iterator[tuple[str, str, Detection]]:
+    """Yield (kind, arm or contrast, its d' and c)."""
+    orders = both_orders(evaluation)
+    if orders is not None:
+        yield from (("level", arm, one) for arm, one in orders.levels.items())
+        yield from (("change", arm, one) for arm, one in orders.changes.items())
+        yield from (("contrast", title, one) for title, one in orders.contrasts.items())
 
 
 def _finding(kind: str, metric: Metric, finding: Finding) -> dict[str, Any]:

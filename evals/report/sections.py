@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evals.report.both_orders import detections
+from evals.report.both_orders import BothOrders, both_orders
 from evals.report.caveats import evaluation_caveats
 from evals.report.comparison import MAX_GROUPS_TOLD, Evaluation, Line
 from evals.report.doses import dose_curves
@@ -23,7 +23,6 @@ from evals.report.heat_map import heat_map
 from evals.report.inputs import LossCurve
 from evals.report.pictures import CSS_VARIABLES, KINDS, MUTED, Picture
 from evals.report.training import kind_of
-from evals.statistics.detection import Detection
 from megatron_msm.formats.eval_result import EvalResult, Metric
 
 ALL_ITEMS = "all items"
@@ -63,7 +62,7 @@ class Section:
     first: EvalResult
     panels: list[GroupPanel]
     doses: list[DosePanel]
-    detections: Mapping[str, Detection]
+    both_orders: BothOrders | None
     """Sensitivity and bias by arm, where options are listed in both orders."""
     heat: Picture | None
     kinds: Mapping[str, str]
@@ -114,7 +113,7 @@ def build_section(evaluation: Evaluation, *, number: int) -> Section:
         first=evaluation.first,
         panels=_group_panels(evaluation, of_arms, prefix=prefix),
         doses=_dose_panels(evaluation, prefix=prefix),
-        detections=detections(evaluation),
+        both_orders=both_orders(evaluation),
         heat=heat_map(evaluation, prefix=f"{prefix}heat") if len(evaluation.groups) > 2 else None,
         kinds={kind: CSS_VARIABLES[color] for kind, color in colors.items() if kind is not None},
         caveats=list(evaluation_caveats(evaluation)),

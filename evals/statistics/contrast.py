@@ -25,7 +25,14 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
-from evals.statistics.intervals import CONFIDENCE, Variance, cluster_variance
+from evals.statistics.intervals import (
+    CONFIDENCE,
+    Variance,
+    cluster_variance,
+    seed_variance,
+    t_interval,
+    total_variance,
+)
 from evals.statistics.power import detectable_effect
 from megatron_msm.errors import DataFormatError
 from megatron_msm.formats.eval_result import EvalResult, Interval
@@ -106,11 +113,10 @@ def contrast(
     for arm, weight in weights.items():
         means = [_mean(list(table.values())) for table in tables[arm]]
         if len(means) > 1:
-            part = cluster_variance(means, [str(n) for n in range(len(means))])
-            parts.append(part._replace(value=part.value * weight**2))
-    total, estimate = _total(parts), _mean(by_item)
+            parts.append(seed_variance(means, weight))
+    total, estimate = total_variance(parts), _mean(by_item)
     return Contrast(
-        interval=_interval(estimate, total),
+        interval=t_interval(estimate, total),
         num_items=len(items),
         num_left_out=len(asked) - len(items),
         sd_items=statistics.stdev(by_item) if len(by_item) > 1 else None,
@@ -179,15 +185,6 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _total(parts: Sequence[Variance]) -> Variance:
-    """Add variances; their degrees of freedom by Satterthwaite."""
-    if any(part.dof < 1 for part in parts):
-        return Variance(math.nan, 0)
-    value = math.fsum(part.value for part in parts)
-    spread = math.fsum(part.value**2 / part.dof for part in parts)
-    return Variance(value, value**2 / spread if spread else parts[0].dof)
-
-
 def _p_value(estimate: float, total: Variance, num_clusters: int) -> float | None:
     if total.dof < 1:
         return None
@@ -196,10 +193,3 @@ def _p_value(estimate: float, total: Variance, num_clusters: int) -> float | Non
     # Nothing varies, which few items may do by chance: the sign test, which does not take a
     # variance of zero for certainty.
     return min(1.0, 2 * 0.5**num_clusters) if estimate else 1.0
-
-
-def _interval(estimate: float, total: Variance) -> Interval:
-    if total.dof < 1:
-        return Interval(estimate=estimate, low=None, high=None)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, total.dof)) * math.sqrt(total.value)
-    return Interval(estimate=estimate, low=estimate - half, high=estimate + half)

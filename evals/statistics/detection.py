@@ -3,49 +3,86 @@
 A side is a way of asking in which "yes" (or "the first") is right, or wrong. A model that says yes
 to everything is right half the time: rates of one side alone would not show it.
 
+Both are computed of each training run, and an arm's is the mean over its runs, which are the unit
+as in `contrast`. What makes a contrast vary is added up in the same way: another set of items (the
+jackknife over clusters of items, which all runs share), and another training run.
+
 Sources: Green and Swets 1966; Macmillan and Creelman 2005, chapters 2 and 7 (two alternatives: the
-difference is divided by the root of 2); Hautus 1995 for rates of 0 and 1; intervals by the
-jackknife over clusters of items, since both sides are of the same items.
+difference is divided by the root of 2); Hautus 1995 for rates of 0 and 1; Efron and Stein 1981 for
+the jackknife.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
-from evals.statistics.intervals import CONFIDENCE
+from evals.statistics.intervals import Variance, seed_variance, t_interval, total_variance
 from megatron_msm.formats.eval_result import Interval
+
+
+class Sides(NamedTuple):
+    """How often a training run chose the first, an item each: 0, 1, or between for repeats."""
+
+    when_right: Sequence[float]
+    """Where the target was listed first."""
+    when_wrong: Sequence[float]
+    """Where the other was."""
 
 
 @dataclass(frozen=True)
 class Detection:
-    """What a model tells apart, and what it leans to."""
+    """What arms tell apart, and what they lean to: of one arm, or a weighted sum."""
 
     sensitivity: Interval
     """d': 0 where both sides are answered alike; negative where they are turned round."""
     criterion: Interval
     """c: negative where the model leans to "yes" (or the first), positive to "no"."""
+    num_seeds: dict[str, int]
+    """Training runs of each arm."""
+    num_items: int
 
 
-def two_alternatives(
-    first_when_right: Sequence[float], first_when_wrong: Sequence[float], clusters: Sequence[str]
+def detection_contrast(
+    runs: Mapping[str, Sequence[Sides]], weights: Mapping[str, float], clusters: Sequence[str]
 ) -> Detection:
-    """Return sensitivity and bias of choices between two that are listed in both orders.
+    """Return the weighted sum of the arms' sensitivities, and of their criteria.
 
     Args:
-        first_when_right: Share in which the first was chosen where it was the target, an item each.
-        first_when_wrong: The same where the other was listed first.
-        clusters: Which items are not independent.
+        runs: Training runs of each arm; all over the same items in the same order.
+        weights: By arm; `{arm: 1.0}` is the arm's own level.
+        clusters: Of each item: which are not independent.
     """
-    by_cluster: dict[str, np.ndarray] = {}
-    for right, wrong, cluster in zip(first_when_right, first_when_wrong, clusters, strict=True):
-        by_cluster[cluster] = by_cluster.get(cluster, 0) + np.array([right, wrong, 1.0])
-    sums = np.stack(list(by_cluster.values()))
-    total = sums.sum(axis=0)
-    whole, left = _estimates(total[None])[0], _estimates(total - sums)
-    return Detection(_jackknife(whole[0], left[:, 0]), _jackknife(whole[1], left[:, 1]))
+    tables = {arm: [_by_cluster(run, clusters) for run in runs[arm]] for arm in weights}
+    of_runs = {
+        arm: np.concatenate([_estimates(table.sum(axis=0, keepdims=True)) for table in of_arm])
+        for arm, of_arm in tables.items()
+    }
+    left_out = sum(
+        weight * np.mean([_estimates(table.sum(axis=0) - table) for table in tables[arm]], axis=0)
+        for arm, weight in weights.items()
+    )
+
+    def interval(column: int) -> Interval:
+        values = {arm: table[:, column].tolist() for arm, table in of_runs.items()}
+        estimate = math.fsum(w * math.fsum(values[a]) / len(values[a]) for a, w in weights.items())
+        parts = [_jackknife(np.asarray(left_out)[:, column])]
+        parts += [seed_variance(values[a], w) for a, w in weights.items() if len(values[a]) > 1]
+        return t_interval(estimate, total_variance(parts))
+
+    num_seeds = {arm: len(runs[arm]) for arm in weights}
+    return Detection(interval(0), interval(1), num_seeds, len(clusters))
+
+
+def _by_cluster(run: Sides, clusters: Sequence[str]) -> np.ndarray:
+    """Return `[clusters, 3]`: first chosen where right, where wrong, items."""
+    sums: dict[str, np.ndarray] = {}
+    for right, wrong, cluster in zip(run.when_right, run.when_wrong, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0) + np.array([right, wrong, 1.0])
+    return np.stack(list(sums.values()))
 
 
 def _estimates(sums: np.ndarray) -> np.ndarray:
@@ -55,10 +92,8 @@ def _estimates(sums: np.ndarray) -> np.ndarray:
     return np.stack([(z[:, 0] - z[:, 1]) / math.sqrt(2), -(z[:, 0] + z[:, 1]) / 2], axis=1)
 
 
-def _jackknife(estimate: float, left_out: np.ndarray) -> Interval:
+def _jackknife(left_out: np.ndarray) -> Variance:
+    """Return the variance over clusters, of the estimates without each."""
     num = len(left_out)
-    if num < 2:
-        return Interval(estimate=float(estimate), low=None, high=None)
-    error = math.sqrt((num - 1) / num * float(((left_out - left_out.mean()) ** 2).sum()))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, num - 1)) * error
-    return Interval(estimate=float(estimate), low=estimate - half, high=estimate + half)
+    squares = float(((left_out - left_out.mean()) ** 2).sum())
+    return Variance((num - 1) / num * squares, num - 1)

@@ -40,12 +40,7 @@ def mean_interval(values: Sequence[float], clusters: Sequence[str] | None = None
         clusters: The cluster of each row; every row its own without it.
     """
     mean = math.fsum(values) / len(values)
-    of_mean = cluster_variance(values, clusters or [str(n) for n in range(len(values))])
-    if of_mean.dof < 1:
-        return Interval(estimate=mean, low=None, high=None)
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, of_mean.dof))
-    half_width = quantile * math.sqrt(of_mean.value)
-    return Interval(estimate=mean, low=mean - half_width, high=mean + half_width)
+    return t_interval(mean, cluster_variance(values, clusters or _apart(values)))
 
 
 def rate_interval_of(rate: float, of_rate: "Variance", *, num_independent: int) -> Interval:
@@ -98,6 +93,34 @@ def cluster_variance(values: Sequence[float], clusters: Sequence[str]) -> Varian
     squares = math.fsum(total**2 for total in sums.values())
     scale = num_clusters / (num_clusters - 1) / len(values) ** 2
     return Variance(scale * squares, num_clusters - 1)
+
+
+def seed_variance(of_runs: Sequence[float], weight: float) -> Variance:
+    """Return what an arm's training runs add to a contrast in which it has this weight."""
+    of_mean = cluster_variance(of_runs, _apart(of_runs))
+    return of_mean._replace(value=of_mean.value * weight**2)
+
+
+def total_variance(parts: Sequence[Variance]) -> Variance:
+    """Add variances; their degrees of freedom by Satterthwaite (1946)."""
+    if any(part.dof < 1 for part in parts):
+        return Variance(math.nan, 0)
+    value = math.fsum(part.value for part in parts)
+    spread = math.fsum(part.value**2 / part.dof for part in parts)
+    return Variance(value, value**2 / spread if spread else parts[0].dof)
+
+
+def t_interval(estimate: float, variance: Variance) -> Interval:
+    """Return an estimate with its t interval; without bounds where the variance is unknown."""
+    if variance.dof < 1:
+        return Interval(estimate=estimate, low=None, high=None)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, variance.dof)) * math.sqrt(variance.value)
+    return Interval(estimate=estimate, low=estimate - half, high=estimate + half)
+
+
+def _apart(values: Sequence[float]) -> list[str]:
+    """Return a cluster for each value."""
+    return [str(number) for number in range(len(values))]
 
 
 class _Bounds(NamedTuple):

@@ -61,14 +61,20 @@ def test_rows_are_all_numbers_of_all_items(data: Path) -> None:
 def test_numbers_are_levels_changes_and_contrasts(data: Path) -> None:
     table = pq.read_table(data / "numbers.parquet").to_pylist()
     kinds = [row["kind"] for row in table]
-    # 2 arms x 3 groups x 4 metrics; 1 arm x 3 groups; 1 contrast x 3 groups.
-    assert (kinds.count("level"), kinds.count("change"), kinds.count("contrast")) == (24, 3, 3)
+    # 2 arms x 3 groups x 4 metrics; 1 arm x 3 groups; 1 contrast x 3 groups; each with d' and c.
+    assert (kinds.count("level"), kinds.count("change"), kinds.count("contrast")) == (28, 5, 5)
+    apart = [row for row in table if row["metric"] in ("sensitivity", "criterion")]
+    assert [(r["kind"], r["arm"], r["num_seeds"], r["n"]) for r in apart[::2]] == [
+        ("level", "base", 1, 5), ("level", "msm", 2, 5), ("change", "msm", 3, 5),
+        ("contrast", "c: + msm - base", 3, 5),
+    ]  # fmt: skip
     level = next(r for r in table if (r["arm"], r["group"], r["metric"], r["kind"]) ==
                  ("msm", "far", "log_odds", "level"))  # fmt: skip
     assert level["estimate"] == pytest.approx((0.1 + 0.1 + 0.1 + 0.4) / 4)
     assert (level["num_seeds"], level["n"]) == (2, 2)
-    change = next(r for r in table if r["kind"] == "change" and r["group"] is None)
-    asked = next(r for r in table if r["kind"] == "contrast" and r["group"] is None)
+    of_headline = [row for row in table if row["metric"] == "log_odds"]
+    change = next(r for r in of_headline if r["kind"] == "change" and r["group"] is None)
+    asked = next(r for r in of_headline if r["kind"] == "contrast" and r["group"] is None)
     # The change and the contrast over all items are one family of two, those by group one of four.
     assert (asked["correction"], asked["num_comparisons"]) == ("Holm", 2)
     assert asked["p_adjusted"] == pytest.approx(min(1, 2 * asked["p_value"]))
