@@ -108,10 +108,13 @@ def _numbers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
             if line.change is not None:
                 yield {**of_line, **_finding("change", first.headline_metric, line.change)}
     for kind, arm, detection in _detections(evaluation):
-        for metric in ("sensitivity", "criterion"):
+        for name, interval in (
+            ("sensitivity", detection.sensitivity),
+            ("criterion", detection.criterion),
+        ):
             yield {
-                **shared, "arm": arm, "kind": kind, "metric": metric, "unit": "z",
-                **_bounds(getattr(detection, metric)), "n": detection.num_items,
+                **shared, "arm": arm, "kind": kind, "metric": name, "unit": "z",
+                **_bounds(interval), "n": detection.num_items,
                 "num_seeds": sum(detection.num_seeds.values()),
             }  # fmt: skip
     for asked in evaluation.contrasts:
