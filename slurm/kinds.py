@@ -25,6 +25,8 @@ class Kind:
     """Takes `exclusive` from a site's defaults; else it is one process, which fills no node."""
     most_time_min: int | None = None
     """Longest time limit that it takes from the site's defaults."""
+    makes_checkpoints: bool = False
+    """What it leaves is large, and can be made again from what it was built on."""
     metrics_file: str | None = None
     """Where it writes a row a step, relative to its folder."""
 
@@ -38,9 +40,13 @@ KINDS: Mapping[str, Kind] = {
         ("data_prep.health", "data_prep.cleaning", "data_prep.reading"), data=("data_prep.health",)
     ),
     "prep": Kind(("data_prep", "megatron_msm.formats")),
-    "import": Kind(("megatron_msm",)),
+    "import": Kind(("megatron_msm",), makes_checkpoints=True),
     "train": Kind(
-        ("megatron_msm",), uses_gpus=True, has_ranks=True, metrics_file="run/metrics.jsonl"
+        ("megatron_msm",),
+        uses_gpus=True,
+        has_ranks=True,
+        makes_checkpoints=True,
+        metrics_file="run/metrics.jsonl",
     ),
     "export": Kind(("megatron_msm",)),
     "eval": Kind(("evals", "megatron_msm.formats"), data=("evals.tasks",), uses_gpus=True),

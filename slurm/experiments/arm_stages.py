@@ -42,8 +42,12 @@ class ArmStages:
     def __init__(self, grid: GridConfig, inputs: Inputs, keep: KeepStage) -> None:
         self.grid = grid
         self.inputs = inputs
-        self.keep = keep
-        self.corpora = Corpora(grid, inputs, keep)
+        self._keep = keep
+        self.corpora = Corpora(grid, inputs, self.keep)
+
+    def keep(self, stage: Stage) -> Stage:
+        """Return the stage to build on, which asks for what the grid says of its kind."""
+        return self._keep(with_resources(stage, self.grid))
 
     def training(self, lineage: Lineage) -> list[Stage]:
         """Return the arm's training stages, first to last; none for a model as it came."""
@@ -233,12 +237,14 @@ class ArmStages:
             out=f"{OUT}/run",
             replay=None if replay is None else Path(replay.output("data")),
         )
-        trained = config.phases[0]
+        trained, model = config.phases[0], ""
+        if len(self.grid.models) > 1:
+            model = f" {lineage.model}"
         num_steps = trained.duration.num_steps(trained.tokens_per_step)
         return self.keep(
             Stage(
                 kind="train",
-                label=f"{label}{lineage.variant} #{lineage.seed}",
+                label=f"{label}{model}{lineage.variant} #{lineage.seed}",
                 arguments=("train", f"{OUT}/run.yaml"),
                 makes=(f"run/{phase}",),
                 needs=(*needs, replay) if replay else tuple(needs),
@@ -298,6 +304,11 @@ class ArmStages:
                 reads=tuple(reads),
             )
         )
+
+
+def with_resources(stage: Stage, grid: GridConfig) -> Stage:
+    """Return a stage whose job asks for what the grid says of its kind."""
+    return replace(stage, resources=grid.resources.get(stage.kind))
 
 
 def report_stage(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slurm.experiments.arm_stages import ArmStages, KeepStage, report_stage
+from slurm.experiments.arm_stages import ArmStages, KeepStage, report_stage, with_resources
 from slurm.experiments.contrasts import named_contrasts, study_contrasts
 from slurm.experiments.grid import GridConfig
 from slurm.experiments.inputs import Inputs
@@ -81,5 +81,7 @@ def build_experiment(
         if grid.contrasts is None
         else named_contrasts(grid.contrasts, planned)
     )
-    report = keep(report_stage(grid.title, results, contrasts)) if results else None
+    report = None
+    if results:
+        report = keep(with_resources(report_stage(grid.title, results, contrasts), grid))
     return Experiment(root, grid.title, tuple(arms.values()), tuple(contrasts), report)

@@ -1,5 +1,6 @@
 """`msm experiment`: a grid of arms as one graph of stages."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,18 +12,22 @@ from rich.console import Console
 from megatron_msm.errors import ConfigError
 from megatron_msm.lazy_commands import lazy_app
 from megatron_msm.next_step import tell_next
-from slurm.experiments.arms import Experiment
-from slurm.experiments.estimates import estimate_training, misfits
-from slurm.experiments.experiment_file import read_started, stages_of_others, write_started
-from slurm.experiments.grid import GridConfig
+from slurm.experiments.experiment_file import (
+    read_started,
+    stages_of_others,
+    write_cancelled,
+    write_started,
+)
 from slurm.experiments.plan_table import print_plan
 from slurm.experiments.planning import load_grid, plan_experiment
 from slurm.experiments.report import finished_results, write_report
+from slurm.experiments.requests import check_requests
 from slurm.experiments.status_table import StatusTable
 from slurm.jobs.backends import InProcessBackend, LocalBackend
 from slurm.jobs.site import load_site
-from slurm.jobs.submitted import read_submitted
-from slurm.stages.graph import job_folder, queue_all, run_here
+from slurm.jobs.submitted import locked, read_submitted
+from slurm.stages.graph import job_folder, run_here
+from slurm.stages.queueing import queue_all
 from slurm.stages.record import is_finished
 from slurm.stages.stage import Stage, in_order
 from slurm.stages.status import all_statuses
@@ -99,13 +104,15 @@ def run(
     grid = load_grid(grid_file, overrides or ())
     built = plan_experiment(grid, grid_file, writes=not dry_run, accept_code=accept is not None)
     if not is_here:
-        site_config.check_shared(built.root, "out")
+        site_config.check_shared(grid.out, "out")
+        site_config.check_shared(built.root, "out" if grid.store is None else "store")
     if dry_run:
-        _show_plan(grid, built, gpu or site_config.gpu_kind or "h100")
+        shown_site = site_config if site is not None else None
+        print_plan(grid, built, Console(highlight=False), site=shown_site, gpu=gpu)
         where = ("--local",) if site is None else ("--site", site)
         tell_next(*_RUN, grid_file, *(overrides or ()), *where)
         return
-    started = write_started(built, grid_file)
+    started = write_started(built, grid, grid_file)
     wanted = started.of_arms(tuple(arm or ())).labels
     stages = [stage for stage in in_order(built.final_stages()) if stage.folder in wanted]
     if is_here:
@@ -117,9 +124,14 @@ def run(
         else:
             tell_next("msm", "experiment", "report", grid_file, "OUT.html", *(overrides or ()))
         return
-    if site_config.gpu_kind is not None:
-        _check_fit(stages, site_config.gpu_kind)
-    queue_all(built.root, stages, site_config, _tell)
+    check_requests(stages, site_config)
+    queue_all(
+        built.root,
+        stages,
+        site_config,
+        _tell,
+        is_wanted=lambda: not read_started(grid, grid_file).is_cancelled,
+    )
     tell_next("msm", "experiment", "status", grid_file, *(overrides or ()), "--watch")
 
 
@@ -171,8 +183,8 @@ def status(
 
     Example: msm experiment status grid.yaml --watch
     """
-    root = load_grid(grid_file, overrides or ()).out.absolute()
-    started = read_started(root, grid_file).of_arms(tuple(arm or ()))
+    grid = load_grid(grid_file, overrides or ())
+    root, started = grid.root, read_started(grid, grid_file).of_arms(tuple(arm or ()))
     table = StatusTable(root, started, all_stages=stages)
     if as_json:
         statuses = [line.model_dump(mode="json") for line in all_statuses(root, started.labels)]
@@ -190,17 +202,25 @@ def status(
 def cancel(grid_file: GridFile, overrides: Overrides = None, *, arm: Arms = None) -> None:
     """Cancel every job of the experiment that waits or runs; what is saved stays.
 
-    What other arms or other grid files of the same folder need goes on.
+    What other arms or other experiments with the same folder of stages need goes on.
 
     Example: msm experiment cancel grid.yaml --arm base
     """
-    root = load_grid(grid_file, overrides or ()).out.absolute()
-    started = read_started(root, grid_file)
-    needed = stages_of_others(root, grid_file)
+    grid = load_grid(grid_file, overrides or ())
+    root, started = grid.root, read_started(grid, grid_file)
+    needed = stages_of_others(grid, grid_file)
     if arm:
         rest = [other for other in started.arms if not any(map(other.is_called, arm))]
         needed |= {folder: other.name for other in rest for folder in other.stages}
-    for folder, label in started.of_arms(tuple(arm or ())).labels.items():
+    if not arm:
+        write_cancelled(grid, grid_file)
+    with locked(root):  # nobody queues meanwhile
+        _cancel_jobs(root, started.of_arms(tuple(arm or ())).labels, needed)
+    tell_next(*_RUN, grid_file, *(overrides or ()), why="goes on from what is saved")
+
+
+def _cancel_jobs(root: Path, labels: Mapping[Path, str], needed: Mapping[Path, str]) -> None:
+    for folder, label in labels.items():
         submitted = read_submitted(job_folder(root, folder))
         if submitted is None or not submitted.is_live():
             continue
@@ -209,7 +229,6 @@ def cancel(grid_file: GridFile, overrides: Overrides = None, *, arm: Arms = None
         else:
             submitted.cancel()
             typer.echo(f"cancelled  job {submitted.job_id}, {label}")
-    tell_next(*_RUN, grid_file, *(overrides or ()), why="goes on from what is saved")
 
 
 def report(
@@ -221,8 +240,8 @@ def report(
 
     Example: msm experiment report grid.yaml report.html
     """
-    root = load_grid(grid_file, overrides or ()).out.absolute()
-    started = read_started(root, grid_file)
+    grid = load_grid(grid_file, overrides or ())
+    root, started = grid.root, read_started(grid, grid_file)
     results = finished_results(root, started)
     missing = sum(len(arm.evaluations) for arm in started.arms) - len(results)
     if missing:
@@ -231,16 +250,6 @@ def report(
         typer.echo(line)
     typer.echo(f"written    {out}")
     tell_next(*_OPEN, out)
-
-
-def _check_fit(stages: list[Stage], gpu: str) -> None:
-    problems = misfits(stages, estimate_training(stages, gpu))
-    if problems:
-        raise ConfigError("\n".join(("nothing was queued:", *problems)))
-
-
-def _show_plan(grid: GridConfig, built: Experiment, gpu: str) -> None:
-    print_plan(grid, built, Console(highlight=False), gpu=gpu)
 
 
 def _tell(stage: Stage, event: str, detail: object) -> None:

@@ -141,7 +141,10 @@ class Corpora:
         content, reads = self._inputs.config_file(path, PATHS)
         # A grammar's templates lie beside its file.
         reads += [self._inputs.read(folder) for folder in _grammar_folders(content)]
-        content |= {"out": f"{OUT}/corpus", "kept_in": f"{KEPT_FOLDER}/{made.name}-{made.makes}"}
+        # Names of generations are an experiment's own, so a store of several does not hold these.
+        home = Path() if self._grid.store is None else self._grid.out.absolute()
+        kept = home / KEPT_FOLDER / f"{made.name}-{made.makes}"
+        content |= {"out": f"{OUT}/corpus", "kept_in": str(kept)}
         return self._keep(
             Stage(
                 kind="generate",

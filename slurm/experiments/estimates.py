@@ -19,6 +19,8 @@ class StageEstimate:
     """From start to end, without waiting in the queue."""
     misfit: str | None
     """Why it does not fit; None when it does."""
+    gpu: str
+    """The kind of GPU."""
 
 
 def estimate_training(stages: Sequence[Stage], gpu: str) -> dict[str, StageEstimate]:
@@ -51,4 +53,4 @@ def _estimate(stage: Stage, gpu: str) -> StageEstimate:
             "`msm plan` of its run.yaml lists what fits."
         )
     hours = None if found.seconds is None else found.seconds / 3600
-    return StageEstimate(gpu_hours=found.gpu_hours, hours=hours, misfit=misfit)
+    return StageEstimate(gpu_hours=found.gpu_hours, hours=hours, misfit=misfit, gpu=gpu)

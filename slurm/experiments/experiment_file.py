@@ -3,9 +3,10 @@
 One folder may hold the stages of several grid files. Each has a file of its own here, so what is
 asked of one never acts on another.
 
-    OUT/experiments/GRID-HASH.json
+    OUT/experiments/GRID-HASH.json, or below the store of several experiments
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
@@ -14,10 +15,11 @@ from megatron_msm.config.section import Section
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import sha256_of_text, write_json_atomic
 from slurm.experiments.arms import Experiment
+from slurm.experiments.grid import GridConfig
 from slurm.experiments.lineage import without_seed
-from slurm.stages.stage import in_order
-
-_FOLDER = "experiments"
+from slurm.jobs.submitted import locked
+from slurm.stages.keeping import EXPERIMENTS, Asked
+from slurm.stages.stage import Stage, in_order
 
 
 class StartedArm(Section):
@@ -34,15 +36,15 @@ class StartedArm(Section):
         return name in (self.name, without_seed(self.name))
 
 
-class StartedExperiment(Section):
+class StartedExperiment(Asked):
     """The newest run of one grid file."""
 
     title: str
-    labels: dict[Path, str]
-    """What people call each stage, by its folder; each after those it needs."""
     arms: tuple[StartedArm, ...]
     contrasts: tuple[str, ...] = ()
     """What the report contrasts, each `NAME=+ARM,-ARM,...`."""
+    is_cancelled: bool = False
+    """Its jobs were cancelled, and it was not run since: it needs no stage."""
 
     def of_arms(self, names: tuple[str, ...]) -> "StartedExperiment":
         """Return the part that some arms need; all of it for no names.
@@ -62,7 +64,7 @@ class StartedExperiment(Section):
         return self.model_copy(update={"labels": labels, "arms": arms})
 
 
-def write_started(experiment: Experiment, grid_file: Path) -> StartedExperiment:
+def write_started(experiment: Experiment, grid: GridConfig, grid_file: Path) -> StartedExperiment:
     """Remember what the newest run of a grid file consists of."""
     stages = in_order(experiment.final_stages())
     arms = tuple(
@@ -79,39 +81,62 @@ def write_started(experiment: Experiment, grid_file: Path) -> StartedExperiment:
         title=experiment.title,
         labels={stage.folder: stage.label for stage in stages},
         arms=arms,
+        keep=grid.keep,
+        consumers=_consumers(stages),
         contrasts=experiment.contrasts,
     )
-    path = experiment_path(experiment.root, grid_file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(path, started.model_dump(mode="json"))
+    _write(experiment_path(grid, grid_file), started)
     return started
 
 
-def read_started(root: Path, grid_file: Path) -> StartedExperiment:
+def _consumers(stages: Sequence[Stage]) -> dict[Path, tuple[Path, ...]]:
+    found: dict[Path, tuple[Path, ...]] = {}
+    for stage in stages:
+        for need in stage.needs:
+            found[need.folder] = (*found.get(need.folder, ()), stage.folder)
+    return found
+
+
+def write_cancelled(grid: GridConfig, grid_file: Path) -> None:
+    """Remember that the experiment needs no stage until it is run again."""
+    started = read_started(grid, grid_file).model_copy(update={"is_cancelled": True})
+    _write(experiment_path(grid, grid_file), started)
+
+
+def read_started(grid: GridConfig, grid_file: Path) -> StartedExperiment:
     """Return what the newest run of a grid file consists of.
 
     Raises:
         ConfigError: It has not been run.
     """
-    path = experiment_path(root, grid_file)
+    path = experiment_path(grid, grid_file)
     if not path.exists():
         raise ConfigError(
-            f"{root}: {grid_file} was not run here. Run `msm experiment run {grid_file}`."
+            f"{grid.root}: {grid_file} was not run here. Run `msm experiment run {grid_file}`."
         )
     return _read(path)
 
 
-def stages_of_others(root: Path, grid_file: Path) -> dict[Path, str]:
-    """Return the stages below this folder that other grid files need, with what needs them."""
-    own = experiment_path(root, grid_file)
+def stages_of_others(grid: GridConfig, grid_file: Path) -> dict[Path, str]:
+    """Return the stages of the same folder that other experiments need, with what needs them."""
+    own = experiment_path(grid, grid_file)
     others = [_read(path) for path in sorted(own.parent.glob("[!.]*.json")) if path != own]
-    return {folder: other.title for other in others for folder in other.labels}
+    return {
+        folder: other.title for other in others if not other.is_cancelled for folder in other.labels
+    }
 
 
-def experiment_path(root: Path, grid_file: Path) -> Path:
-    """Return the file of one grid file's newest run."""
-    name = f"{grid_file.stem}-{sha256_of_text(str(grid_file.resolve()))[:8]}"
-    return root / _FOLDER / f"{name}.json"
+def experiment_path(grid: GridConfig, grid_file: Path) -> Path:
+    """Return the file of one experiment's newest run: one of a grid file and an `out`."""
+    who = str(grid_file.resolve())
+    if grid.store is not None:
+        who += f"\n{grid.out.absolute()}"
+    return grid.root / EXPERIMENTS / f"{grid_file.stem}-{sha256_of_text(who)[:8]}.json"
+
+
+def _write(path: Path, started: StartedExperiment) -> None:
+    with locked(path.parent):
+        write_json_atomic(path, started.model_dump(mode="json"))
 
 
 def _read(path: Path) -> StartedExperiment:

@@ -25,6 +25,9 @@ from slurm.experiments.grid_parts import (
     ReplayConfig,
     generated,
 )
+from slurm.jobs.site import Resources
+from slurm.kinds import StageKind
+from slurm.stages.keeping import Keep
 
 Values = Annotated[tuple[object, ...], Field(min_length=1)]
 PACKAGED_MODEL = "smollm2"
@@ -40,8 +43,14 @@ class GridConfig(Section):
 
     title: str
     """The report's heading."""
+    keep: Keep = "all"
+    """`exports` deletes a checkpoint once every stage that is built on it is finished. Its stage
+    stays finished, and is made again when something else needs it. `all` deletes none."""
     out: Path
     """Folder of the experiment; starts where the command runs."""
+    store: Path | None = None
+    """Folder in which the stages of several experiments are kept and shared; starts where the
+    command runs. Left out: `out`."""
     models: Annotated[dict[Name, Path], Field(min_length=1)]
     """Hugging Face folders by name; `smollm2` as the path takes the packaged small model."""
     specs: Annotated[dict[Name, Files], Field(min_length=1)]
@@ -71,8 +80,11 @@ class GridConfig(Section):
     zipped: tuple[dict[str, Values], ...] = ()
     """Fields that vary together: the first values of a group with one another, then the second."""
     per_model: dict[Name, YamlSection] = Field(default_factory=dict)
-    """Fields of this file that are others for a model, such as `sft.optimizer.lr` or
-    `run.parallel.tensor`."""
+    """Fields of this file that are others for a model, such as `sft.optimizer.lr`,
+    `run.parallel.tensor` or `resources.train.partition`."""
+    resources: dict[StageKind, Resources] = Field(default_factory=dict)
+    """What stages of a kind ask SLURM for beyond the site file, such as `train: {time_min: 600}`;
+    with `per_model`, those of one model."""
     dose: DoseConfig = DoseConfig()
     controls: ControlsConfig = ControlsConfig()
     run: dict[str, Any] = Field(default_factory=dict)
@@ -236,6 +248,11 @@ class GridConfig(Section):
             if phase is not None:
                 _check_phase(self, name, phase, places[name])
         return self
+
+    @property
+    def root(self) -> Path:
+        """Where the experiment's stages are, absolute."""
+        return (self.store or self.out).absolute()
 
     def variants(self) -> list[tuple[str, "GridConfig"]]:
         """Return (label, grid without axes over fields) for each combination of their values.

@@ -9,21 +9,42 @@ from megatron_msm.name_table import NameTable
 from slurm.experiments.arms import Arm, Experiment
 from slurm.experiments.estimates import StageEstimate, estimate_training, misfits
 from slurm.experiments.grid import GridConfig
+from slurm.experiments.requests import asked_for, estimates_on, problems_of_requests
+from slurm.jobs.site import SiteConfig
+from slurm.stages.keeping import remade
 from slurm.stages.record import is_finished
 from slurm.stages.stage import Stage, in_order
 
 
 def print_plan(
-    grid: GridConfig, experiment: Experiment, console: Console, *, gpu: str = "h100"
+    grid: GridConfig,
+    experiment: Experiment,
+    console: Console,
+    *,
+    site: SiteConfig | None = None,
+    gpu: str | None = None,
 ) -> None:
-    """Print the plan of an experiment, with its training time on one kind of GPU."""
+    """Print the plan of an experiment.
+
+    Args:
+        grid: The experiment's file.
+        experiment: Its arms.
+        console: Where to.
+        site: The cluster: each stage is shown with what it asks of it.
+        gpu: The kind of GPU of all estimates. Left out: what site and grid say, or else h100.
+    """
     stages = in_order(experiment.final_stages())
     finished = {
         stage.identity
         for stage in stages
         if is_finished(experiment.root / stage.folder, stage.identity)
     }
-    estimates = estimate_training(stages, gpu)
+    finished -= remade(experiment.root, stages)
+    estimates = (
+        estimates_on(stages, site or SiteConfig(), otherwise="h100")
+        if gpu is None
+        else estimate_training(stages, gpu)
+    )
     console.print(
         f"{experiment.title}: {len(experiment.arms)} arms, {len(stages)} stages, "
         f"{len(stages) - len(finished)} jobs to run",
@@ -33,14 +54,15 @@ def print_plan(
     for line in (
         *matching(experiment.arms),
         *_absent_controls(grid),
-        *_training_time(stages, estimates, finished, gpu),
+        *_training_time(stages, estimates, finished),
         *misfits(stages, estimates),
+        *(() if site is None else problems_of_requests(stages, site)),
     ):
         console.print(line, soft_wrap=True, markup=False)
     if len(grid.seeds) == 1:
         console.print("one seed: differences between arms include the luck of one data order")
     console.rule("stages")
-    console.print(_stage_table(experiment, stages, estimates, finished))
+    console.print(_stage_table(experiment, stages, estimates, finished, site))
 
 
 def matching(arms: Sequence[Arm]) -> list[str]:
@@ -76,7 +98,6 @@ def _training_time(
     stages: Sequence[Stage],
     estimates: Mapping[str, StageEstimate],
     finished: Collection[str],
-    gpu: str,
 ) -> list[str]:
     """Add up what all distinct training stages need, and those that are still to run."""
     training = [stage for stage in stages if stage.identity in estimates]
@@ -86,11 +107,12 @@ def _training_time(
     def hours(wanted: Sequence[Stage]) -> float:
         return sum(estimates[stage.identity].gpu_hours or 0 for stage in wanted)
 
+    kinds = " and ".join(dict.fromkeys(estimates[stage.identity].gpu for stage in training))
     left = [stage for stage in training if stage.identity not in finished]
     unknown = sum(estimates[stage.identity].gpu_hours is None for stage in training)
     rest = f"; and {unknown} training stages whose length is not known" if unknown else ""
     return [
-        f"training: {hours(training):.2g} GPU hours on {gpu}, {hours(left):.2g} of them still to "
+        f"training: {hours(training):.2g} GPU hours on {kinds}, {hours(left):.2g} of them still to "
         f"run (estimated by `msm plan`){rest}"
     ]
 
@@ -141,11 +163,19 @@ def _stage_table(
     stages: Sequence[Stage],
     estimates: Mapping[str, StageEstimate],
     finished: Collection[str],
+    site: SiteConfig | None,
 ) -> NameTable:
     uses: Counter[str] = Counter()
     for arm in experiment.arms:
         uses.update(stage.identity for stage in in_order(arm.ends))
-    columns = ("identity", "needs", "arms", "GPU hours", "state")
+    columns = (
+        "identity",
+        "needs",
+        "arms",
+        "GPU hours",
+        "state",
+        *(() if site is None else ("asks for",)),
+    )
     table = NameTable("stage", *columns, right=("arms", "GPU hours"))
     numbers = {stage.identity: number for number, stage in enumerate(stages, 1)}
     width = len(str(len(stages)))
@@ -158,6 +188,7 @@ def _stage_table(
             str(uses[stage.identity] or len(experiment.arms)),
             "" if known is None else _sum([known.gpu_hours]),
             "finished" if stage.identity in finished else "",
+            *(() if site is None else (asked_for(stage, site),)),
         )
     return table
 

@@ -36,7 +36,7 @@ def plan_experiment(
     Raises:
         ConfigError: An input is not there, or a varied field does not exist or refuses its value.
     """
-    root = grid.out.absolute()
+    root = grid.root
     inputs = Inputs(grid_file, root, writes=writes)
     try:
         if accept_code:

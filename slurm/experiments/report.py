@@ -1,6 +1,7 @@
 """The report over the arms that are evaluated so far, written by `msm eval report`."""
 
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,15 +41,16 @@ def write_report(
     Raises:
         MsmError: `msm eval report` refused; it has said why.
     """
-    facts = root / FACTS_FILE
-    found = stage_facts(root, started.labels)
-    write_json_atomic(facts, [fact.model_dump(mode="json") for fact in found])
-    arguments = ["eval", "report", str(out), "--title", started.title, "--facts", str(facts)]
+    arguments = ["eval", "report", str(out), "--title", started.title]
     arguments += [part for arm, result in results for part in ("--result", f"{arm}={result}")]
     contrasts = possible(started.contrasts, {arm for arm, _ in results})
     arguments += [part for text in contrasts for part in ("--contrast", text)]
-    command = python_module("megatron_msm.cli", *arguments, "--json")
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    with tempfile.TemporaryDirectory(prefix="msm-") as scratch:
+        facts = Path(scratch) / FACTS_FILE
+        found = stage_facts(root, started.labels)
+        write_json_atomic(facts, [fact.model_dump(mode="json") for fact in found])
+        command = python_module("megatron_msm.cli", *arguments, "--facts", str(facts), "--json")
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         raise MsmError("the report was not written; the message above says why.")
     return list(orjson.loads(done.stdout)["verdicts"])

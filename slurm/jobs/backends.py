@@ -7,6 +7,7 @@ beside each other; SLURM keeps jobs and their order when the client is gone.
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -24,12 +25,18 @@ from slurm.jobs.job import Job, write_job
 from slurm.jobs.queue import largest_array, wait_until_ended
 from slurm.jobs.sbatch import build_executor, logs_folder
 from slurm.jobs.site import SiteConfig
-from slurm.jobs.submitted import Submitted
-from slurm.jobs.worker import run_job
+from slurm.jobs.submitted import Submitted, write_submitted
+from slurm.jobs.worker import run_job, run_jobs
+
+_QUEUE_FULL = re.compile(r"MaxSubmitJob|GrpSubmitJob|job submit limit")
+
+
+class QueueFullError(ConfigError):
+    """A limit of jobs that wait or run at once is reached."""
 
 
 class Backend(Protocol):
-    """Starts jobs."""
+    """Starts jobs, and writes into each one's folder which it is."""
 
     def submit(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[Submitted]:
         """Start jobs that share what they ask for.
@@ -53,8 +60,9 @@ class InProcessBackend:
         done = []
         for job in jobs:
             write_job(job)
+            _announce("local", [job])
             started = submitit.DebugExecutor(logs_folder(job.folder)).submit(run_job, str(job.path))
-            done.append(_submitted("local", started.job_id, job))
+            done += _record("local", [started.job_id], [job])
             with contextlib.suppress(SystemExit):  # recorded as the job's attempt
                 started.result()
         return done
@@ -83,9 +91,10 @@ class LocalBackend:
                 stderr_to_stdout=True,
                 **_visible_gpus(),
             )
+            _announce("local", [job])
             started = executor.submit(run_job, str(job.path))
             self._jobs[started.job_id] = started
-            running.append(_submitted("local", started.job_id, job))
+            running += _record("local", [started.job_id], [job])
         return running
 
     def wait(self, job_id: str) -> None:
@@ -116,21 +125,45 @@ class SlurmBackend:
         site = self.site.model_copy(update={"max_running": share})
         return [started for array in arrays for started in self._submit_array(array, site, after)]
 
+    def submit_joined(self, jobs: Sequence[Job], *, after: Sequence[str] = ()) -> list[Submitted]:
+        """Submit jobs of one process each as one, which asks for what the last of them does."""
+        for job in jobs:
+            write_job(job)
+        asks = {"kind": jobs[-1].kind, "changes": jobs[-1].changes}
+        whole = jobs[0].model_copy(update=asks)
+        executor = build_executor(whole, self.site, after=after)
+        _announce("slurm", jobs, is_array=False)
+        with _outside_of_jobs(), _refusals():
+            started = executor.submit(run_jobs, [str(job.path) for job in jobs])
+        return _record("slurm", [started.job_id] * len(jobs), jobs, is_array=False)
+
     def _submit_array(
         self, jobs: Sequence[Job], site: SiteConfig, after: Sequence[str]
     ) -> list[Submitted]:
         executor = build_executor(jobs[0], site, after=after)
-        try:
-            with _outside_of_jobs(), executor.batch():
-                started = [executor.submit(run_job, str(job.path)) for job in jobs]
-            # An array has one folder of logs, its first element's.
-            return [_submitted("slurm", job.job_id, jobs[0]) for job in started]
-        except (FailedJobError, FailedSubmissionError) as error:
-            raise ConfigError(f"sbatch refused the job: {error}") from None
+        is_array = len(jobs) > 1
+        _announce("slurm", jobs, is_array=is_array)
+        with _outside_of_jobs(), _refusals(), executor.batch():
+            started = [executor.submit(run_job, str(job.path)) for job in jobs]
+        return _record("slurm", [job.job_id for job in started], jobs, is_array=is_array)
 
     def wait(self, job_id: str) -> None:
         """Return when SLURM has ended the job."""
         wait_until_ended(job_id)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what sbatch says into a message."""
+    try:
+        yield
+    except (FailedJobError, FailedSubmissionError) as error:
+        if _QUEUE_FULL.search(str(error)):
+            raise QueueFullError(
+                f"SLURM takes no more jobs of yours at once: {error}. Give the limit as "
+                "`max_queued` in the site file, and run this again: it queues as jobs end."
+            ) from None
+        raise ConfigError(f"sbatch refused the job: {error}") from None
 
 
 @contextlib.contextmanager
@@ -152,9 +185,30 @@ def _outside_of_jobs() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _submitted(backend: Literal["slurm", "local"], job_id: str, job: Job) -> Submitted:
-    host, logs = socket.gethostname(), logs_folder(job.folder)
-    return Submitted(backend=backend, job_id=job_id, host=host, logs=logs)
+def _announce(
+    backend: Literal["slurm", "local"], jobs: Sequence[Job], *, is_array: bool = False
+) -> None:
+    """Write down that jobs are about to be started: this process may be killed meanwhile."""
+    _record(backend, [""] * len(jobs), jobs, is_array=is_array)
+
+
+def _record(
+    backend: Literal["slurm", "local"],
+    job_ids: Sequence[str],
+    jobs: Sequence[Job],
+    *,
+    is_array: bool = False,
+) -> list[Submitted]:
+    # An array has one folder of logs, its first element's.
+    host, logs = socket.gethostname(), logs_folder(jobs[0].folder)
+    started = []
+    for place, (job_id, job) in enumerate(zip(job_ids, jobs, strict=True)):
+        element = place if is_array else None
+        started.append(
+            Submitted(backend=backend, job_id=job_id, host=host, logs=logs, element=element)
+        )
+        write_submitted(job.folder, started[-1])
+    return started
 
 
 def _visible_gpus() -> Mapping[str, int | list[int]]:

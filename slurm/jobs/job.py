@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from megatron_msm.config.section import PositiveInt, Section
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import write_json_atomic
+from slurm.jobs.site import Resources
 from slurm.kinds import StageKind
 
 JOB_FILE = "job.json"
@@ -22,6 +23,8 @@ class Job(Section):
 
     name: str
     kind: StageKind
+    changes: Resources | None = None
+    """What it asks for beyond the site file."""
     module: str
     """Run as `python -m MODULE`."""
     arguments: tuple[str, ...] = ()

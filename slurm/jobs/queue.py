@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from megatron_msm.errors import ConfigError, MsmError
 
@@ -40,6 +41,8 @@ class QueuedJob:
     reason: str = ""
     """Why it waits, as SLURM says it: Priority, Dependency, BeginTime, ..."""
     nodes: str = ""
+    script: str = ""
+    """Path of its batch script, while it waits or runs."""
 
     @property
     def is_live(self) -> bool:
@@ -71,6 +74,25 @@ def query_jobs(job_ids: Collection[str]) -> dict[str, QueuedJob]:
         if job is not None:
             found[job_id] = job
     return found
+
+
+def find_by_script(folder: Path, element: int | None) -> str | None:
+    """Return the job of the user that waits or runs and whose batch script lies in a folder.
+
+    Args:
+        folder: Of the script.
+        element: Place in the array, of an element.
+    """
+    for job_id, job in _squeue().items():
+        place = job_id.partition("_")[2]
+        if Path(job.script).parent == folder and place == ("" if element is None else str(element)):
+            return job_id
+    return None
+
+
+def count_queued() -> int:
+    """Return how many jobs of the user wait or run on this cluster, each array element as one."""
+    return len(_squeue())
 
 
 def check_dependency(job_id: str, *, any_end: bool) -> bool:
@@ -111,11 +133,11 @@ def cancel(job_ids: Collection[str]) -> None:
 
 
 def _squeue() -> dict[str, QueuedJob]:
-    shown = _run(["squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r|%N"])
+    shown = _run(["squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r|%N|%o"])
     jobs = {}
     for line in shown.splitlines():
-        job_id, state, reason, nodes = line.strip().split("|")
-        jobs[job_id] = QueuedJob(state, "" if reason == "None" else reason, nodes)
+        job_id, state, reason, nodes, script = line.strip().split("|", 4)
+        jobs[job_id] = QueuedJob(state, "" if reason == "None" else reason, nodes, script)
     return jobs
 
 

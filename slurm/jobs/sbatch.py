@@ -15,8 +15,9 @@ from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 from megatron_msm.errors import ConfigError
 from megatron_msm.own_packages import SAFE_PATH
 from slurm.jobs.job import Job
+from slurm.jobs.pass_through import as_arguments
 from slurm.jobs.rendezvous import HOST_SUFFIX
-from slurm.jobs.site import Resources, SiteConfig
+from slurm.jobs.site import ContainerConfig, Resources, SiteConfig
 from slurm.jobs.worker import REQUEUE_MARKER
 
 _MARKER = "export {name}={folder}/requeue_${{SLURM_JOB_ID}}_${{SLURM_RESTART_COUNT:-0}}"
@@ -54,12 +55,14 @@ def build_executor(job: Job, site: SiteConfig, *, after: Sequence[str] = ()) -> 
 
     Raises:
         ConfigError: The ranks cannot be spread evenly over nodes, or submitit would take part of
-            the folder's name for a job's number.
+            the folder's name for a job's number, or the container does not show what the job needs.
     """
     if _REPLACED.search(str(job.folder)):
         raise ConfigError(
             f"{job.folder}: submitit replaces %j, %t, %A and %a in paths. Choose another folder."
         )
+    if site.container is not None:
+        _check_mounts(job, site.container)
     executor = _Executor(logs_folder(job.folder), python=_python(site))
     executor.update_parameters(**_parameters(job, site, after))
     return executor
@@ -103,20 +106,20 @@ def _dependency(after: Sequence[str]) -> str | None:
 
 
 def _parameters(job: Job, site: SiteConfig, after: Sequence[str]) -> dict[str, object]:
-    resources = site.resources(job.kind)
+    resources = site.resources(job.kind, job.changes)
     num_nodes, tasks_per_node = node_shape(job.num_ranks or 1, resources)
     others = {
         "requeue": True,
         "kill-on-invalid-dep": "yes",
         "chdir": str(job.cwd),
         "reservation": resources.reservation,
+        **resources.sbatch,
     }
     asked = {
         "job_name": job.name,
         "nodes": num_nodes,
         "ntasks_per_node": tasks_per_node,
         "gpus_per_node": tasks_per_node if resources.gpus else None,
-        "time": resources.time_min,
         "mem": None if resources.mem_gib is None else f"{int(resources.mem_gib * 1024)}M",
         "dependency": _dependency(after),
         "exclusive": resources.exclusive or None,
@@ -132,6 +135,8 @@ def _parameters(job: Job, site: SiteConfig, after: Sequence[str]) -> dict[str, o
     asked |= {name: getattr(resources, name) for name in same}
     return {
         **{name: value for name, value in asked.items() if value is not None},
+        # submitit's own would be five minutes: a limit that nobody asked for.
+        "time": resources.time_min,
         # Not submitit's own accounting key: clusters that check keys refuse it.
         "wckey": None,
         "signal_delay_s": site.signal_delay_s,
@@ -191,7 +196,26 @@ def _srun_arguments(job: Job, site: SiteConfig, resources: Resources) -> list[st
         ]
         if container.mounts:
             arguments.append(f"--container-mounts={','.join(container.mounts)}")
-    return arguments
+    return [*arguments, *as_arguments(resources.srun)]
+
+
+def _check_mounts(job: Job, container: ContainerConfig) -> None:
+    """Refuse a job whose folders are not seen in its container; apptainer shows home and cwd."""
+    seen = [Path(inside) for m in container.mounts if (inside := _same_inside(m)) is not None]
+    if container.kind == "apptainer" or any("$" in mount for mount in container.mounts):
+        return
+    for path in (job.cwd, job.folder, *(Path(a) for a in job.arguments if a.startswith("/"))):
+        if not any(path.is_relative_to(folder) for folder in seen):
+            raise ConfigError(
+                f"container.mounts: the job needs {path}, and no mount shows it under the same "
+                f"name in the container. Add its folder, such as {path.parent}:{path.parent}."
+            )
+
+
+def _same_inside(mount: str) -> str | None:
+    """Return the folder that a mount shows under its own name; None for another name."""
+    outside, *rest = mount.split(":")
+    return outside if not rest or rest[0] == outside else None
 
 
 def _python(site: SiteConfig) -> str:

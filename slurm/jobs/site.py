@@ -13,10 +13,15 @@ from pydantic import Field, model_validator
 from megatron_msm.config.load import load_config
 from megatron_msm.config.section import PositiveInt, Section
 from megatron_msm.errors import ConfigError
+from slurm.jobs.pass_through import (
+    SbatchOptions,
+    SrunOptions,
+    Word,
+    asked_twice,
+    asks_for_gpus,
+)
 from slurm.kinds import KINDS, StageKind
 
-# Values end up in `#SBATCH` lines: a line break in one would start a line of shell.
-Word = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 # What a job needs besides the time before SLURM's signal: start, imports, one step, a checkpoint.
@@ -49,6 +54,13 @@ class Resources(Section):
     """CPU cores of each rank."""
     mem_gib: Annotated[float, Field(gt=0)] | None = None
     """Memory of each node, in GiB."""
+    sbatch: SbatchOptions = Field(default_factory=dict)
+    """Further options of sbatch, such as `gres: gpu:h100:8` or `mem-per-cpu: 4G`; true for one
+    without a value. Those that ask for GPUs count in `defaults` as `gpus` does."""
+    srun: SrunOptions = Field(default_factory=dict)
+    """Further options of srun, such as `cpu-bind: none`."""
+    gpu_kind: Word | None = None
+    """GPUs of those nodes, for estimates, where they are not the site's `gpu_kind`."""
 
 
 class ContainerConfig(Section):
@@ -94,6 +106,12 @@ class SiteConfig(Section):
     time limit is not counted."""
     max_running: PositiveInt = 64
     """Most elements of a job array that run at once."""
+    max_queued: PositiveInt | None = None
+    """Most jobs of yours that wait or run at once, over everything; a QOS may allow no more. The
+    rest of an experiment is queued as jobs end, while `msm experiment run` stays."""
+    join_evaluations: bool = False
+    """The export of an arm and its evaluations are one job, one after the other, which asks for
+    what evaluations do: `time_min` is that of all of them."""
     setup: tuple[Word, ...] = ()
     """Lines of shell before the job starts, such as `module load cuda`."""
     environment: dict[EnvironmentName, Word] = Field(default_factory=dict)
@@ -113,15 +131,23 @@ class SiteConfig(Section):
     @model_validator(mode="after")
     def _signal_leaves_time(self) -> Self:
         for kind in (None, *self.stages):
-            time_min = self.resources(kind).time_min
-            if time_min is not None and time_min * 60 <= self.signal_delay_s + _START_S:
-                where = f"stages.{kind}" if kind else "defaults"
-                raise ValueError(
-                    f"{where}.time_min {time_min} leaves no time to work: SLURM's signal comes "
-                    f"signal_delay_s {self.signal_delay_s} s before the limit, and a start takes "
-                    f"up to {_START_S} s"
-                )
+            where = f"stages.{kind}" if kind else "defaults"
+            if (problem := self.problem(self.resources(kind))) is not None:
+                raise ValueError(f"{where}.{problem}")
         return self
+
+    def problem(self, resources: Resources) -> str | None:
+        """Return what is wrong with what a stage asks for, or None."""
+        twice = asked_twice(resources.sbatch, resources.model_dump())
+        if twice is not None:
+            return twice
+        time_min = resources.time_min
+        if time_min is None or time_min * 60 > self.signal_delay_s + _START_S:
+            return None
+        return (
+            f"time_min {time_min} leaves no time to work: SLURM's signal comes signal_delay_s "
+            f"{self.signal_delay_s} s before the limit, and a start takes up to {_START_S} s"
+        )
 
     def check_shared(self, path: Path, field: str) -> None:
         """Refuse a path that not every node sees.
@@ -136,19 +162,25 @@ class SiteConfig(Section):
                 f"would see it. Choose an `{field}` below it."
             )
 
-    def resources(self, kind: StageKind | None) -> Resources:
-        """Return what a stage of this kind asks for: the defaults with the kind's changes.
+    def resources(self, kind: StageKind | None, changes: Resources | None = None) -> Resources:
+        """Return what a stage asks for: the defaults with the kind's changes, and its own.
 
         An HTML file needs no exclusive node with eight GPUs for a day: see `slurm.kinds`.
         """
         if kind is None:
             return self.defaults
         known, asked = KINDS[kind], self.defaults.model_dump(exclude_none=True)
+        if not known.uses_gpus:
+            options = asked["sbatch"].items()
+            asked["sbatch"] = {n: value for n, value in options if not asks_for_gpus(n, value)}
         asked |= {} if known.uses_gpus else {"gpus": False}
         asked |= {} if known.has_ranks else {"exclusive": False}
         if known.most_time_min and "time_min" in asked:
             asked["time_min"] = min(asked["time_min"], known.most_time_min)
-        asked |= self.stages.get(kind, Resources()).model_dump(exclude_none=True)
+        for each in (self.stages.get(kind), changes):
+            if each is not None:
+                options = {name: asked[name] | getattr(each, name) for name in ("sbatch", "srun")}
+                asked |= each.model_dump(exclude_none=True) | options
         return Resources(**asked)
 
 

@@ -18,7 +18,7 @@ from slurm.jobs.job import Job
 from slurm.jobs.queue import check_dependency
 from slurm.jobs.sbatch import render_script
 from slurm.jobs.site import SiteConfig, load_site
-from slurm.jobs.submitted import locked, read_submitted, write_submitted
+from slurm.jobs.submitted import locked, read_submitted
 
 
 def submit(
@@ -113,5 +113,4 @@ def _submit_once(config: RunConfig, job: Job, site: SiteConfig, after: list[str]
             )
         write_text_atomic(config.out / RUN_FILE, dump_config(config))
         [submitted] = backend.submit([job], after=after)
-        write_submitted(job.folder, submitted)
     return submitted.job_id

@@ -1,5 +1,8 @@
 """Which job was started last for a folder, and the lock under which one is started.
 
+It is written down twice: before the job is started, without its id, and after. So a job that was
+started by a client which was killed in between is found, by the script or the program that it runs.
+
 The lock is a file that is made exclusively, which holds on NFS too; it names its holder, so that
 one left behind by a dead process of this host is taken over.
 """
@@ -18,7 +21,7 @@ from filelock import SoftFileLock, Timeout
 
 from megatron_msm.config.section import Section
 from megatron_msm.formats.files import write_json_atomic
-from slurm.jobs.queue import cancel, query_jobs
+from slurm.jobs.queue import cancel, find_by_script, query_jobs
 
 _FILE = "submitted.json"
 _PATIENCE_S = 10
@@ -29,17 +32,19 @@ class Submitted(Section):
 
     backend: Literal["slurm", "local"]
     job_id: str
-    """SLURM's id, or the process id of submitit's controller."""
+    """SLURM's id, or the process id of submitit's controller. Empty while it is being started."""
     host: str
     logs: Path
-    """Folder with `JOB_RANK_log.out` files."""
+    """Folder with `JOB_RANK_log.out` files, and the script of a SLURM job."""
+    element: int | None = None
+    """Its place in an array."""
 
     def is_live(self) -> bool:
         """Whether the job waits or runs. A local job of another host counts as ended."""
         if self.backend == "slurm":
             known = query_jobs([self.job_id]).get(self.job_id)
             return known is not None and known.is_live
-        return self.host == socket.gethostname() and _runs_here(self.job_id, self.logs)
+        return self.host == socket.gethostname() and _process_of(self.logs) is not None
 
     def cancel(self) -> None:
         """End the job; a training job saves first, as far as SLURM gives it the time."""
@@ -54,7 +59,18 @@ def read_submitted(folder: Path) -> Submitted | None:
     path = folder / _FILE
     if not path.exists():
         return None
-    return Submitted.model_validate(orjson.loads(path.read_bytes()))
+    found = Submitted.model_validate(orjson.loads(path.read_bytes()))
+    if found.job_id:
+        return found
+    job_id = _started_nevertheless(found)
+    return None if job_id is None else found.model_copy(update={"job_id": job_id})
+
+
+def _started_nevertheless(submitted: Submitted) -> str | None:
+    """Return the id of a job whose client was killed before it could write it down."""
+    if submitted.backend == "slurm":
+        return find_by_script(submitted.logs, submitted.element)
+    return _process_of(submitted.logs) if submitted.host == socket.gethostname() else None
 
 
 def write_submitted(folder: Path, submitted: Submitted) -> None:
@@ -81,13 +97,15 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _runs_here(job_id: str, logs: Path) -> bool:
-    """Whether the process exists and is the controller of that folder (ids are used again)."""
-    if not job_id.isdigit():
-        return False
-    try:
-        os.kill(int(job_id), 0)
-        command = Path(f"/proc/{job_id}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return os.fsencode(logs) in command
+def _process_of(logs: Path) -> str | None:
+    """Return the process on this host that runs, or watches, the job with these logs."""
+    marks = {os.fsencode(logs): b"submitit", os.fsencode(logs.parents[1]): b"slurm.stages"}
+    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # ended meanwhile
+            continue
+        for folder, program in marks.items():
+            if folder in command and any(part.startswith(program) for part in command):
+                return process.name
+    return None

@@ -17,13 +17,14 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
 import submitit
 
-from megatron_msm.errors import ConfigError
+from megatron_msm.errors import ConfigError, PreemptedError
 from megatron_msm.own_packages import python_module
 from slurm.jobs.attempts import Attempt, read_attempts, record_attempt
 from slurm.jobs.failures import Failure, diagnose
@@ -44,6 +45,23 @@ def run_job(job_file: str) -> None:
     status = Worker(read_job(Path(job_file))).run()
     if status:
         # A status above 128 says a signal to a shell, and so to srun.
+        sys.exit(status if status > 0 else 128 - status)
+
+
+def run_jobs(job_files: Sequence[str]) -> None:
+    """Run jobs of one process one after the other, as one job of SLURM.
+
+    All others need the first, so its failure ends them; another one's failure does not, and is the
+    end's status. What asks for a new start ends them all, and jobs that are done pass quickly then.
+    """
+    status = 0
+    for place, job_file in enumerate(job_files):
+        worker = Worker(read_job(Path(job_file)))
+        found = worker.run()
+        status = status or found
+        if found and (place == 0 or worker.was_signalled or found == PreemptedError.exit_status):
+            break
+    if status:
         sys.exit(status if status > 0 else 128 - status)
 
 

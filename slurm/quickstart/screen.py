@@ -43,7 +43,7 @@ def show_quickstart(grid: GridConfig, grid_file: Path) -> None:
         markup=False,
     )
     experiment = plan_experiment(grid, grid_file)
-    write_started(experiment, grid_file)
+    write_started(experiment, grid, grid_file)
     stages = in_order(experiment.final_stages())
     console.print(estimate_line(stages), soft_wrap=True, markup=False)
 
@@ -71,7 +71,7 @@ def _failure(root: Path, stage: Stage) -> MsmError:
 
 
 def _show_end(experiment: Experiment, grid: GridConfig, grid_file: Path, console: Console) -> None:
-    started = read_started(experiment.root, grid_file)
+    started = read_started(grid, grid_file)
     console.rule("what was made")
     console.print(_stage_table(stage_facts(experiment.root, started.labels)))
     results = finished_results(experiment.root, started)

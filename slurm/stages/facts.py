@@ -1,6 +1,6 @@
 """What finished stages made, where and how long it took: the table of a report and of a screen."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from megatron_msm.config.section import Section
@@ -27,21 +27,22 @@ class StageFact(Section):
     """Where its row a step is, absolute; None where it has none."""
 
 
-def stage_facts(root: Path, folders: Iterable[Path]) -> list[StageFact]:
+def stage_facts(root: Path, labels: Mapping[Path, str]) -> list[StageFact]:
     """Return the facts of those stages that are finished.
 
     Args:
         root: The experiment's folder.
-        folders: Stage folders relative to it.
+        labels: What the experiment calls each stage, by its folder relative to `root`. Another
+            one that shares the stage may call it otherwise.
     """
     found = []
-    for folder in folders:
+    for folder, label in labels.items():
         done = read_done(root / folder)
         if done is not None:
             stage = read_stage(root / folder)
             made = what_was_made(root / folder, stage)
             fact = StageFact(
-                stage=stage.label,
+                stage=label,
                 made=made,
                 where=str(folder),
                 seconds=done.seconds,
@@ -85,15 +86,17 @@ def _datasets(folder: Path, stage: StageRecord) -> str:
     return text if manifest.kind == "docs" else f"{text}, {counts.loss_tokens:,} with loss"
 
 
-def _built_on(folder: Path) -> list[Path]:
-    """Return the folders of all stages behind this one, each after those that it needs."""
-    root, found = folder.parents[1], dict[Path, None]()
+def _built_on(folder: Path) -> dict[Path, str]:
+    """Return the labels of all stages behind this one by folder, each after those it needs."""
+    root, found = folder.parents[1], dict[Path, str]()
 
     def visit(stage: StageRecord) -> None:
+        labels = {each.value: each.name for each in stage.ingredients if each.what == "stage"}
         for need in stage.before:
             if need.folder not in found:
-                visit(read_stage(root / need.folder))
-                found[need.folder] = None
+                record = read_stage(root / need.folder)
+                visit(record)
+                found[need.folder] = labels.get(need.identity, record.label)
 
     visit(read_stage(folder))
-    return list(found)
+    return found

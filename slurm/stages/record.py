@@ -71,6 +71,8 @@ class DoneRecord(Section):
     identity: str
     made: dict[str, str]
     """Fingerprint of each thing that the stage leaves."""
+    dropped: tuple[str, ...] = ()
+    """What of it was deleted since, as nothing needed it any more (`keeping`)."""
     seconds: float
     host: str
     ended_unix_s: float = Field(default_factory=time.time)
@@ -88,7 +90,7 @@ def read_done(folder: Path) -> DoneRecord | None:
 
 
 def is_finished(folder: Path, identity: str) -> bool:
-    """Whether the stage is finished and what it made is still what it recorded."""
+    """Whether the stage is finished and what it made, and nobody dropped, is as it recorded."""
     done = read_done(folder)
     return done is not None and done.identity == identity and _changed_output(folder, done) is None
 
@@ -108,6 +110,8 @@ def check_inputs(folder: Path) -> str | None:
             return f"{root / need.folder}: needed, and not finished"
         if done.identity != need.identity:
             return f"{root / need.folder}: made as {done.identity}, planned was {need.identity}"
+        if done.dropped and need in stage.needs:
+            return f"{root / need.folder}: dropped (keep: exports); run the experiment again"
         changed = _changed_output(root / need.folder, done)
         if changed is not None:
             return f"{root / need.folder / changed}: changed since it was made"
@@ -136,7 +140,7 @@ def record_outputs(folder: Path, *, seconds: float) -> None:
 
 def _changed_output(folder: Path, done: DoneRecord) -> str | None:
     for name, recorded in done.made.items():
-        if _fingerprint_or_none(folder / name) != recorded:
+        if name not in done.dropped and _fingerprint_or_none(folder / name) != recorded:
             return name
     return None
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from megatron_msm.cli import main as msm
 from megatron_msm.errors import ConfigError, MsmError
 from slurm.stages.facts import write_facts
-from slurm.stages.record import check_inputs, read_stage, record_outputs
+from slurm.stages.keeping import drop_unneeded
+from slurm.stages.record import check_inputs, is_finished, read_stage, record_outputs
 
 _VISIBLE_WITHIN_S = 60
 _POLL_S = 2.0
@@ -27,6 +28,8 @@ def run_stage(folder: Path) -> None:
         SystemExit: The command failed.
     """
     stage = read_stage(folder)
+    if stage.num_ranks is None and is_finished(folder, stage.identity):
+        return  # a job of several stages was started again
     is_first = os.environ.get("RANK", "0") == "0"
     problem = _check_when_visible(folder) if is_first else None
     if problem is not None:
@@ -42,6 +45,7 @@ def run_stage(folder: Path) -> None:
             raise
     if is_first:
         record_outputs(folder, seconds=time.monotonic() - started)
+        drop_unneeded(folder)
 
 
 def _check_when_visible(folder: Path) -> str | None:

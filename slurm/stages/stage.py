@@ -20,10 +20,11 @@ from pathlib import Path
 
 from megatron_msm.config.run import RunConfig
 from megatron_msm.formats.files import write_json_atomic, write_text_atomic
+from slurm.jobs.site import Resources
 from slurm.kinds import StageKind
 from slurm.stages.code_version import code_versions
 from slurm.stages.ingredients import Ingredient, What, identity_of, leaves
-from slurm.stages.record import STAGE_FILE, Need, Read, StageRecord
+from slurm.stages.record import DONE_FILE, STAGE_FILE, Need, Read, StageRecord
 
 OUT = "@OUT@"
 """Stands for the stage's own folder in its command and files: the name depends on them."""
@@ -63,6 +64,8 @@ class Stage:
     """The configuration of a training stage, for estimates; its files hold the same."""
     model: Path | None = None
     """The Hugging Face folder whose sizes a training stage's model has."""
+    resources: Resources | None = None
+    """What its job asks for beyond the site file; no part of the identity."""
     group: str | None = None
     """Stages with the same one are elements of a job array."""
 
@@ -105,9 +108,13 @@ class Stage:
         return tuple(argument.replace(OUT, str(self.folder)) for argument in self.arguments)
 
     def write(self, root: Path) -> Path:
-        """Write stage.json and the stage's files below `root`; return the folder."""
+        """Write stage.json and the stage's files below `root`, for a start; return the folder.
+
+        What an earlier end left does not count any more: the files may be gone.
+        """
         folder = root / self.folder
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / DONE_FILE).unlink(missing_ok=True)
         for name, text in self.files.items():
             write_text_atomic(folder / name, text.replace(OUT, str(self.folder)))
         write_json_atomic(folder / STAGE_FILE, self.record().model_dump(mode="json"))

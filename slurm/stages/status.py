@@ -12,6 +12,7 @@ from slurm.jobs.queue import QueuedJob, query_jobs
 from slurm.jobs.submitted import Submitted, read_submitted
 from slurm.kinds import KINDS
 from slurm.stages.graph import job_folder
+from slurm.stages.keeping import is_dropped
 from slurm.stages.record import StageRecord, read_done, read_stage
 
 State = Literal["finished", "running", "queued", "stopped", "failed", "blocked", "not started"]
@@ -77,7 +78,9 @@ def _status(
     if job is not None:
         known |= {"job_id": job.job_id, "logs": job.logs}
     if read_done(root / folder) is not None:
-        return StageStatus(**known, **_progress(root / folder, stage), state="finished")
+        detail = "checkpoint dropped (keep: exports)" if is_dropped(root / folder) else ""
+        progress = _progress(root / folder, stage)
+        return StageStatus(**known, **progress, state="finished", detail=detail)
     bad = [n for n in stage.before if (s := earlier.get(n.folder)) and s.state in _BROKEN]
     if bad:
         return StageStatus(**known, state="blocked", detail=f"needs {earlier[bad[0].folder].label}")

@@ -66,8 +66,10 @@ def missing() -> str | None:
 class SlurmCluster:
     """The daemons, and SLURM's commands that talk to them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, submit_plugin: str = "") -> None:
+        """`submit_plugin` is Lua that the controller asks about every job that comes in."""
         self.folder = folder
+        self._submit_plugin = submit_plugin
         self.conf = folder / "slurm.conf"
         self.environment = {**os.environ, "SLURM_CONF": str(self.conf)}
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -85,7 +87,11 @@ class SlurmCluster:
             for i, node in enumerate(NODES)
         )
         host = socket.gethostname()
-        self.conf.write_text(_CONF.format(host=host, port=port, folder=self.folder, nodes=nodes))
+        conf = _CONF.format(host=host, port=port, folder=self.folder, nodes=nodes)
+        if self._submit_plugin:
+            conf += "JobSubmitPlugins=lua\n"
+            (self.folder / "job_submit.lua").write_text(self._submit_plugin)
+        self.conf.write_text(conf)
         self._start("slurmctld", "-D", "-f", str(self.conf))
         for node in NODES:
             self.start_node(node)
@@ -99,6 +105,10 @@ class SlurmCluster:
             daemon.terminate()
         for daemon in self._daemons:
             daemon.wait(120)
+
+    def wait_until_empty(self) -> None:
+        """Wait until no job waits or runs."""
+        wait_for(lambda: self.run("squeue", "-h") == "", 500)
 
     def start_node(self, node: str) -> None:
         """Start a node's slurmd."""

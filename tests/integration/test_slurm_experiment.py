@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from tests.integration.slurm_cluster import SlurmCluster, wait_for
+from tests.integration.test_quickstart import ITEMS
 from tests.integration.training_runs import msm
 from tests.tiny import tiny_documents, write_jsonl, write_tiny_llama
 
@@ -120,3 +121,22 @@ def test_a_corpus_below_a_threshold_is_not_trained_on_and_its_own_arm_alone_is_h
     assert states["midtrain bad #1234"] == "blocked"
     assert ended["midtrain bad #1234"]["detail"] == "needs health bad"
     assert {s for label, s in states.items() if "bad" not in label} == {"finished"}
+
+
+@pytest.mark.slow
+def test_export_and_evaluations_of_an_arm_are_one_job(cluster: SlurmCluster, folder: Path) -> None:
+    write_jsonl(folder / "items.jsonl", ITEMS)
+    choice = "{task: choice, items: items.jsonl, target: homemade, dtype: fp32}"
+    grid = GRID.replace("shards: 3\n", "controls: {base: false}\n").replace(
+        ", bad: [bad.jsonl]", ""
+    )
+    (folder / "grid.yaml").write_text(f"{grid}evaluations: {{one: {choice}, two: {choice}}}\n")
+    (folder / "site.yaml").write_text(f"{SITE}join_evaluations: true\n")
+    done = msm("experiment", "run", "grid.yaml", "--site", "site.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: cluster.run("squeue", "-h") == "", 500)
+    ended = statuses(folder)
+    assert {stage["state"] for stage in ended.values()} == {"finished"}, ended
+    jobs = {label.split()[0]: stage["job_id"] for label, stage in ended.items()}
+    assert jobs["export"] == jobs["eval"]
+    assert len({stage["job_id"] for stage in ended.values()}) == 5

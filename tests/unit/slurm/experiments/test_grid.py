@@ -1,5 +1,6 @@
 """A grid's arms, what they share, and what the plan says of them."""
 
+import io
 import json
 import os
 import shutil
@@ -23,6 +24,8 @@ from slurm.experiments.experiment_file import (
 from slurm.experiments.grid import GridConfig
 from slurm.experiments.inputs import Inputs
 from slurm.experiments.plan_table import matching, print_plan
+from slurm.experiments.requests import asked_for, check_requests
+from slurm.jobs.site import Resources, SiteConfig
 from slurm.jobs.submitted import Submitted, write_submitted
 from slurm.stages.stage import in_order
 from tests.integration.training_runs import msm
@@ -73,9 +76,15 @@ def grid_file(tmp_path: Path) -> Path:
 
 
 def built(grid_file: Path, *overrides: str) -> Experiment:
-    grid = load_config(grid_file, GridConfig, overrides)
     root = grid_file.parent / "out"
-    return build_experiment(grid, Inputs(grid_file, root), root)
+    return build_experiment(
+        load_config(grid_file, GridConfig, overrides), Inputs(grid_file, root), root
+    )
+
+
+def grid(grid_file: Path, *overrides: str) -> GridConfig:
+    """Return a grid whose `out` lies beside its file."""
+    return load_config(grid_file, GridConfig, [f"out={grid_file.parent / 'out'}", *overrides])
 
 
 def names(experiment: Experiment) -> list[str]:
@@ -339,13 +348,12 @@ def test_two_grid_files_of_one_folder_know_only_their_own(
         grid_file.read_text().replace("{a: [a.jsonl], b: [b.jsonl]}", "{a: [a.jsonl]}")
     )
     for path in (grid_file, other):
-        experiment = built(path)
-        write_started(experiment, path)
+        write_started(built(path), grid(path), path)
     root = folder / "out"
-    mine, others = read_started(root, grid_file), read_started(root, other)
+    mine, others = read_started(grid(grid_file), grid_file), read_started(grid(other), other)
     assert len(mine.arms) == 8
     assert len(others.arms) == 6
-    assert set(stages_of_others(root, grid_file)) == set(others.labels)
+    assert set(stages_of_others(grid(grid_file), grid_file)) == set(others.labels)
     assert set(mine.labels) - set(others.labels)
 
     cancelled: list[str] = []
@@ -364,9 +372,100 @@ def test_two_grid_files_of_one_folder_know_only_their_own(
     assert done.output.count("kept ") == len(set(mine.labels) & set(others.labels))
 
     other.unlink()
-    experiment_path(root, other).unlink()
+    experiment_path(grid(grid_file), other).unlink()
     cancelled.clear()
     CliRunner().invoke(app, ["cancel", str(grid_file), out, "--arm", "base+msm(a)"])
     [arm] = mine.of_arms(("base+msm(a)",)).arms
     rest = {s for each in mine.arms if each.name != arm.name for s in each.stages}
     assert set(cancelled) == {folder.name for folder in set(arm.stages) - rest} != set()
+
+
+def test_experiments_of_one_store_share_stages_and_nothing_else(
+    grid_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same file with another `out` is another experiment; a cancelled one needs nothing."""
+    monkeypatch.chdir(grid_file.parent)
+    outs = {name: [f"out={name}", "store=store"] for name in ("one", "two")}
+    for overrides in outs.values():
+        made = load_config(grid_file, GridConfig, overrides)
+        assert made.root == grid_file.parent / "store"
+        write_started(built(grid_file, *overrides), made, grid_file)
+    assert not Path("one").exists()
+    assert len(list(Path("store/experiments").glob("*.json"))) == 2
+
+    mine = load_config(grid_file, GridConfig, outs["one"])
+    started = read_started(mine, grid_file)
+    live = next(iter(started.labels))
+    (mine.root / live / "job").mkdir(parents=True)
+    write_submitted(
+        mine.root / live / "job",
+        Submitted(backend="local", job_id="17", host="h", logs=mine.root / live / "job/logs"),
+    )
+    cancelled: list[str] = []
+    monkeypatch.setattr(Submitted, "is_live", lambda self: True)
+    monkeypatch.setattr(Submitted, "cancel", lambda self: cancelled.append(self.job_id))
+    assert set(stages_of_others(mine, grid_file)) == set(started.labels)
+    done = CliRunner().invoke(app, ["cancel", str(grid_file), *outs["one"]])
+    assert (done.exit_code, cancelled) == (0, []), done.output
+    assert done.output.startswith("kept       job 17")
+    done = CliRunner().invoke(app, ["cancel", str(grid_file), *outs["two"]])
+    assert (done.exit_code, cancelled) == (0, ["17"]), done.output
+    write_started(built(grid_file, *outs["one"]), mine, grid_file)
+    other = load_config(grid_file, GridConfig, outs["two"])
+    assert set(stages_of_others(other, grid_file)) == set(started.labels)
+
+
+def test_what_generations_keep_is_an_experiments_own(grid_file: Path) -> None:
+    (grid_file.parent / "g.yaml").write_text("spec: grid.yaml\nendpoints: {}\n")
+    overrides = ["generate={pair: g.yaml}", "specs={a: ['generate:pair/documents/a.jsonl']}"]
+    kept = {}
+    for name, places in {"alone": [], "shared": ["store=s", "out=/o"]}.items():
+        stages = in_order(built(grid_file, *overrides, *places).final_stages())
+        [made] = [stage for stage in stages if stage.kind == "generate"]
+        kept[name] = json.loads(made.files["generate.yaml"])["kept_in"], made.identity
+    assert kept["alone"][0] == "generated/pair-documents"
+    assert kept["shared"][0] == "/o/generated/pair-documents"
+    assert kept["alone"][1] == kept["shared"][1]
+
+
+def test_a_model_has_its_own_layout_and_nodes_and_the_plan_shows_them(grid_file: Path) -> None:
+    per_model = (
+        "per_model={large: {run.parallel: {tensor: 8}, resources.train: "
+        "{partition: big, time_min: 2880, gpu_kind: h200, ranks_per_node: 4}}}"
+    )
+    overrides = ["models={small: hf, large: hf}", "resources={eval: {time_min: 30}}", per_model]
+    experiment = built(grid_file, *overrides)
+    plain = built(grid_file, "models={small: hf, large: hf}")
+    stages = in_order(experiment.final_stages())
+    known = {stage.identity for stage in in_order(plain.final_stages())}
+    site = SiteConfig(
+        gpu_kind="h100",
+        defaults=Resources(partition="normal", time_min=600, gpus=True, ranks_per_node=2),
+    )
+    asked = [(stage, asked_for(stage, site)) for stage in stages]
+    assert {t for s, t in asked if s.kind == "train" and s.num_ranks == 8} == {
+        "2 x 4 GPU, big, 2880 min"
+    }
+    assert {t for s, t in asked if s.kind == "train" and s.num_ranks == 2} == {
+        "1 x 2 GPU, normal, 600 min"
+    }
+    assert {t for s, t in asked if s.kind == "eval"} == {"1 x 1 GPU, normal, 30 min"}
+    labels = [stage.label for stage in stages if stage.kind == "train"]
+    assert len(set(labels)) == len(labels)
+    # What a job asks for makes no stage new; a layout does.
+    small = [s for s, _ in asked if s.kind == "train" and s.num_ranks == 2]
+    assert small
+    assert all(stage.identity in known for stage in small)
+
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_plan(grid(grid_file, *overrides), experiment, console, site=site)
+    shown = console.export_text()
+    assert "GPU hours on h100 and h200" in shown
+    assert "2 x 4 GPU, big, 2880 min" in shown
+
+    check_requests(stages, site)
+    narrow = site.model_copy(update={"defaults": Resources(ranks_per_node=3, time_min=4)})
+    with pytest.raises(ConfigError, match="nothing was queued") as error:
+        check_requests(stages, narrow)
+    assert "8 ranks do not fill nodes of ranks_per_node 4" not in str(error.value)
+    assert "time_min 4 leaves no time to work" in str(error.value)

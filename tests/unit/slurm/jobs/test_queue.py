@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from slurm.jobs import queue
-from slurm.jobs.queue import SlurmCommandError, query_jobs
+from slurm.jobs.queue import SlurmCommandError, find_by_script, query_jobs
 
 SQUEUE = """#!/bin/sh
 count=$(cat {folder}/count 2>/dev/null || echo 0); echo $((count + 1)) > {folder}/count
 if [ "$count" -lt {failures} ]; then echo "{error}" >&2; exit 1; fi
-echo "7|RUNNING|None|n1"
+echo "7|RUNNING|None|n1|/a|b/job/logs/script.sh"
+echo "9_1|PENDING|Priority||/c/job/logs/script.sh"
 """
 AWAY = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
 
@@ -37,6 +38,14 @@ def _only_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_sacct_and_no_scontrol_mean_no_more_is_known(tmp_path: Path) -> None:
     with_squeue(tmp_path, failures=0)
     assert set(query_jobs(["7", "8"])) == {"7"}
+
+
+def test_a_job_is_found_by_its_script_and_an_element_by_its_place(tmp_path: Path) -> None:
+    with_squeue(tmp_path, failures=0)
+    assert find_by_script(Path("/a|b/job/logs"), None) == "7"
+    assert find_by_script(Path("/a|b/job"), None) is None
+    assert find_by_script(Path("/c/job/logs"), 1) == "9_1"
+    assert find_by_script(Path("/c/job/logs"), 0) is None
 
 
 def test_a_controller_that_comes_back_is_waited_for_and_said(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from megatron_msm.errors import ConfigError
+from slurm.jobs.backends import SlurmBackend
 from slurm.jobs.job import Job
 from slurm.jobs.sbatch import node_shape, render_script
 from slurm.jobs.site import ContainerConfig, Resources, SiteConfig, load_site
@@ -82,6 +83,49 @@ def test_everything_a_site_may_ask_for_reaches_sbatch() -> None:
     wanted = {f"--{name}={value}" for name, value in asked.items()}
     wanted |= {"--exclusive", "--time=10", "--cpus-per-task=3", "--mem=1536M"}
     assert found >= wanted | {"--mail-user=me@x.org", "--mail-type=FAIL,END", "--signal=USR2@180"}
+
+
+def test_further_options_reach_sbatch_and_srun_as_one_word_each() -> None:
+    odd = "a b; $(touch x) 'q\" %j"
+    sbatch = {"gres": "gpu:h100:8", "mem-per-cpu": "4G", "comment": odd, "overcommit": True}
+    resources = Resources(sbatch=sbatch, srun={"cpu-bind": odd, "overlap": True, "threads": 2})
+    lines = render_script(job(2), SiteConfig(defaults=resources)).splitlines()
+    found = {shlex.split(line)[1] for line in lines if line.startswith("#SBATCH ")}
+    assert found >= {f"--{k}={v}" for k, v in sbatch.items() if v is not True} | {"--overcommit"}
+    [srun] = [shlex.split(line) for line in lines if line.startswith("srun ")]
+    assert {f"--cpu-bind={odd}", "--overlap", "--threads=2"} <= set(srun)
+    # Nothing is asked for that nobody named.
+    assert not any(option.startswith(("--time", "--mem=", "--gpus")) for option in found)
+
+
+def test_a_dry_run_prints_what_sbatch_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/given.sh\necho Submitted batch job 7\n')
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    for name in ("sbatch", "srun"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    resources = Resources(partition="a,b", sbatch={"gres": "gpu:h100:2"}, srun={"mpi": "none"})
+    site = SiteConfig(defaults=resources, setup=("true",))
+    asked = job(2, f"{tmp_path}/100 % sure/slurm")
+    [started] = SlurmBackend(site).submit([asked], after=["5", "6:any"])
+    assert started.job_id == "7"
+    assert (tmp_path / "given.sh").read_text() == render_script(asked, site, after=["5", "6:any"])
+
+
+def test_a_container_that_does_not_show_what_the_job_needs_is_refused() -> None:
+    for mounts in (("/data:/shared",), ("/shared/runs",), ()):
+        container = ContainerConfig(kind="pyxis", image="/i.sqsh", mounts=mounts)
+        with pytest.raises(ConfigError, match=r"container.mounts: the job needs /shared"):
+            render_script(job(1), SiteConfig(container=container))
+    container = ContainerConfig(
+        kind="pyxis", image="/i.sqsh", mounts=("/x:/y", "/shared:/shared:ro")
+    )
+    assert "--container-mounts=/x:/y,/shared:/shared:ro" in render_script(
+        job(1), SiteConfig(container=container)
+    )
 
 
 def test_apptainer_wraps_the_interpreter() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from megatron_msm.errors import ConfigError
-from slurm.jobs.site import load_site
+from slurm.jobs.site import Resources, SiteConfig, load_site
 from slurm.kinds import KINDS
 
 EXAMPLES = sorted((Path(__file__).parents[4] / "examples" / "sites").glob("*.yaml"))
@@ -16,6 +16,22 @@ REFUSED = {
     "line break": ('defaults: {partition: "gpu\\nrm -rf /"}', ["defaults.partition"]),
     "variable name": ('environment: {"A B": "1"}', ["environment"]),
     "no time to work": ("defaults: {time_min: 4}", ["defaults.time_min 4", "signal_delay_s 180"]),
+    "option's form": ('defaults: {sbatch: {"--gres": "gpu:1"}}', ["defaults.sbatch.--gres"]),
+    "option of ours": ("stages: {prep: {sbatch: {output: x}}}", ["output: is set by megatron"]),
+    "srun's of ours": ("defaults: {srun: {export: NONE}}", ["defaults.srun", "export: is set"]),
+    "option off": (
+        "defaults: {sbatch: {overcommit: false}}",
+        ["overcommit: false", "leave it out"],
+    ),
+    "option's line break": ('defaults: {sbatch: {comment: "a\\nrm"}}', ["defaults.sbatch.comment"]),
+    "GPUs twice": (
+        "defaults: {gpus: true, sbatch: {gres: gpu:h100:8}}",
+        ["defaults.sbatch.gres and gpus ask for the same"],
+    ),
+    "memory twice": (
+        "{defaults: {sbatch: {mem-per-cpu: 4G}}, stages: {eval: {mem_gib: 8}}}",
+        ["stages.eval.sbatch.mem-per-cpu and mem_gib ask for the same"],
+    ),
     "image in a folder": ("container: {kind: pyxis, image: a.sqsh}", ["a.sqsh", "/ or ./"]),
 }
 
@@ -51,3 +67,17 @@ def test_an_html_file_asks_for_no_node_of_its_own(path: Path) -> None:
 
 def test_both_examples_are_shipped() -> None:
     assert [path.stem for path in EXAMPLES] == ["bare-metal", "ngc-container"]
+
+
+def test_options_add_up_over_kinds_and_gpus_are_asked_for_by_those_that_use_them() -> None:
+    defaults = Resources(sbatch={"gres": "gpu:h100:8", "comment": "all"}, srun={"mpi": "none"})
+    stages = {
+        "eval": Resources(sbatch={"gres": "gpu:l40:1"}),
+        "prep": Resources(sbatch={"licenses": "fs:1"}, srun={"overlap": True}),
+    }
+    site = SiteConfig(defaults=defaults, stages=stages)
+    assert site.resources("train").sbatch == {"gres": "gpu:h100:8", "comment": "all"}
+    assert site.resources("eval").sbatch == {"gres": "gpu:l40:1", "comment": "all"}
+    prep = site.resources("prep", Resources(partition="p", sbatch={"comment": "own"}))
+    assert prep.sbatch == {"comment": "own", "licenses": "fs:1"}
+    assert (prep.srun, prep.partition) == ({"mpi": "none", "overlap": True}, "p")

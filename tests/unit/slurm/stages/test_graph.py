@@ -1,5 +1,6 @@
 """Identity of stages, what a stage refuses, and two runs of one graph at once."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from slurm.jobs.attempts import read_attempts
 from slurm.jobs.backends import LocalBackend
 from slurm.jobs.submitted import locked
 from slurm.kinds import StageKind
 from slurm.stages.fingerprint import FingerprintCache, fingerprint
-from slurm.stages.graph import run_here
+from slurm.stages.graph import job_folder, run_here
 from slurm.stages.record import Read, check_inputs, is_finished, record_outputs
 from slurm.stages.stage import OUT, Stage, in_order
 
@@ -119,9 +121,9 @@ def test_fingerprints_are_read_again_after_a_change(source: Path, tmp_path: Path
 
 
 PROGRAM = """
-import sys
+import os, sys
 from pathlib import Path
-from slurm.jobs.backends import LocalBackend
+from slurm.jobs.backends import LocalBackend, _record as record
 from slurm.stages.graph import run_here
 from slurm.stages.stage import in_order
 from tests.unit.slurm.stages.test_graph import choices_graph
@@ -129,6 +131,9 @@ root = Path(sys.argv[1])
 stages = in_order(choices_graph(root))
 def tell(stage, event, detail):
     print(event, stage.label, flush=True)
+if "die-before-writing-it-down" in sys.argv:
+    from slurm.jobs import backends
+    backends._record = lambda *a, **k: a[1][0] and os.kill(os.getpid(), 9) or record(*a, **k)
 ok = run_here(root, stages, tell, LocalBackend())
 sys.exit(0 if ok else 1)
 """
@@ -184,6 +189,26 @@ def test_two_runs_at_once_share_the_work_and_a_failure_stops_only_its_dependants
     stages = in_order(choices_graph(tmp_path)[1:])
     assert run_here(tmp_path, stages, lambda s, event, d: events.append(event), LocalBackend())
     assert events == ["finished before"] * 2
+
+
+def test_a_job_whose_client_was_killed_before_it_wrote_it_down_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    from tests.tiny import tiny_documents, write_jsonl
+    from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
+
+    write_tokenizer(tmp_path / "hf")
+    for name in ("docs", "bad"):
+        write_jsonl(tmp_path / f"{name}.jsonl", tiny_documents(5))
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    killed = subprocess.run([*command, "die-before-writing-it-down"], check=False, timeout=100)
+    assert killed.returncode == -signal.SIGKILL
+    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert second.returncode == 0, second.stderr
+    assert "finished before bad" in second.stdout
+    first, *_ = in_order(choices_graph(tmp_path))
+    assert first.label == "bad"
+    assert len(read_attempts(job_folder(tmp_path, first.folder))) == 1
 
 
 def test_lock_of_a_killed_client_is_taken_over(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_finished_stages_are_kept_under_edited_code_and_say_so(
         for line in differences(first.ingredients, stage(source).ingredients)
     )
     new.write(tmp_path)
-    facts = stage_facts(tmp_path, [kept.folder, kept_second.folder])
+    facts = stage_facts(tmp_path, {kept.folder: kept.label, kept_second.folder: kept_second.label})
     assert all("kept from earlier code" in fact.made for fact in facts)
 
     source.write_text("other content\n")
