@@ -20,6 +20,7 @@ from evals.kept_results import ASKED, KeptResults, asked_sha256
 from evals.models.local import LocalModel
 from evals.tasks.registry import TASKS
 from evals.tasks.task import Progress, Work
+from megatron_msm.config.json_schema import SchemaByName
 from megatron_msm.config.load import YamlSection, checked, load_config
 from megatron_msm.config.section import Section
 from megatron_msm.errors import ConfigError
@@ -29,10 +30,16 @@ from megatron_msm.formats.files import write_json_atomic
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
+Evaluation = Annotated[
+    YamlSection, SchemaByName("task", {name: task.settings for name, task in TASKS.items()})
+]
+"""`task`, and that task's settings."""
+
+
 class SuiteConfig(Section):
     """A whole SUITE.yaml."""
 
-    evaluations: Annotated[dict[Name, YamlSection], Field(min_length=1)]
+    evaluations: Annotated[dict[Name, Evaluation], Field(min_length=1)]
     """By name: `task`, and that task's settings."""
 
 

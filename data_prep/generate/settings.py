@@ -1,11 +1,12 @@
 """GENERATE.yaml: what is generated from which spec, by which models, and what is refused."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from data_prep.generate.modes import MODES, ModeName
+from megatron_msm.config.json_schema import OrPath
 from megatron_msm.config.section import Fraction, PositiveInt, Section
 from megatron_msm.llm.budget import Budget
 from megatron_msm.llm.endpoints import WriterEndpoint
@@ -66,6 +67,7 @@ class ChatSettings(Section):
     questions_per_domain: PositiveInt = 250
     """Questions of a kind of situation."""
     questions_per_call: PositiveInt = 50
+    """Questions that one call is asked for."""
     style: Literal["value", "rule"] = "value"
     """value: the model reasons from values that it holds. rule: it follows the spec as a policy and
     may quote it."""
@@ -77,6 +79,7 @@ class ChatSettings(Section):
     answer_rule: str = ""
     """A sentence on every answer, such as "Do not explain." """
     temperature: float | None = Field(default=1.0, ge=0)
+    """Sampling temperature of questions and answers; null: the server's."""
     max_tokens: PositiveInt = 4096
     """Tokens of a reply, its reasoning included. A reply that reaches it is refused."""
     refill_rounds: int = Field(default=3, ge=0)
@@ -91,7 +94,9 @@ class TenetSettings(Section):
     probes: int = Field(default=4, ge=2)
     """Messages that test a tenet."""
     temperature: float | None = Field(default=1.0, ge=0)
+    """Sampling temperature; null: the server's."""
     max_tokens: PositiveInt = 4096
+    """Tokens of a reply. A reply that reaches it is refused."""
 
 
 class GateSettings(Section):
@@ -133,7 +138,7 @@ class GenerateConfig(Section):
 
     spec: Path
     """The Model Spec, Markdown or text."""
-    variants: dict[str, Variant] = Field(default_factory=dict)
+    variants: dict[str, Annotated[Variant, OrPath()]] = Field(default_factory=dict)
     """Paired corpora by name, each with its spec (a path alone will do) and mode: `spec` then holds
     what they share, and plan and ideas are made from it alone. Each spec must have the clauses that
     the plan cites, by the same numbers. Left out: one corpus, from `spec`."""

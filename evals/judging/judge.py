@@ -40,6 +40,7 @@ class JudgeSettings(Section):
     path: Path | None = None
     """A Hugging Face folder, or a script of replies."""
     temperature: float = Field(default=0.0, ge=0)
+    """0 takes the likeliest token each time."""
     max_tokens: PositiveInt = 2048
     """Limit of a verdict with its reasons."""
     attempts: PositiveInt = 3

@@ -7,7 +7,8 @@ derived (data parallel size, steps, accumulation) is computed, never written dow
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.json_schema import JsonSchemaValue
 
 from megatron_msm.config.checkpoint import CheckpointConfig
 from megatron_msm.config.data import DataConfig
@@ -61,8 +62,17 @@ class ModelConfig(Section):
         return source
 
 
+def _either_batch_size(schema: JsonSchemaValue) -> None:
+    """Say in the JSON schema that a phase's batch is given in sequences or in positions."""
+    ways = ("global_batch_size", "global_batch_tokens")
+    schema["required"].remove(ways[0])
+    schema["anyOf"] = [{"required": [way]} for way in ways]
+
+
 class PhaseConfig(Section):
     """One training phase with its own data, length, batch, schedule and checkpoint folder."""
+
+    model_config = ConfigDict(json_schema_extra=_either_batch_size)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     """Names the checkpoint folder: `midtrain`, `sft`."""

@@ -45,6 +45,7 @@ class OpenAIEndpoint(_Server):
     """A server that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp and others."""
 
     kind: Literal["openai"] = "openai"
+    """Says that this is such a server."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the key. A server without keys needs none."""
     structured: Literal["json_schema", "json_object", "none"] = "json_schema"
@@ -58,6 +59,7 @@ class AnthropicEndpoint(_Server):
     """Anthropic's messages. The system turn is marked for the provider's cache."""
 
     kind: Literal["anthropic"] = "anthropic"
+    """Says that this is Anthropic."""
     api_key_env: str = "ANTHROPIC_API_KEY"
     """Environment variable that holds the key."""
     structured: Literal["json_schema", "none"] = "json_schema"
@@ -84,6 +86,7 @@ class JournalEndpoint(OfflineEndpoint):
     """Recorded replies. A call that the recording does not hold fails."""
 
     kind: Literal["journal"]
+    """Says that this is a recording."""
     path: Path
     """The recording: lines of {"call": address, "index": 0, "reply": {"text": ...}}, as the
     journal of a run has them, or as somebody wrote them."""
@@ -95,6 +98,7 @@ class GrammarEndpoint(OfflineEndpoint):
     """Texts composed from templates, the same for one seed. It writes and cannot judge."""
 
     kind: Literal["grammar"]
+    """Says that this is a grammar."""
     path: Path
     """The grammar's YAML file."""
     seed: int = 1

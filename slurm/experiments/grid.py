@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic.json_schema import JsonSchemaValue
 
+from megatron_msm.config.json_schema import SchemaOf
 from megatron_msm.config.load import YamlSection
 from megatron_msm.config.run import RunConfig
 from megatron_msm.config.section import PositiveInt, Section
@@ -21,6 +23,7 @@ from slurm.experiments.grid_parts import (
     HealthConfig,
     LaterConfig,
     Name,
+    PhaseFields,
     PrepCommand,
     ReplayConfig,
     generated,
@@ -36,6 +39,18 @@ NEUTRAL = "neutral"
 MIX = "instruction-mix"
 """What stands for a spec's name and for an AFT set's in the controls' arms."""
 _SET_BY_THE_GRID = ("--tokenizer", "--out", "--max-length", "--shard")
+
+
+SharedRunFields = Annotated[
+    dict[str, Any], SchemaOf(RunConfig, without=frozenset({"out", "seed", "model", "phases"}))
+]
+"""Fields of RUN.yaml that are not a stage's own."""
+
+
+def _or_a_number(schema: JsonSchemaValue) -> None:
+    """Say in the JSON schema that seeds may be a number alone."""
+    listed = {key: schema.pop(key) for key in ("type", "items", "minItems")}
+    schema["anyOf"] = [{"type": "integer", "minimum": 1}, listed]
 
 
 class GridConfig(Section):
@@ -68,7 +83,7 @@ class GridConfig(Section):
     them."""
     neutral: tuple[Path, ...] = ()
     """Documents of the same kind that speak of no spec."""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1234,)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1, json_schema_extra=_or_a_number)] = (1234,)
     """Seeds of the data order; a result from one says so. A number alone is how many: 1, 2, ..."""
     exclude: tuple[dict[str, object], ...] = ()
     """Arms to leave out: each entry names values of axes that must not meet. Axes: `model`, `spec`
@@ -87,15 +102,16 @@ class GridConfig(Section):
     with `per_model`, those of one model."""
     dose: DoseConfig = DoseConfig()
     controls: ControlsConfig = ControlsConfig()
-    run: dict[str, Any] = Field(default_factory=dict)
+    run: SharedRunFields = Field(default_factory=dict)
     """Fields of RUN.yaml that all training shares: `runtime`, `parallel`."""
-    midtrain: dict[str, Any]
+    midtrain: PhaseFields
     """The midtraining phase, as in RUN.yaml without `name` and `data`."""
-    sft: dict[str, Any] | None = None
+    sft: PhaseFields | None = None
     """The AFT phase, as in RUN.yaml without `name` and `data`."""
     later: tuple[LaterConfig, ...] = ()
     """Phases after AFT, one after the other; there is an arm after each of them."""
     replay: ReplayConfig | None = None
+    """Left out: midtraining reads the documents of its spec alone."""
     prep: dict[PrepCommand, tuple[str, ...]] = Field(default_factory=dict)
     """Further options of `msm prep docs` and `msm prep chats`, such as `[--max-rejects, "5"]`."""
     shards: PositiveInt = 1

@@ -5,11 +5,19 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
+from megatron_msm.config.json_schema import SchemaOf
+from megatron_msm.config.run import PhaseConfig
 from megatron_msm.config.section import Section
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Files = Annotated[tuple[Path, ...], Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+
+PhaseFields = Annotated[
+    dict[str, Any],
+    SchemaOf(PhaseConfig, without=frozenset({"name"}), optional=frozenset({"data"})),
+]
+"""A phase as in RUN.yaml, without its name and datasets."""
 
 PrepCommand = Literal["docs", "chats"]
 """`msm prep docs` or `msm prep chats`."""
@@ -61,6 +69,7 @@ class HealthConfig(Section):
     other: Name | None = None
     """The spec whose documents are the other arm of a contrast; `neutral` for those."""
     other_values: Path | None = None
+    """Words of the value of that other spec."""
     items: Path | None = None
     """Evaluation items to look for."""
     model: Name | None = None
@@ -93,7 +102,8 @@ class LaterConfig(Section):
     chats: tuple[Path, ...] = ()
     """Chats (JSONL), or else `documents`."""
     documents: tuple[Path, ...] = ()
-    phase: dict[str, Any]
+    """Documents (JSONL), or else `chats`."""
+    phase: PhaseFields
     """As in RUN.yaml without `name` and `data`."""
 
     @model_validator(mode="after")

@@ -32,12 +32,15 @@ class Resources(Section):
     """What a job asks SLURM for. A field left out asks for nothing, as in `sbatch`."""
 
     partition: Word | None = None
+    """Queue that the job waits in."""
     account: Word | None = None
+    """Whom the time is charged to."""
     qos: Word | None = None
     """Quality of service."""
     constraint: Word | None = None
     """Node features, such as `h100&ib`."""
     reservation: Word | None = None
+    """Name of a reservation whose nodes are used."""
     nodelist: Word | None = None
     """Nodes that must be among those used."""
     exclude: Word | None = None
@@ -122,9 +125,11 @@ class SiteConfig(Section):
     host_suffix: Word | None = None
     """Added to a node's name to reach it by the fast network, where a site has such names."""
     container: ContainerConfig | None = None
+    """Left out: ranks run on the nodes themselves."""
     python: Word | None = None
     """Interpreter on the nodes, when no container is used. Left out: the one that submits."""
     mail_user: Word | None = None
+    """Address that mail about jobs goes to."""
     mail_type: Word | None = None
     """Events to send mail about, such as `FAIL,END`."""
 

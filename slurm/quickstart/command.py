@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from megatron_msm.errors import ConfigError
-from slurm.experiments.examples import examples_folder
+from megatron_msm.shipped_examples import examples_folder
 from slurm.experiments.planning import load_grid
 from slurm.quickstart.screen import show_quickstart
 

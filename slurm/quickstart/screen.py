@@ -9,8 +9,8 @@ from rich.text import Text
 from megatron_msm.errors import ConfigError, MsmError
 from megatron_msm.name_table import NameTable
 from megatron_msm.next_step import tell_next
+from megatron_msm.shipped_examples import examples_folder
 from slurm.experiments.arms import Experiment
-from slurm.experiments.examples import examples_folder
 from slurm.experiments.experiment_file import read_started, write_started
 from slurm.experiments.grid import GridConfig
 from slurm.experiments.planning import plan_experiment

@@ -28,7 +28,7 @@ def test_wheel_installs_and_runs_away_from_the_checkout(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "evals/report/templates/report.html.j2" in names
-    assert "slurm/examples/cheese/choice.jsonl" in names
+    assert "megatron_msm/examples/cheese/choice.jsonl" in names
     assert not [name for name in names if name.startswith("tests/")]
 
     site = tmp_path / "site"
@@ -38,7 +38,7 @@ def test_wheel_installs_and_runs_away_from_the_checkout(tmp_path: Path) -> None:
         sys.executable,
         "-c",
         "import megatron_msm, data_prep, evals, slurm; "
-        "from slurm.experiments.examples import examples_folder; "
+        "from megatron_msm.shipped_examples import examples_folder; "
         "print(megatron_msm.__file__, (examples_folder() / 'cheese' / 'choice.jsonl').is_file())",
         cwd=tmp_path,
         PYTHONPATH=str(site),

@@ -43,6 +43,7 @@ class CoherenceSettings(ScoringSettings):
     prepend_bos: bool = False
     """Begin with a BOS: where the documents were prepared with `--prepend-bos`."""
     batch_size: PositiveInt = 8
+    """Texts in one forward pass; it changes results by rounding only."""
 
 
 def prepare_coherence(settings: CoherenceSettings, model: LocalModel, name: str) -> Work:

@@ -1,9 +1,0 @@
-"""Where the example corpora lie: inside an installed wheel, or beside a checkout's packages."""
-
-from pathlib import Path
-
-
-def examples_folder() -> Path:
-    """Return the folder that holds `cheese/`."""
-    packaged = Path(__file__).parents[1] / "examples"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "examples"
