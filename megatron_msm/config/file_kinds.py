@@ -33,7 +33,7 @@ _NEXT = re.compile(r"^#   (msm .*)$", re.MULTILINE)
 def schema(kind: Kind) -> None:
     """Print the JSON schema of a YAML file, by which an editor completes and checks it.
 
-    Example: msm schema run > run.schema.json
+    Example: msm schema run
     """
     typer.echo(json.dumps(json_schema(config_type(kind)), indent=2))
 

@@ -22,6 +22,7 @@ from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import ConfigError
 from slurm.experiments.planning import load_grid
 from slurm.jobs.site import load_site
+from tests.tiny import write_tiny_llama
 
 ROOT = Path(__file__).parents[3]
 KINDS = ("generate", "grid", "run", "site", "suite")
@@ -145,7 +146,7 @@ def test_every_field_has_a_text_or_is_a_section_that_has_one(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_to_start_from_is_taken_by_its_own_loader(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smollm2_folder: Path
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(build_app(), ["init", kind, "mine.yaml"])
@@ -165,7 +166,8 @@ def test_the_file_to_start_from_is_taken_by_its_own_loader(
         case "site":
             assert load_site(file).defaults.gpus
         case "suite":
-            assert "values" in prepare_suite(file, LocalModel(smollm2_folder))
+            write_tiny_llama(tmp_path / "model")
+            assert "values" in prepare_suite(file, LocalModel(tmp_path / "model"))
         case "generate":
             config = resolved_paths(load_config(file, GenerateConfig), tmp_path)
             assert config.spec.is_file()
