@@ -26,6 +26,7 @@ from data_prep.inspecting.step_rows import describe_step, read_step
 from megatron_msm.config.data import PackingConfig
 from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.formats.manifest import dataset_prefix, read_manifest
+from megatron_msm.formats.output_paths import check_output_file
 from megatron_msm.next_step import tell_next
 from megatron_msm.progress import show_progress
 
@@ -69,6 +70,7 @@ def show(
 
     Example: msm prep show data/chats --row 0
     """
+    check_output_file(html)
     prefix, console = dataset_prefix(prefix), Console(highlight=False, record=html is not None)
     if at is not None:
         row, token = row_at(prefix, at)
@@ -79,6 +81,7 @@ def show(
     if view.manifest.kind == "chats":
         print_origin(view, console)
     if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(console.export_html(), encoding="utf-8")
         typer.echo(f"written: {html}")
     tell_next("msm", "prep", "check", prefix)
@@ -194,6 +197,7 @@ def stats(
 
     Example: msm prep stats data/docs --by domain --seq-length 4096
     """
+    check_output_file(png)
     found = read_stats(dataset_prefix(prefix), by=by or [], seq_lengths=seq_length or [])
     if png is not None:
         write_histogram(found, png)
@@ -283,6 +287,8 @@ def dedup(
 
     Example: msm prep dedup docs.jsonl --out kept.jsonl
     """
+    for path in (out, drops):
+        check_output_file(path)
     if out is not None:
         check_filter(corpus, out)
     total, unit = corpus_size(corpus)
@@ -325,6 +331,7 @@ def subset(
 
     Example: msm prep subset docs.jsonl --share 0.25 --out quarter.jsonl
     """
+    check_output_file(out)
     taken = write_subset(sources, out, share=share)
     content: JsonRow = {"path": str(out), "rows": taken.rows, "of": taken.of}
     _print([f"{out}: {taken.rows:,} of {taken.of:,} rows"], content, as_json=as_json)

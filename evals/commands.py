@@ -18,6 +18,7 @@ from evals.tasks.table import print_result
 from evals.visible_text import visible
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import write_json_atomic
+from megatron_msm.formats.output_paths import check_output_file, check_output_folder
 from megatron_msm.next_step import tell_next
 
 
@@ -66,7 +67,7 @@ def choice(
     from evals.models.local import LocalModel
     from evals.tasks.choice.task import ChoiceSettings, prepare_choice
 
-    _prepare_out(out)
+    check_output_file(out)
     settings = ChoiceSettings(
         items=items, split=split, target=target, batch_size=batch_size, dtype=dtype.value
     )
@@ -75,6 +76,7 @@ def choice(
     model.check()
     with progress_on(Console(stderr=True), "scoring") as on_progress:
         result = work(on_progress)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(out, result.model_dump(mode="json"))
     if as_json:
         typer.echo(result.model_dump_json(exclude={"rows"}, indent=2))
@@ -127,9 +129,9 @@ def run(
     from evals.models.local import LocalModel
     from evals.suite import prepare_suite, run_suite
 
+    check_output_folder(out)
     model = LocalModel(model_dir, device=device, label=label, server=server, out=out)
     works = prepare_suite(suite, model, only=only or ())
-    _prepare_out(out / "NAME.json")
     errors, shown = Console(stderr=True), []
     with contextlib.closing(model):
         for ran in run_suite(works, out, model, lambda name: progress_on(errors, name)):
@@ -209,7 +211,8 @@ def report(
     from evals.report.page import write_report
 
     _check_results(results, choice_results)
-    _prepare_out(out)
+    check_output_file(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     lines = write_report(
         out,
         results=results or (),
@@ -330,15 +333,3 @@ def _check_results(results: list[str] | None, choice_results: list[str] | None) 
         raise ConfigError(f"--choice: any evaluation is read now. Write instead: {instead}")
     if not results:
         raise ConfigError("--result is missing: a report needs at least one [LABEL=]FILE.json.")
-
-
-def _prepare_out(out: Path) -> None:
-    """Find out before the work, not after it, that the result cannot be written."""
-    if out.is_dir():
-        raise ConfigError(f"{out}: is a folder. Give the name of a file to write.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{out}: its folder cannot be made ({error.strerror}). Choose another place."
-        ) from None

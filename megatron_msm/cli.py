@@ -4,6 +4,7 @@ Subcommands are found through the entry-point group `msm.commands`, so the other
 without being imported from here.
 """
 
+import errno
 import sys
 from importlib.metadata import entry_points, version
 from typing import Annotated
@@ -33,6 +34,7 @@ _STATUSES = (
     "saved, the same command goes on; 130 stopped by Ctrl-C."
 )
 _INTERRUPTED_STATUS = 130
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def build_app() -> typer.Typer:
@@ -80,7 +82,9 @@ def main() -> None:
             raise
         _end_with(MissingExtraError(feature=f"msm {sys.argv[1]}", extra=extra))
     except OSError as error:
-        # A path that cannot be used is the user's to mend; without a path it is a defect of ours.
+        # A path or a full disk is the user's to mend; without a path it is a defect of ours.
+        if error.errno in _FULL:
+            _end_with(MsmError(f"{error.strerror}. Make room, and run the command again."))
         if error.filename is None:
             raise
         _end_with(ConfigError(f"{error.filename}: {error.strerror}. Give another path."))

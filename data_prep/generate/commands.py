@@ -28,6 +28,7 @@ from data_prep.generate.settings import GenerateConfig
 from data_prep.generate.spec.clauses import ambiguities, read_spec
 from data_prep.generate.tenet_pipeline import write_tenets
 from megatron_msm.config.load import load_config
+from megatron_msm.formats.output_paths import check_output_file, check_output_folder
 from megatron_msm.next_step import tell_next
 from megatron_msm.progress import show_progress
 
@@ -129,6 +130,7 @@ def page(
 
     Example: msm generate page generate.yaml --out page.html
     """
+    check_output_file(out)
     config = _config(path, overrides)
     specs = read_specs(config)
     shown = {config.spec.stem: specs.spec, **{arm.spec_id: arm.spec for arm in specs.arms}}
@@ -160,6 +162,7 @@ def import_(
 
     Example: msm generate import theirs.jsonl --out docs.jsonl --kind documents
     """
+    check_output_file(out)
     made = import_rows(
         sources, out, kind=kind, spec_id=spec_id, max_rejects=max_rejects, licence=licence
     )
@@ -181,6 +184,8 @@ def import_(
 
 @contextlib.contextmanager
 def _opened(config: GenerateConfig) -> Iterator[OpenRun]:
+    for folder in (config.out, config.memory):
+        check_output_folder(folder)
     with show_progress() as progress, opened(config, watcher=CallProgress(progress)) as run:
         yield run
 

@@ -9,6 +9,7 @@ import typer
 from data_prep.generate.corpus import selecting
 from data_prep.generate.corpus.conditions import parse_conditions
 from data_prep.generate.corpus.doses import Dose, Unit
+from megatron_msm.formats.output_paths import check_output_folder
 from megatron_msm.next_step import tell_next
 
 Tokenizer = Annotated[
@@ -62,6 +63,7 @@ def select(
         raise typer.BadParameter(
             "nothing is asked for: give --where, --documents, --words or --tokens"
         )
+    check_output_folder(out)
     found = selecting.select(docs, out, conditions=parse_conditions(where or []), dose=dose)
     if as_json:
         rows = [{**part._asdict(), "path": str(part.path)} for part in found]

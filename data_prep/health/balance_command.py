@@ -17,6 +17,7 @@ from data_prep.health.corpus import Corpus, read_documents
 from data_prep.health.figures import CorpusHealth, Figure, HealthReport, Section
 from data_prep.health.values import load_values
 from data_prep.tokenizing.encode import token_counts
+from megatron_msm.formats.output_paths import check_output_file
 from megatron_msm.progress import SILENT
 
 _MOST = 20_000
@@ -47,6 +48,7 @@ def balance(
 
     Example: msm generate balance docs.jsonl others.jsonl
     """
+    check_output_file(html)
     numbers = WordNgrams()
     given = [load_values(path) for path in values or []]
     corpora = [

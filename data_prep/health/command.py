@@ -16,6 +16,7 @@ from data_prep.health.screen import print_report
 from data_prep.health.values import load_values
 from data_prep.reading.inputs import STDIN, expand_inputs
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.output_paths import check_output_file
 from megatron_msm.next_step import tell_next
 from megatron_msm.progress import show_progress
 
@@ -86,6 +87,7 @@ def health(
 
     Example: msm prep health docs.jsonl --other others.jsonl --html health.html
     """
+    check_output_file(html)
     if other_values is not None and not other:
         raise typer.BadParameter("needs --other", param_hint="--other-values")
     gates = [parse_gate(text) for text in require or []]
@@ -103,8 +105,6 @@ def health(
         sample=sample,
         text_field=text_field,
     )
-    if html is not None:
-        html.parent.mkdir(parents=True, exist_ok=True)
     report = _examine(options)
     try:
         verdicts = judge(report, gates)
@@ -137,6 +137,7 @@ def show_report(
 ) -> None:
     """Print a report, and write its page if one is asked for."""
     if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)
         write_page(html, report, verdicts)
     if as_json:
         content = {**report.as_json(), "gates": [verdict.as_json() for verdict in verdicts]}

@@ -13,6 +13,7 @@ import typer
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.checkpoint_folder import WEIGHTS_SUFFIX
 from megatron_msm.formats.json_types import JsonRow
+from megatron_msm.formats.output_paths import check_output_folder
 from megatron_msm.lazy_commands import lazy_app
 from megatron_msm.next_step import tell_next
 from megatron_msm.progress import show_progress
@@ -83,6 +84,7 @@ def import_command(
     """
     from megatron_msm.convert.importing import import_hf, import_megatron
 
+    check_output_folder(out)
     started = time.monotonic()
     with show_progress() as progress:
         if hf is None:
@@ -154,6 +156,7 @@ def export_command(
     """
     from megatron_msm.convert.exporting import export_hf
 
+    check_output_folder(out)
     if adapter:
         _export_adapter(checkpoint, out, base=base, force=force, as_json=as_json)
         return

@@ -9,6 +9,7 @@ from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.checkpoint_folder import CheckpointState
 from megatron_msm.formats.indexed_dataset import IndexedDataset
 from megatron_msm.formats.manifest import DatasetManifest, dataset_file
+from megatron_msm.formats.output_paths import check_output_folder
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, count_roles
 from megatron_msm.models.hf_config import read_model_shape
 from megatron_msm.models.shape import ModelShape
@@ -31,10 +32,12 @@ def checked_run(config: RunConfig, packings: Packings | None = None) -> Resolved
         packings: Remembers the packings, for other processes.
 
     Raises:
-        ConfigError: The layout does not fit the model, or a length its positions.
+        ConfigError: `out` cannot be written, the layout does not fit the model, or a length its
+            positions.
         CheckpointError: The base is incomplete or damaged.
         DataFormatError: A dataset is unfinished or was made with another tokenizer or template.
     """
+    check_output_folder(config.out)
     base = find_base(config)
     shape = read_model_shape(base.hf_folder)
     _check_model(config, base, shape)

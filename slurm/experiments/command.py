@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.output_paths import check_output_file, check_output_folder
 from megatron_msm.lazy_commands import lazy_app
 from megatron_msm.next_step import tell_next
 from slurm.experiments.experiment_file import (
@@ -102,6 +103,8 @@ def run(
         raise ConfigError("--site is for a cluster: leave it out, or --local and --in-process.")
     site_config = load_site(site)
     grid = load_grid(grid_file, overrides or ())
+    for folder in (grid.out, grid.root):
+        check_output_folder(folder)
     built = plan_experiment(grid, grid_file, writes=not dry_run, accept_code=accept is not None)
     if not is_here:
         site_config.check_shared(grid.out, "out")
@@ -240,6 +243,7 @@ def report(
 
     Example: msm experiment report grid.yaml report.html
     """
+    check_output_file(out)
     grid = load_grid(grid_file, overrides or ())
     root, started = grid.root, read_started(grid, grid_file)
     results = finished_results(root, started)

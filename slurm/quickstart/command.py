@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.output_paths import check_output_folder
 from megatron_msm.shipped_examples import examples_folder
 from slurm.experiments.planning import load_grid
 from slurm.quickstart.screen import show_quickstart
@@ -58,6 +59,7 @@ def quickstart(
 
     Example: msm quickstart --out runs/first --midtrain-steps 30
     """
+    check_output_folder(out)
     batch = max(2, data)
     changes: dict[str, object] = {
         "out": str(out),
