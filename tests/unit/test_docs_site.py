@@ -1,0 +1,87 @@
+"""The documentation builds as a site, links lead somewhere, and generated pages are current."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from docs.generator.reference import FOLDER, page
+from megatron_msm.config.file_kinds import file_kinds
+
+ROOT = Path(__file__).parents[2]
+needs_mkdocs = pytest.mark.skipif(
+    importlib.util.find_spec("material") is None,
+    reason="needs mkdocs-material, which scripts/test.sh installs",
+)
+
+
+def build(*options: str, site: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
+    return subprocess.run(
+        [*command, *options],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@needs_mkdocs
+def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
+    done = build(site=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 25
+    assert (tmp_path / "repository/examples/cheese/grid.yaml.txt").is_file()
+    assert (
+        'href="repository/examples/cheese/grid.yaml.txt"' in (tmp_path / "slurm.html").read_text()
+    )
+    for each in pages:
+        fetched = re.findall(
+            r'<(?:script|img|iframe)[^>]+src="(?:https?:)?//[^"]+"', each.read_text()
+        )
+        fetched += re.findall(r'<link[^>]+stylesheet[^>]+href="(?:https?:)?//', each.read_text())
+        assert not fetched, f"{each.name}: {fetched}"
+
+
+@needs_mkdocs
+@pytest.mark.parametrize("link", ["nowhere.md", "../examples/nowhere.yaml", "data.md#nowhere"])
+def test_a_link_that_leads_nowhere_fails_the_build(link: str, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/index.md").write_text(f"# A\n\n[b]({link})\n")
+    (tmp_path / "docs/data.md").write_text("# Data\n")
+    settings = (ROOT / "mkdocs.yml").read_text()
+    settings = settings.split("nav:")[0].replace("docs_dir: docs", f"docs_dir: {tmp_path}/docs")
+    settings = settings.replace("[docs/", f"[{ROOT}/docs/")
+    (tmp_path / "mkdocs.yml").write_text(settings)
+    done = build("--config-file", str(tmp_path / "mkdocs.yml"), site=tmp_path / "site")
+    assert done.returncode != 0
+    assert "nowhere" in done.stderr
+
+
+@pytest.mark.parametrize("kind", sorted(file_kinds()))
+def test_the_reference_is_what_the_schemas_say(kind: str) -> None:
+    written = (FOLDER / f"{kind}.md").read_text(encoding="utf-8")
+    assert written == page(kind), "renew it: python docs/generator/reference.py"
+
+
+def test_the_reference_names_fields_with_unit_default_and_text() -> None:
+    text = (FOLDER / "run.md").read_text(encoding="utf-8")
+    assert "| `stop_after_min` | number, above 0 | minutes | left out | Minutes after" in text
+    assert "| `kind` | `cosine`, `linear`, `constant`, `wsd` |  | `cosine` |" in text
+    assert "## agentic_misalignment" in (FOLDER / "suite.md").read_text(encoding="utf-8")
+
+
+def test_every_message_of_the_troubleshooting_page_is_in_the_code() -> None:
+    packages = ("megatron_msm", "data_prep", "slurm", "evals")
+    source = "".join(path.read_text() for each in packages for path in (ROOT / each).rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)  # a message is one text, however it is wrapped
+    rows = (ROOT / "docs/troubleshooting.md").read_text().split("|---|---|---|\n")[1].splitlines()
+    messages = [text for row in rows for text in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    assert len(messages) > 25
+    assert [message for message in messages if message not in source] == []
