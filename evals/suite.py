@@ -123,7 +123,7 @@ def _prepare(path: Path, name: str, content: YamlSection, model: LocalModel) -> 
         raise ConfigError(f"{where}.task: {found} {_known('tasks', str(task_name), TASKS)}")
     task = TASKS[task_name]
     settings = {key: value for key, value in content.items() if key != "task"}
-    config = checked(settings, task.settings, where=where)
+    config = checked(settings, task.settings, file=path, at=("evaluations", name))
     located = {key: path.parent / value for key, value in config if isinstance(value, Path)}
     work = task.prepare(config.model_copy(update=located), model, name)
     return Prepared(work, asked_sha256(task_name, dict(config) | located, model), task.has_log)

@@ -3,9 +3,8 @@
 YAML 1.2 by ruamel: PyYAML follows YAML 1.1 and reads `4:00:00` as 14400 and `1e-4` as text.
 """
 
-import difflib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -13,6 +12,13 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from megatron_msm.config.explain import (
+    KeyPath,
+    as_override,
+    lines_of,
+    nearest_line,
+    problems_of,
+)
 from megatron_msm.errors import ConfigError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -34,26 +40,48 @@ def load_config(path: Path, config_type: type[Config], overrides: Sequence[str] 
         ConfigError: The file cannot be read, or a field is unknown, missing or wrong.
     """
     content = read_yaml(path)
-    for override in overrides:
-        _apply_override(content, override)
-    return checked(content, config_type, where=str(path))
+    changed = {_apply_override(content, override): override for override in overrides}
+    return checked(content, config_type, file=path, changed=changed)
 
 
-def checked(content: object, config_type: type[Config], *, where: str) -> Config:
+def checked(
+    content: object,
+    config_type: type[Config],
+    *,
+    file: Path,
+    at: KeyPath = (),
+    changed: Mapping[KeyPath, str] | None = None,
+) -> Config:
     """Return `content` as a `config_type`.
 
     Args:
         content: What was read from a file.
         config_type: The pydantic model of it.
-        where: The file, and the place in it; begins each line of the message.
+        file: Where it was read.
+        at: The place of it in the file.
+        changed: Overrides by the field that each has set.
 
     Raises:
-        ConfigError: A field is unknown, missing or wrong.
+        ConfigError: A field is unknown, missing or wrong; the message has a line for each.
     """
     try:
         return config_type.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(_explain(error, where, config_type)) from None
+        lines = lines_of(file.read_text())
+        told = []
+        for problem in problems_of(error, config_type):
+            override = _override_of(problem.at, changed or {})
+            line = None if override else nearest_line((*at, *problem.at), lines)
+            where = str(file) if line is None else f"{file}:{line}"
+            field = ".".join([*map(str, at), as_override(problem.at, content)])
+            given = f" (override {override!r})" if override else ""
+            told.append(f"{where}: {field}: {problem.text}{given}")
+        raise ConfigError("\n".join(told)) from None
+
+
+def _override_of(at: KeyPath, changed: Mapping[KeyPath, str]) -> str | None:
+    found = [override for path, override in changed.items() if path == at[: len(path)]]
+    return found[-1] if found else None
 
 
 def dump_config(config: BaseModel) -> str:
@@ -87,7 +115,8 @@ def read_yaml(path: Path) -> YamlSection:
     return content
 
 
-def _apply_override(content: YamlSection, override: str) -> None:
+def _apply_override(content: YamlSection, override: str) -> KeyPath:
+    """Set a field, and return its path."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"override {override!r}: write it as section.field=value.")
@@ -97,12 +126,16 @@ def _apply_override(content: YamlSection, override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is not valid YAML: {error}") from None
     *parents, last = key.split(".")
     node: Node = content
+    path: list[int | str] = []
     for part in parents:
+        path.append(_list_index(node, part, override) if isinstance(node, list) else part)
         node = _child(node, part, override)
     if isinstance(node, list):
-        node[_list_index(node, last, override)] = value
-    else:
-        node[last] = value
+        position = _list_index(node, last, override)
+        node[position] = value
+        return (*path, position)
+    node[last] = value
+    return (*path, last)
 
 
 def _child(node: Node, part: str, override: str) -> Node:
@@ -124,41 +157,3 @@ def _list_index(node: list[object], part: str, override: str) -> int:
         return int(part)
     known = [str(name) for name in names if name] or [str(i) for i in range(len(node))]
     raise ConfigError(f"override {override!r}: no element {part!r} there. Known: {known}.")
-
-
-def _explain(error: ValidationError, where: str, config_type: type[BaseModel]) -> str:
-    lines = []
-    for problem in error.errors():
-        location = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{location}: unknown key. {_known_keys(problem['loc'], config_type)}")
-        elif problem["type"] == "missing":
-            lines.append(f"{location}: required, but missing.")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(problem["input"], dict) else f" Found {problem['input']!r}."
-            lines.append(f"{location}: {message}.{shown}")
-    return f"{where}: " + f"\n{where}: ".join(lines)
-
-
-def _known_keys(location: tuple[int | str, ...], config_type: type[BaseModel]) -> str:
-    """Return the nearest valid key and all of them, for an unknown key at `location`."""
-    model = config_type
-    for part in location[:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            model = _section_type(model.model_fields[part].annotation) or model
-    valid = list(model.model_fields)
-    nearest = difflib.get_close_matches(str(location[-1]), valid, n=1)
-    hint = f"Did you mean {nearest[0]!r}? " if nearest else ""
-    return f"{hint}Valid keys: {', '.join(valid)}."
-
-
-def _section_type(annotation: object) -> type[BaseModel] | None:
-    """Return the section model inside a field's annotation, such as `tuple[Phase, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _section_type(argument)
-        if found:
-            return found
-    return None

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
 
+from megatron_msm.config.explain import problems_of
 from megatron_msm.config.json_schema import SchemaOf
 from megatron_msm.config.load import YamlSection
 from megatron_msm.config.run import RunConfig
@@ -360,8 +361,8 @@ def _check_phase(grid: GridConfig, name: str, phase: dict[str, Any], place: str)
     try:
         run_config(grid, name, phase, checkpoint=Path("c"), prefixes=[Path("d")], seed=0)
     except ValidationError as error:
-        problems = [f"{_where(place, p['loc'])}: {p['msg']}" for p in error.errors()]
-        raise ValueError("; ".join(problems)) from None
+        problems = problems_of(error, RunConfig)
+        raise ValueError("\n".join(f"{_where(place, p.at)}: {p.text}" for p in problems)) from None
 
 
 def _where(name: str, location: tuple[int | str, ...]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from megatron_msm.config.explain import as_override, problems_of
 from megatron_msm.config.load import load_config
 from megatron_msm.errors import ConfigError
 from slurm.experiments.arms import Experiment, build_experiment
@@ -45,7 +46,8 @@ def plan_experiment(
         else:
             built = build_experiment(grid, inputs, root)
     except ValidationError as error:
-        problems = "; ".join(str(problem["msg"]) for problem in error.errors())
-        raise ConfigError(f"{grid_file}: vary: {problems}") from None
+        problems = problems_of(error, GridConfig)
+        told = (f"{as_override(problem.at, {})}: {problem.text}" for problem in problems)
+        raise ConfigError("\n".join(f"{grid_file}: vary: {text}" for text in told)) from None
     inputs.save()
     return built

@@ -72,14 +72,14 @@ GPUS: Mapping[str, Gpu] = {
 
 
 def gpu_named(name: str) -> Gpu:
-    """Return a GPU of the table.
+    """Return a GPU of the table, in whatever case its name is written.
 
     Raises:
         ConfigError: The table does not have it.
     """
-    if name not in GPUS:
+    if name.lower() not in GPUS:
         raise ConfigError(f"--gpu: {name!r} is not known. Use one of {', '.join(GPUS)}.")
-    return GPUS[name]
+    return GPUS[name.lower()]
 
 
 def gpu_of_device(device_name: str) -> Gpu | None:

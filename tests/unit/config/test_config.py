@@ -71,7 +71,7 @@ def test_overrides_find_list_elements_by_name_and_number(run_file: Path, path: s
         ("paralel.data=2", "Did you mean 'parallel'"),
         ("parallel.data=two", "parallel.data"),
         ("parallel.data=0", "greater than or equal to 1"),
-        ("phases.0.optimizer={}", "phases.0.optimizer.lr: required"),
+        ("phases.0.optimizer={}", "phases.midtrain.optimizer.lr: required"),
         ("out", "section.field=value"),
         ("out.x=1", "is a value, not a section"),
         ("runtime.dtype=fp16", "'fp32' or 'bf16'"),
@@ -91,3 +91,39 @@ def test_broken_files_are_named(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"broken\.yaml"):
         load_config(path, RunConfig)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("seq_length: 64", "seqlength: 64", "6: phases.midtrain.seqlength: unknown key. Did you"),
+        ("seq_length: 64", "seq_length: long", "6: phases.midtrain.seq_length: Input should be a"),
+        ("lr: 1e-4", "lr: -1", "9: phases.midtrain.optimizer.lr: Input should be greater than"),
+        ("    seq_length: 64\n", "", "4: phases.midtrain.seq_length: required, but missing."),
+        ("out: runs/a", "seed: 1", " out: required, but missing."),
+        ("[d]}", "[d], rolse: {}}", "5: phases.midtrain.data.rolse: unknown key. Did you mean"),
+    ],
+    ids=["misspelt", "of another type", "too small", "missing", "missing at the top", "inline"],
+)
+def test_one_mistake_is_one_line_with_its_place(
+    run_file: Path, before: str, after: str, expected: str
+) -> None:
+    run_file.write_text(RUN.replace(before, after))
+    with pytest.raises(ConfigError) as caught:
+        load_config(run_file, RunConfig)
+    assert str(caught.value).startswith(f"{run_file}:{expected}")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_mistake_has_its_line(run_file: Path) -> None:
+    run_file.write_text(RUN.replace("out:", "uot:").replace("lr:", "larning_rate:"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(run_file, RunConfig, ["parallel.data=two"])
+    places = [line.split(": ")[:2] for line in str(caught.value).splitlines()]
+    assert sorted(places) == [
+        [f"{run_file}", "parallel.data"],
+        [f"{run_file}:1", "uot"],
+        [f"{run_file}:9", "phases.midtrain.optimizer.larning_rate"],
+        [f"{run_file}:9", "phases.midtrain.optimizer.lr"],
+    ]
+    assert "(override 'parallel.data=two')" in str(caught.value)

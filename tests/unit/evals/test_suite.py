@@ -74,7 +74,7 @@ def test_only_one_of_them(msm_eval: Run, tiny_model: Path, suite: Path, tmp_path
         (
             "evaluations: {a: {task: choice, itmes: items.jsonl}}",
             [],
-            ["suite.yaml: evaluations.a: itmes: unknown key", "'items'"],
+            ["evaluations.a.itmes: unknown key", "'items'"],
         ),
         (
             "evaluations: {a: {task: choice, items: gone.jsonl}}",

@@ -24,6 +24,7 @@ from slurm.experiments.experiment_file import (
 from slurm.experiments.grid import GridConfig
 from slurm.experiments.inputs import Inputs
 from slurm.experiments.plan_table import matching, print_plan
+from slurm.experiments.planning import load_grid, plan_experiment
 from slurm.experiments.requests import asked_for, check_requests
 from slurm.jobs.site import Resources, SiteConfig
 from slurm.jobs.submitted import Submitted, write_submitted
@@ -249,6 +250,24 @@ def test_plan_shows_arms_sharing_and_what_is_missing(grid_file: Path) -> None:
         "still to run (estimated by `msm plan`)",
     ):
         assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("midtrain.seqlength=5", "midtrain.seqlength: unknown key. Did you mean 'seq_length'?"),
+        ("run.paralel={}", "run.paralel: unknown key. Did you mean 'parallel'?"),
+        ("controls.nutral=true", "controls.nutral: unknown key. Did you mean 'neutral'?"),
+        ("vary={sft.optimizer.lrr: [1]}", "vary: sft.optimizer.lrr: unknown key. Did you mean"),
+    ],
+)
+def test_a_misspelt_field_of_a_grid_is_told_once(
+    grid_file: Path, override: str, expected: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_experiment(load_grid(grid_file, [override]), grid_file, writes=False)
+    assert str(caught.value).startswith(f"{grid_file}: {expected}")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_plan_reads_well_on_80_columns(grid_file: Path) -> None:
