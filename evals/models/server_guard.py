@@ -3,6 +3,8 @@
 Whoever holds the other end of the pipe may be killed by anything: the pipe ends with it, and the
 server's whole process group is ended then. A server left behind would keep the GPU. SECONDS are
 those between the signal to end and the one that cannot be refused.
+
+SLURM signals every process of a job, this one too, which must outlive the server.
 """
 
 import os
@@ -16,8 +18,21 @@ _GONE_WITHIN_S = 5
 """Processes that are dead and that nobody collects are waited for no longer."""
 
 
+_WITHOUT_MEANING = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+"""Signals to all of a job: whoever holds the pipe ends by them or goes on, and the pipe tells."""
+
+
 def main(grace_s: float, command: list[str]) -> int:
     """Run the command; return its status, or 0 where it was ended from here."""
+    for number in _WITHOUT_MEANING:
+        # A function, since the server would inherit a signal that is ignored.
+        signal.signal(number, lambda number, frame: None)
     # A session of its own: the terminal's Ctrl-C is not meant for it, and its group is its own.
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as server:
         asked_to_end = threading.Event()

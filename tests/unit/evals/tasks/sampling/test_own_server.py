@@ -106,14 +106,21 @@ def test_a_server_that_does_not_get_ready_is_ended(
     assert not is_running(child)
 
 
-def test_it_goes_with_a_run_that_is_killed(tmp_path: Path) -> None:
-    """Whoever started it is gone without a word: the pipe ends, and the guard ends the group."""
-    log = tmp_path / "log"
-    command = [sys.executable, SERVER, "model", "0", "3"]
+@pytest.mark.parametrize("signals", [(), (signal.SIGUSR2, signal.SIGTERM)], ids=["alone", "all"])
+def test_it_goes_with_a_run_that_is_killed(
+    signals: tuple[signal.Signals, ...], tmp_path: Path
+) -> None:
+    """Whoever started it is gone without a word: the pipe ends, and the guard ends the group.
+
+    SLURM signals every process of a job, the guard too: it must not be the first to go.
+    """
+    log, guard_file = tmp_path / "log", tmp_path / "guard"
+    command = [sys.executable, SERVER, "model", "0", "deaf"]
     code = (
-        "import subprocess, sys, time; "
-        f"subprocess.Popen([sys.executable, '-m', {server_guard.__name__!r}, '5', *{command}], "
-        f"stdin=subprocess.PIPE, stderr=open({str(log)!r}, 'w')); time.sleep(600)"
+        "import pathlib, subprocess, sys, time; "
+        f"guard = subprocess.Popen([sys.executable, '-m', {server_guard.__name__!r}, '1', "
+        f"*{command}], stdin=subprocess.PIPE, stderr=open({str(log)!r}, 'w')); "
+        f"pathlib.Path({str(guard_file)!r}).write_text(str(guard.pid)); time.sleep(600)"
     )
     starter = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
@@ -121,6 +128,8 @@ def test_it_goes_with_a_run_that_is_killed(tmp_path: Path) -> None:
         time.sleep(0.05)
     (child,) = children(log)
     assert is_running(child)
+    for number in signals:
+        os.kill(int(guard_file.read_text()), number)
     os.kill(starter.pid, signal.SIGKILL)
     starter.wait()
     while is_running(child) and time.monotonic() < deadline:
