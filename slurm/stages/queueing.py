@@ -95,6 +95,8 @@ class _Queueing:
         """Jobs that wait or run, by the identity of their stage."""
         self._ended: dict[str, float] = {}
         """When a job was seen to have ended without a result."""
+        self._past: set[str] = set()
+        """Jobs of earlier runs that have ended: SLURM is asked about each of them once."""
         self._broken: set[str] = set()
         """Stages that failed meanwhile, or need one that did."""
         for stage in stages:
@@ -128,7 +130,9 @@ class _Queueing:
         """Find out what waits, runs, or has ended since."""
         started = {s.identity: read_submitted(job_folder(self._root, s.folder)) for s in self._left}
         ids = {k: job.job_id for k, job in started.items() if job and job.backend == "slurm"}
-        known = query_jobs(list(ids.values()))
+        known = query_jobs([job_id for job_id in ids.values() if job_id not in self._past])
+        live = {job_id for job_id, job in known.items() if job.is_live}
+        self._past |= set(ids.values()) - live - set(self._jobs.values())
         for stage in list(self._left):
             job_id = ids.get(stage.identity, "")
             job = known.get(job_id)
@@ -136,6 +140,7 @@ class _Queueing:
                 if stage.identity not in self._jobs:
                     self._jobs[stage.identity] = job_id
                     self._tell(stage, "waits already", f"job {job_id}")
+                self._ended.pop(stage.identity, None)
                 continue
             broken = [need for need in stage.before if need.identity in self._broken]
             if broken:
@@ -148,7 +153,9 @@ class _Queueing:
             self._settle(stage, "done")
             return
         since = self._ended.setdefault(stage.identity, time.monotonic())
-        if not was_well or time.monotonic() - since > _VISIBLE_WITHIN_S:
+        # A job that starts again may be seen in between.
+        patience_s = _VISIBLE_WITHIN_S if was_well else 2 * _POLL_S
+        if time.monotonic() - since > patience_s:
             reason = failure_text(job_folder(self._root, stage.folder))
             self._give_up(stage, "failed", reason)
 
@@ -201,6 +208,7 @@ class _Queueing:
             submit = self._backend.submit_joined if is_joined else self._backend.submit
             started = submit(requests, after=after) if new else []
         for stage, job in zip(new, started, strict=True):
+            self._again.discard(stage.identity)  # it may be dropped again before it is looked at
             self._jobs[stage.identity] = job.job_id
             self._tell(stage, "queued", f"job {job.job_id}")
         for stage in batch.stages:
