@@ -41,6 +41,7 @@ def experiment(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_checkpoints_go_when_they_are_exported_and_come_back_when_they_are_needed(
     tmp_path: Path,
 ) -> None:
