@@ -47,6 +47,7 @@ def test_a_failure_ends_what_needs_it_alone(case: str, tmp_path: Path) -> None:
     paths = [str(job.path) for job in jobs]
     program = f"from slurm.jobs.worker import run_jobs; run_jobs({paths!r})"
     environment = {**os.environ, "SUBMITIT_EXECUTOR": "debug", "SUBMITIT_DEBUG_JOB_ID": "DEBUG_1"}
+    environment["PYTHONPATH"] = str(tmp_path)
     done = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
     assert done.returncode == status
     assert (tmp_path / "ran").read_text() == ran
