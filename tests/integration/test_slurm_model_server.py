@@ -9,6 +9,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
+from megatron_msm.formats.eval_result import load_eval_result
 from tests.integration.slurm_cluster import SlurmCluster, wait_for
 from tests.integration.training_runs import msm
 from tests.unit.evals.tasks.sampling.test_own_server import SERVER, children, is_running
@@ -27,6 +30,11 @@ evaluations:
   qa: {task: open_qa, questions: questions.jsonl, spec: spec.md, judge: judge.yaml,
        samples: SAMPLES, max_tokens: 24, concurrency: 2, server: server.yaml}
 """
+TRANSFORMERS = [
+    *(sys.executable, "-c", "from transformers.cli.transformers import main; main()"),
+    *("serve", "{model}", "--port", "{port}", "--device", "cpu", "--dtype", "float32"),
+]
+"""The program `transformers`, wherever it is installed."""
 
 
 def write_grid(folder: Path, server: Mapping[str, object], *, samples: int) -> None:
@@ -85,3 +93,29 @@ def test_a_server_that_will_not_end_goes_with_a_cancelled_job(
     assert serving(tmp_path)
     cancel(cluster, job_id)
     wait_for(lambda: not serving(tmp_path) and not is_running(child), 20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_transformers_serve_is_part_of_the_job(cluster: SlurmCluster, tmp_path: Path) -> None:
+    server = {"command": TRANSFORMERS, "start_timeout_s": 600}
+    write_grid(tmp_path, server, samples=2)
+    job_id, stage = submit(tmp_path)
+    assert cluster.wait_state(job_id, "COMPLETED", "FAILED", seconds=900) == "COMPLETED"
+    assert serving(tmp_path) == []
+    result = load_eval_result(stage / "qa.json")
+    assert [row.numbers["points"] for row in result.rows] == [6.0] * 4
+    assert all(str(row.details["reply"]).strip() for row in result.rows)
+    assert str(result.protocol.settings["asked"]).startswith("server: ")
+    assert "POST /v1/chat/completions" in (stage / "logs" / "server.log").read_text()
+
+    # The same with more replies than can be written before it is cancelled.
+    other = tmp_path / "other"
+    other.mkdir()
+    write_grid(other, server, samples=5000)
+    job_id, stage = submit(other)
+    log = stage / "logs" / "server.log"
+    wait_for(lambda: log.exists() and log.read_text().count("chat/completions") > 3, 900)
+    assert serving(other)
+    cancel(cluster, job_id)
+    wait_for(lambda: serving(other) == [], 20)
