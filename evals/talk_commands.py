@@ -11,8 +11,7 @@ from megatron_msm.formats.output_paths import check_output_file
 from megatron_msm.next_step import tell_next
 
 if TYPE_CHECKING:
-    from evals.models.generation import SampledReply
-    from evals.models.hf import OpenModel
+    from evals.models.talker import Talker
 
 Temperature = Annotated[
     float, typer.Option(metavar="X", min=0, help="0 takes the likeliest token each time.")
@@ -35,13 +34,11 @@ def chat(
 
     Example: msm chat exports/msm
     """
-    from evals.models.local import LocalModel
-
-    opened = LocalModel(model_dir, device=device).opened("bf16")
+    talker = _talker(model_dir, device, temperature, max_tokens)
     messages: list[dict[str, str]] = []
     while text := _line():
         messages.append({"role": "user", "content": text})
-        reply = _reply(opened, messages, temperature, max_tokens, seed + len(messages))
+        reply = talker.reply(messages, seed=seed + len(messages))
         typer.echo(reply.text)
         if reply.finish == "max_tokens":
             typer.echo(f"(cut off after {reply.num_tokens} tokens: raise --max-tokens)", err=True)
@@ -69,18 +66,15 @@ def sample(
 
     Example: msm sample prompts.jsonl exports/base exports/msm --out replies.jsonl
     """
-    from evals.models.local import LocalModel
-
     check_output_file(out)
     asked = _read(prompts)
     replies: list[dict[str, object]] = [{} for _ in asked]
     for folder in models:
-        model = LocalModel(folder, device=device)
-        opened = model.opened("bf16")
+        talker = _talker(folder, device, temperature, max_tokens)
         for answers, messages in zip(replies, asked, strict=True):
-            reply = _reply(opened, messages, temperature, max_tokens, seed)
+            reply = talker.reply(messages, seed=seed)
             answers[str(folder)] = {"text": reply.text, "finish": reply.finish}
-        model.close()
+        talker.close()
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = zip(asked, replies, strict=True)
     lines = (
@@ -98,18 +92,11 @@ def _line() -> str:
         return ""
 
 
-def _reply(
-    opened: "OpenModel",
-    messages: list[dict[str, str]],
-    temperature: float,
-    max_tokens: int,
-    seed: int,
-) -> "SampledReply":
-    from evals.models.chat_turn import render_chat
-    from evals.models.generation import Prompt, sample_replies
+def _talker(folder: Path, device: str, temperature: float, max_tokens: int) -> "Talker":
+    # It brings torch and transformers, which `--help` does without.
+    from evals.models.talker import Talker
 
-    ids = render_chat(opened.tokenizer, messages)
-    return sample_replies(opened, [Prompt(ids, seed, temperature, max_tokens)])[0]
+    return Talker(folder, device=device, temperature=temperature, max_tokens=max_tokens)
 
 
 def _read(path: Path) -> list[list[dict[str, str]]]:

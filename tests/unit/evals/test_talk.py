@@ -41,8 +41,8 @@ def test_a_chat_goes_on_until_an_empty_line_and_tells_what_was_cut(
 ) -> None:
     said = iter(["Which cheese?", "Why?", ""])
     monkeypatch.setattr("builtins.input", lambda prompt: next(said))
-    chat(tiny_model, max_tokens=3)
+    chat(tiny_model, max_tokens=1)
     shown = capsys.readouterr()
     assert shown.out.splitlines()[-1].startswith("next: msm sample")
     assert next(said, "all was read") == "all was read"
-    assert shown.err.count("(cut off after 3 tokens") == 2
+    assert shown.err.count("(cut off after 1 tokens") == 2
