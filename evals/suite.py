@@ -50,8 +50,8 @@ class Prepared:
     work: Work
     asked_sha256: str
     """Hash of all that decides its result, but the weights."""
-    has_log: bool
-    """Whether it goes on by itself from a log of replies."""
+    keeps_result: bool
+    """Whether a finished result may stand."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def run_suite(
     out.mkdir(parents=True, exist_ok=True)
     kept = KeptResults(out, model)
     for name, prepared in evaluations.items():
-        found = None if prepared.has_log else kept.find(name, prepared.asked_sha256)
+        found = kept.find(name, prepared.asked_sha256) if prepared.keeps_result else None
         if found is not None:
             yield Ran(found, was_kept=True)
             continue
@@ -126,7 +126,7 @@ def _prepare(path: Path, name: str, content: YamlSection, model: LocalModel) -> 
     config = checked(settings, task.settings, file=path, at=("evaluations", name))
     located = {key: path.parent / value for key, value in config if isinstance(value, Path)}
     work = task.prepare(config.model_copy(update=located), model, name)
-    return Prepared(work, asked_sha256(task_name, dict(config) | located, model), task.has_log)
+    return Prepared(work, asked_sha256(task_name, dict(config) | located, model), task.keeps_result)
 
 
 def _known(what: str, name: str, known: Collection[str]) -> str:

@@ -21,6 +21,7 @@ _EXTRA_OF_PACKAGE = {
     "genai_prices": "generate",
     "inspect_ai": "evals",
     "json_repair": "generate",
+    "lm_eval": "harness",
     "matplotlib": "evals",
     "openai": "generate",
     "scipy": "evals",

@@ -60,6 +60,32 @@ def render_chat(
     return encode_chat(tokenizer, _render(tokenizer, messages, **variables))
 
 
+def render_tools(
+    tokenizer: "PreTrainedTokenizerBase", text: str, tools: Sequence[Mapping[str, object]]
+) -> Ids:
+    """Return the tokens of one user turn with tools, up to where the assistant's answer starts.
+
+    Args:
+        tokenizer: A transformers tokenizer with a chat template.
+        text: What the user says.
+        tools: `name`, `description` and `parameters` (JSON schema) of each.
+
+    Raises:
+        CheckpointError: The template cannot render it, or shows no tools.
+    """
+    functions = [{"type": "function", "function": dict(tool)} for tool in tools]
+    turns = [{"role": "user", "content": text}]
+    thinking = CHAT_SETTINGS["enable_thinking"]
+    rendered = _render(tokenizer, turns, tools=functions, enable_thinking=thinking)
+    hidden = [name for name in (str(tool["name"]) for tool in tools) if name not in rendered]
+    if hidden:
+        raise CheckpointError(
+            f"{tokenizer.name_or_path}: the chat template does not show the tool {hidden[0]!r} to "
+            "the model. Tool calls can be asked of models whose template has `tools`."
+        )
+    return encode_chat(tokenizer, rendered)
+
+
 def encode_chat(tokenizer: "PreTrainedTokenizerBase", rendered: str) -> Ids:
     """Return a rendered chat's tokens; its template writes the BOS token where there is one.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import transformers
 
 from megatron_msm.convert.forward.transformers_side import differences_in_reading
 from megatron_msm.convert.huggingface.causal_lm import open_causal_lm
@@ -116,6 +117,13 @@ def resolve_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {name}: {reason}. Use auto, cpu, cuda or cuda:N.") from None
     return device
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer with the chat template that is hashed, without loading weights."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer.chat_template = read_tokenizer_files(folder).chat_template
+    return tokenizer
 
 
 def open_model(folder: Path, *, dtype: str, device: torch.device, label: str | None) -> OpenModel:

@@ -5,10 +5,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import openai
-import transformers
 from inspect_ai.model import GenerateConfig, Model, get_model
 
 from evals.models.chat_turn import render_chat
+from evals.models.hf import load_tokenizer
 from megatron_msm.errors import CheckpointError, ConfigError, SamplingError
 
 SERVER_KEY_ENV = "MSM_SERVER_API_KEY"
@@ -67,8 +67,7 @@ def check_rendering(folder: Path, base_url: str, key: str, *, thinking: bool | N
         SamplingError: The server does not answer, or does not count.
     """
     turns = [{"role": "user", "content": "What is the time in Lisbon?"}]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    expected = len(render_chat(tokenizer, turns, thinking=thinking))
+    expected = len(render_chat(load_tokenizer(folder), turns, thinking=thinking))
     found = _num_prompt_tokens(str(folder), base_url, key, turns, thinking)
     if found != expected:
         raise CheckpointError(

@@ -33,6 +33,7 @@ class Task(Generic[Settings]):
     Raises:
         MsmError: An input is broken; the message says which, where, and what to do.
     """
-    has_log: bool = False
-    """Whether it goes on by itself from a log of replies: then its result is made anew from the
-    log, since a judge's weights or replies may have changed beside the settings."""
+    keeps_result: bool = True
+    """Whether a finished result stands as long as settings, files, model and code are the same. Not
+    where it goes on by itself from a log of replies, since a judge may have changed beside them;
+    and not where it reads data that no setting names."""

@@ -63,9 +63,9 @@ class Chromium:
         assert "error" not in reply, reply
         return reply["result"]
 
-    def open(self, page: Path) -> None:
+    def open(self, page: Path | str) -> None:
         self._loaded = False
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not self._loaded:
             self._note(self._read())
 

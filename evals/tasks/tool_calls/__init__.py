@@ -1,0 +1,1 @@
+"""Tool calls in the form of the model's own chat template: does training cost them?"""
