@@ -60,6 +60,11 @@ def replayed(out: Path) -> Run:
         return Run(out, documents, make_chats(opened_run))
 
 
+def recorded_rows(arm: str) -> list[dict[str, Any]]:
+    """The committed documents that the run replays: a domain's first 15, not those from 21 on."""
+    return [row for row in rows(FOLDER / f"{arm}.docs.jsonl") if int(row["id"][-2:]) <= 15]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Replay the run once."""
@@ -69,7 +74,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_documents_are_the_committed_ones_and_eight_further_pairs(run: Run) -> None:
     new = []
     for arm in ARMS:
-        committed = {row["text"]: row for row in rows(FOLDER / f"{arm}.docs.jsonl")}
+        committed = {row["text"]: row for row in recorded_rows(arm)}
         kept = rows(run.out / "documents" / f"{arm}.jsonl")
         assert len(kept) == 122
         new.append({row["id"] for row in kept if row["text"] not in committed})
