@@ -51,7 +51,9 @@ class HarnessSettings(Section):
     chat: bool = False
     """Whether questions are put in chat turns."""
     dtype: Literal["bf16", "fp32"] = "bf16"
+    """Number format of the weights."""
     batch_size: PositiveInt = 8
+    """Questions that are computed together."""
 
     @model_validator(mode="after")
     def _is_one_task(self) -> Self:

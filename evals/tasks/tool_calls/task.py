@@ -46,7 +46,9 @@ class ToolCallSettings(Section):
     new_tokens: PositiveInt = 128
     """Limit of a reply."""
     dtype: Literal["bf16", "fp32"] = "bf16"
+    """Number format of the weights."""
     batch_size: PositiveInt = 8
+    """Questions that are computed together."""
 
 
 def prepare_tool_calls(settings: ToolCallSettings, model: LocalModel, name: str) -> Work:
