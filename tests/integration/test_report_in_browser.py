@@ -66,7 +66,7 @@ def browse(page: Path, profile: Path, *flags: str) -> str:
 def photograph(page: Path, folder: Path, *, width: int, flags: tuple[str, ...] = ()) -> Any:
     """Return the page as `[height, width, 3]` uint8."""
     picture = folder / "page.png"
-    size = f"--window-size={width},3400"
+    size = f"--window-size={width},4400"
     browse(page, folder / "profile", size, f"--screenshot={picture}", *flags)
     pixels = matplotlib.image.imread(picture)
     return np.rint(pixels[:, :, :3] * 255).astype(np.uint8)
