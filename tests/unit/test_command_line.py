@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -215,17 +216,16 @@ def test_doctor_tells_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> No
 def test_ctrl_c_ends_with_the_status_that_help_names(tmp_path: Path) -> None:
     never_written = tmp_path / "spec.md"
     os.mkfifo(never_written)
-    program = (
-        "import os, signal, sys, threading; from megatron_msm.cli import main; "
-        "threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start(); "
-        "sys.argv = ['msm', 'generate', 'spec', sys.argv[1]]; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(never_written)],
-        capture_output=True,
+    program = "import sys; from megatron_msm.cli import main; sys.argv[0] = 'msm'; main()"
+    running = subprocess.Popen(
+        [sys.executable, "-c", program, "generate", "spec", str(never_written)],
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert done.returncode == 130
-    assert done.stderr == "stopped by Ctrl-C\n"
+    # Opening it for writing waits until the command has opened it for reading.
+    with never_written.open("w"):
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert said == "stopped by Ctrl-C\n"
     assert "130 stopped by Ctrl-C" in " ".join(help_of("msm").split())

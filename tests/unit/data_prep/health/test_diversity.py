@@ -42,7 +42,8 @@ def test_bleu_by_hand() -> None:
 
 
 def test_self_bleu_of_few_documents_is_the_mean_over_all_pairs() -> None:
-    texts = [json.loads(line)["text"] for line in PLAIN.read_text().splitlines()[:30]]
+    rows = [json.loads(line) for line in PLAIN.read_text().splitlines()]
+    texts = [row["text"] for row in rows if int(row["id"][-2:]) <= 15][:30]
     assert self_bleu(numbered(texts)) == pytest.approx(OF_30_BY_NLTK, rel=1e-12)
 
 

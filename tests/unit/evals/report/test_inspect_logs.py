@@ -97,7 +97,8 @@ def test_what_a_user_reads(msm_eval: Run, logs: tuple[Path, Path, Path]) -> None
     assert "quiz: includes, share" in ended.out
     assert "includes rose by 0.42 [" in ended.out
     assert "Benjamini-Hochberg" in ended.out
-    assert len(ended.out.splitlines()) == 8
+    assert len(ended.out.splitlines()) == 9
+    assert ended.out.splitlines()[-1].startswith("next:")
 
 
 def test_logs_that_were_not_asked_alike_are_contrasted_only_with_a_flag(

@@ -216,7 +216,7 @@ def test_a_broken_model_folder_ends_with_one_message(
         (["--device", "gpu"], ["--device gpu"]),
         (["--batch-size", "0"], ["--batch-size"]),
         (["--dtype", "fp8"], ["--dtype"]),
-        (["--out", "/proc/none/x.json"], ["/proc/none/x.json", "another place"]),
+        (["--out", "/proc/none/x.json"], ["/proc/none/x.json", "Give another path"]),
         (["--out", "/tmp"], ["/tmp", "is a folder"]),
         (["--items", "/none.jsonl"], ["/none.jsonl", "No such file"]),
     ],
