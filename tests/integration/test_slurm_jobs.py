@@ -181,7 +181,11 @@ def test_launch_survives_the_site(
     site = SITE.model_copy(
         update={
             "defaults": SITE.defaults.model_copy(update={"mem_gib": 1.0}),
-            "environment": {"MASTER_PORT": "23456", "GIVEN": "by the site"},
+            "environment": {
+                "MASTER_PORT": "23456",
+                "GIVEN": "by the site",
+                "PYTHONPATH": str(tmp_path / "100% of 5%x"),
+            },
             "setup": ("export GIVEN=first", "true"),
             "interface": "^docker",
         }
@@ -257,12 +261,14 @@ def test_failures_are_named_not_retried_and_stop_what_waits_for_them(
     cluster: SlurmCluster, tmp_path: Path
 ) -> None:
     jobs = {}
+    # A job does not look for modules in its working directory.
+    site = SITE.model_copy(update={"environment": {"PYTHONPATH": str(tmp_path)}})
     for kind, (program, _) in CRASHES.items():
         (tmp_path / f"crash_{kind.replace('-', '_')}.py").write_text(program)
         job = counting_job(tmp_path / kind, ranks=1).model_copy(
             update={"module": f"crash_{kind.replace('-', '_')}", "arguments": (), "cwd": tmp_path}
         )
-        jobs[kind] = (job, submitted(job))
+        jobs[kind] = (job, submitted(job, site))
     waiting = submitted(counting_job(tmp_path / "after", steps=1), SITE, jobs["python"][1])
     other = submitted(counting_job(tmp_path / "other", steps=1))
 

@@ -67,7 +67,7 @@ def test_preempted_over_two_nodes_ends_bit_for_bit_as_never_interrupted(
     assert_same_result(folder, finished)
 
     shown = msm("logs", job_id, cwd=folder)
-    assert [line for line in shown.stdout.splitlines() if line.endswith("_log.out")] == [
+    assert [line for line in shown.stdout.splitlines() if line.startswith("train/")] == [
         f"train/slurm/logs/{job_id}_{rank}_log.out" for rank in range(4)
     ]
     again = submit(folder)
