@@ -1,9 +1,10 @@
-"""What evaluations by log-probability share: settings, progress, and the result around the rows."""
+"""What evaluations that compute in this process share: settings, progress, result around rows."""
 
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from typing import Protocol as Structure
 
 from evals.models.local import LocalModel
 from evals.statistics.summaries import SEED_NOTE
@@ -25,6 +26,20 @@ class ScoringSettings(Section):
     """Precision of the forward pass."""
 
 
+class ForwardPasses(Structure):
+    """What the settings of any evaluation say that computes in this process."""
+
+    @property
+    def batch_size(self) -> int:
+        """Texts that are computed together."""
+        ...
+
+    @property
+    def dtype(self) -> Dtype:
+        """Precision of the forward pass."""
+        ...
+
+
 def counting(on_progress: Progress, total: int) -> Callable[[int], None]:
     """Return a function that is told how many more are done."""
     done = 0
@@ -44,14 +59,14 @@ def scored_result(
     name: str,
     protocol: Protocol,
     model: LocalModel,
-    settings: ScoringSettings,
+    settings: ForwardPasses,
     items: str,
     meaning: str,
     headline: str,
     started_s: float,
     runtime: dict[str, Any] | None = None,
 ) -> EvalResult:
-    """Return the result around rows of log-probabilities.
+    """Return the result around the rows of an evaluation that computed in this process.
 
     Args:
         rows: A row an item.

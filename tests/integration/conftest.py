@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.slurm_cluster import SlurmCluster, missing
+from tests.integration.slurm_cluster import SlurmCluster, running_cluster
 from tests.integration.training_runs import msm, prepare_run
 
 
@@ -34,14 +34,5 @@ def run_folder(prepared: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
     """Three nodes of a real SLURM, or a skip with the reason."""
-    reason = missing()
-    if reason is not None:
-        pytest.skip(reason)
-    with pytest.MonkeyPatch.context() as patch:
-        cluster = SlurmCluster(tmp_path_factory.mktemp("cluster"))
-        try:
-            cluster.up()
-            patch.setenv("SLURM_CONF", str(cluster.conf))
-            yield cluster
-        finally:
-            cluster.down()
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster

@@ -12,8 +12,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 NODES = ("msm-a", "msm-b", "msm-c")
 
@@ -233,3 +235,19 @@ def _free_ports(count: int) -> int:
             continue
         return first
     raise AssertionError("no free ports")
+
+
+@contextlib.contextmanager
+def running_cluster(folder: Path, *, submit_plugin: str = "") -> Iterator[SlurmCluster]:
+    """Yield a cluster that SLURM's commands find, or skip with the reason."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with pytest.MonkeyPatch.context() as patch:
+        cluster = SlurmCluster(folder, submit_plugin=submit_plugin)
+        try:
+            cluster.up()
+            patch.setenv("SLURM_CONF", str(cluster.conf))
+            yield cluster
+        finally:
+            cluster.down()

@@ -16,7 +16,7 @@ from slurm.jobs.attempts import read_attempts
 from slurm.stages.graph import job_folder
 from slurm.stages.record import is_finished
 from slurm.stages.stage import OUT, Stage, in_order
-from tests.integration.slurm_cluster import SlurmCluster, missing
+from tests.integration.slurm_cluster import SlurmCluster, running_cluster
 from tests.tiny import tiny_documents, write_jsonl
 from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
 from tests.unit.slurm.stages.test_graph import outside
@@ -82,17 +82,9 @@ def _chain(root: Path, name: str, length: int) -> Stage:
 
 
 @pytest.fixture
-def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
-    reason = missing()
-    if reason is not None:
-        pytest.skip(reason)
-    cluster = SlurmCluster(tmp_path / "cluster", submit_plugin=PLUGIN)
-    try:
-        cluster.up()
-        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+def limited(tmp_path: Path) -> Iterator[SlurmCluster]:
+    with running_cluster(tmp_path / "cluster", submit_plugin=PLUGIN) as cluster:
         yield cluster
-    finally:
-        cluster.down()
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from evals.models.local import LocalModel
-from evals.statistics.summaries import SEED_NOTE, mean_summary, metric_of, rate_summary
+from evals.statistics.summaries import mean_summary, metric_of, rate_summary
+from evals.tasks.scoring import scored_result
 from evals.tasks.task import Progress, Work
 from megatron_msm.config.section import PositiveInt, Section
 from megatron_msm.formats.eval_result import EvalResult, Metric, Protocol, Row
@@ -101,24 +102,18 @@ def _ask(
         },
     )
     what = ", ".join(answers.metrics)
-    return EvalResult(
+    return scored_result(
+        answers.rows,
+        harness_metrics(answers.rows, answers.better),
         name=name,
         protocol=protocol,
-        protocol_sha256=protocol.sha256,
-        model=opened.record,
+        model=model,
+        settings=settings,
         items=task.label,
         meaning=f"{what}, as lm-evaluation-harness counts it: {answers.better or 'neither'} is "
         "better",
         headline=HEADLINE,
-        metrics=harness_metrics(answers.rows, answers.better),
-        n=len(answers.rows),
-        note=SEED_NOTE,
-        runtime={
-            "batch_size": settings.batch_size,
-            "seconds": round(time.monotonic() - started, 3),
-            **model.runtime,
-        },
-        rows=tuple(answers.rows),
+        started_s=started,
     )
 
 

@@ -18,7 +18,8 @@ from evals.models.continuations import Ids
 from evals.models.greedy import continue_greedily
 from evals.models.hf import OpenModel, load_tokenizer
 from evals.models.local import LocalModel
-from evals.statistics.summaries import SEED_NOTE, metric_of, rate_summary
+from evals.statistics.summaries import metric_of, rate_summary
+from evals.tasks.scoring import counting, scored_result
 from evals.tasks.task import Progress, Work
 from evals.tasks.tool_calls.calls import read_calls
 from evals.tasks.tool_calls.items import ToolItem, load_tool_items
@@ -86,43 +87,30 @@ def _ask(
         chat_template_sha256=opened.record.chat_template_sha256,
         settings={**CHAT_SETTINGS, "new_tokens": settings.new_tokens, "dtype": settings.dtype},
     )
-    return EvalResult(
+    return scored_result(
+        rows,
+        tool_call_metrics(rows),
         name=name,
         protocol=protocol,
-        protocol_sha256=protocol.sha256,
-        model=opened.record,
+        model=model,
+        settings=settings,
         items=str(settings.items.resolve()),
         meaning="the share of questions with the right call, or with none where none fits: higher "
         "is better",
         headline=HEADLINE,
-        metrics=tool_call_metrics(rows),
-        n=len(rows),
-        note=SEED_NOTE,
-        runtime={
-            "batch_size": settings.batch_size,
-            "seconds": round(time.monotonic() - started, 3),
-            **model.runtime,
-        },
-        rows=tuple(rows),
+        started_s=started,
     )
 
 
 def _rows(
     opened: OpenModel, items: Sequence[ToolItem], settings: ToolCallSettings, on_progress: Progress
 ) -> list[Row]:
-    done = 0
-
-    def count(num_items: int) -> None:
-        nonlocal done
-        done += num_items
-        on_progress(done, len(items))
-
     written = continue_greedily(
         opened,
         [_rendered(opened.tokenizer, item) for item in items],
         new_tokens=settings.new_tokens,
         batch_size=settings.batch_size,
-        on_written=count,
+        on_written=counting(on_progress, len(items)),
     )
     replies = [opened.tokenizer.decode(ids, skip_special_tokens=False) for ids in written]
     return [build_row(item, reply) for item, reply in zip(items, replies, strict=True)]
