@@ -17,7 +17,6 @@ from megatron_msm.own_packages import check_own_packages
 
 _EXTRA_OF_PACKAGE = {
     "anthropic": "generate",
-    "filelock": "slurm",
     "genai_prices": "generate",
     "inspect_ai": "evals",
     "json_repair": "generate",

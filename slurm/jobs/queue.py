@@ -1,7 +1,6 @@
 """What SLURM says of jobs: asked directly, because submitit's own poll backs off to ten minutes.
 
-`squeue` knows jobs that wait or run, `scontrol` those that ended some minutes ago, `sacct` all of
-them where the cluster keeps accounts.
+`squeue` knows jobs that wait or run; of those that have ended see `megatron_msm.slurm_jobs`.
 """
 
 import re
@@ -14,11 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_msm.errors import ConfigError, MsmError
+from megatron_msm.slurm_jobs import ENDED, accounted, state_by_controller
 
-_LIVE = {
-    *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING"),
-    *("REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING", "STAGE_OUT", "SPECIAL_EXIT"),
-}
 _POLL_S = 2.0
 _TIMEOUT_S = 60
 _PATIENCE_S = 180
@@ -47,7 +43,7 @@ class QueuedJob:
     @property
     def is_live(self) -> bool:
         """Whether it waits or runs."""
-        return self.state in _LIVE
+        return self.state not in ENDED
 
 
 def largest_array() -> int:
@@ -67,12 +63,16 @@ def query_jobs(job_ids: Collection[str]) -> dict[str, QueuedJob]:
     live = _squeue()
     found = {job_id: live[job_id] for job_id in job_ids if job_id in live}
     missing = [job_id for job_id in job_ids if job_id not in found]
-    ended = _sacct(missing) if missing else {}
+    ended = accounted(missing) if missing else {}
     for job_id in missing:
+        if job_id in ended:
+            found[job_id] = QueuedJob(ended[job_id].state, nodes=ended[job_id].nodes)
+            continue
         # An array element that was cancelled before it started has no record of its own.
-        job = ended.get(job_id) or _scontrol(job_id) or _scontrol(job_id.partition("_")[0])
-        if job is not None:
-            found[job_id] = job
+        whole = job_id.partition("_")[0]
+        state = state_by_controller(job_id) or state_by_controller(whole)
+        if state is not None:
+            found[job_id] = QueuedJob(state)
     return found
 
 
@@ -139,30 +139,6 @@ def _squeue() -> dict[str, QueuedJob]:
         job_id, state, reason, nodes, script = line.strip().split("|", 4)
         jobs[job_id] = QueuedJob(state, "" if reason == "None" else reason, nodes, script)
     return jobs
-
-
-def _sacct(job_ids: list[str]) -> dict[str, QueuedJob]:
-    columns = "--format=JobID,State,NodeList"
-    if shutil.which("sacct") is None:
-        return {}
-    command = ["sacct", "-X", "--noheader", "--parsable2", columns, "-j", ",".join(job_ids)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
-    if done.returncode:  # no accounting on this cluster
-        return {}
-    jobs = {}
-    for line in done.stdout.splitlines():
-        job_id, state, nodes = line.split("|")
-        jobs[job_id] = QueuedJob(state.split()[0], "", nodes)  # "CANCELLED by 0"
-    return jobs
-
-
-def _scontrol(job_id: str) -> QueuedJob | None:
-    if shutil.which("scontrol") is None:
-        return None
-    command = ["scontrol", "show", "job", "--oneliner", job_id]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
-    state = re.search(r"\bJobState=(\S+)", done.stdout)
-    return QueuedJob(state.group(1)) if state and done.returncode == 0 else None
 
 
 def _run(command: list[str]) -> str:

@@ -7,10 +7,14 @@ The script's last lines hand a requeue on to SLURM. A rank cannot: in a containe
 import re
 import shlex
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
+from submitit.core import core
+from submitit.core.utils import DelayedSubmission
+from submitit.slurm.slurm import SlurmExecutor, SlurmJob, _make_sbatch_string
 
 from megatron_msm.errors import ConfigError
 from megatron_msm.own_packages import SAFE_PATH
@@ -80,11 +84,28 @@ def logs_folder(folder: Path) -> Path:
 
 
 class _Executor(SlurmExecutor):
-    """submitit's, made on machines without SLURM too, to show what would be submitted."""
+    """submitit's for one submission; made on machines without SLURM too, to show its script."""
 
     @classmethod
     def affinity(cls) -> int:
         return 2
+
+    def _internal_process_submissions(
+        self, delayed_submissions: list[DelayedSubmission]
+    ) -> list[core.Job[Any]]:
+        # submitit hands an array on to an executor of its own class, whose script breaks at a %.
+        if len(delayed_submissions) == 1:
+            return super()._internal_process_submissions(delayed_submissions)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pickles = [self.folder / f"{uuid.uuid4().hex}.pkl" for _ in delayed_submissions]
+        for element, path in zip(delayed_submissions, pickles, strict=True):
+            element.dump(path)
+        self.parameters["map_count"] = len(pickles)
+        array = self._submit_command(self._submitit_command_str).job_id
+        jobs = [SlurmJob[Any](self.folder, f"{array}_{place}") for place in range(len(pickles))]
+        for job, path in zip(jobs, pickles, strict=True):
+            job.paths.move_temporary_file(path, "submitted_pickle")
+        return list(jobs)
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         # SLURM takes a % in the path of a log for the start of a pattern, unless it is doubled.

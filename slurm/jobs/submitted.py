@@ -3,8 +3,7 @@
 It is written down twice: before the job is started, without its id, and after. So a job that was
 started by a client which was killed in between is found, by the script or the program that it runs.
 
-The lock is a file that is made exclusively, which holds on NFS too; it names its holder, so that
-one left behind by a dead process of this host is taken over.
+The lock is a file that names its holder (`megatron_msm.formats.lock_file`).
 """
 
 import contextlib
@@ -12,19 +11,22 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import orjson
-from filelock import SoftFileLock, Timeout
 
 from megatron_msm.config.section import Section
 from megatron_msm.formats.files import write_json_atomic
+from megatron_msm.formats.lock_file import Holder, held
 from slurm.jobs.queue import cancel, find_by_script, query_jobs
 
 _FILE = "submitted.json"
-_PATIENCE_S = 10
+_LOCK_FILE = ".lock"
+_POLL_S = 0.2
+_PATIENCE_S = 10.0
 
 
 class Submitted(Section):
@@ -82,19 +84,20 @@ def write_submitted(folder: Path, submitted: Submitted) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; waits for another holder, and says so when it takes long."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = SoftFileLock(str(folder / ".lock"), poll_interval=0.2)
-    try:
-        lock.acquire(timeout=_PATIENCE_S)
-    except Timeout:
-        sys.stderr.write(
-            f"waiting    for {lock.lock_file}, held by process {lock.pid} of the host named in it; "
-            "remove it if that process is gone\n"
-        )
-        lock.acquire(timeout=-1)
-    try:
+    path, started, was_told = folder / _LOCK_FILE, time.monotonic(), False
+
+    def wait(holder: Holder) -> None:
+        nonlocal was_told
+        if not was_told and time.monotonic() - started > _PATIENCE_S:
+            was_told = True
+            sys.stderr.write(
+                f"waiting    for {holder}, which works in {folder}; if that process is certainly "
+                f"gone, delete {path}\n"
+            )
+        time.sleep(_POLL_S)
+
+    with held(path, wait):
         yield
-    finally:
-        lock.release()
 
 
 def _process_of(logs: Path) -> str | None:

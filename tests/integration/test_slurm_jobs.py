@@ -12,6 +12,8 @@ import orjson
 import pytest
 
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.lock_file import this_process
+from megatron_msm.train.ranks.run_lock import LOCK_FILE, run_lock
 from slurm.jobs.attempts import read_attempts
 from slurm.jobs.backends import SlurmBackend
 from slurm.jobs.job import Job
@@ -245,6 +247,26 @@ def test_dependencies_are_looked_up_before_they_are_handed_over(
     assert shown.stdout.startswith(f"job {after}  COMPLETED")
 
 
+def test_a_lock_on_another_machine_is_taken_over_when_its_job_has_ended(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    """The name of the machine is made up; job and cluster are real."""
+    job = counting_job(tmp_path, ranks=1)
+    job_id = submitted(job)
+    wait_counting(job)
+    changes = {"host": "node7", "machine": "another", "job": job_id, "cluster": "msm"}
+    left = this_process().model_copy(update=changes).model_dump()
+    (tmp_path / LOCK_FILE).write_bytes(orjson.dumps(left))
+    with pytest.raises(ConfigError, match=f"SLURM job {job_id} on node7"), run_lock(tmp_path):
+        pass
+    cluster.run("scancel", job_id)
+    assert cluster.wait_state(job_id, "CANCELLED") == "CANCELLED"
+    wait_for(lambda: cluster.run("squeue", "-h", "-j", job_id) == "", 120)
+    with run_lock(tmp_path):
+        pass
+    assert not (tmp_path / LOCK_FILE).exists()
+
+
 CRASHES = {
     "configuration": ("import sys; sys.stderr.write('error: bad\\n'); sys.exit(2)", "error: bad"),
     "python": ("raise KeyError('w')", "KeyError: 'w'"),
@@ -283,7 +305,9 @@ def test_failures_are_named_not_retried_and_stop_what_waits_for_them(
 
 
 def test_arrays_are_as_large_as_the_cluster_allows(cluster: SlurmCluster, tmp_path: Path) -> None:
-    jobs = [counting_job(tmp_path / str(n), steps=2, ranks=1) for n in range(5)]
+    """In a folder with %, which SLURM takes for a pattern in the path of a log."""
+    folder = tmp_path / "100% of 5%x"
+    jobs = [counting_job(folder / str(n), steps=2, ranks=1) for n in range(5)]
     started = SlurmBackend(SITE.model_copy(update={"max_running": 4})).submit(jobs)
     ids = [each.job_id for each in started]
     first = ids[0].partition("_")[0]
@@ -295,6 +319,8 @@ def test_arrays_are_as_large_as_the_cluster_allows(cluster: SlurmCluster, tmp_pa
     assert any("--array='0-3%2'" in script or "--array=0-3%2" in script for script in scripts)
     wait_for(lambda: all(read_attempts(job.folder) for job in jobs), 240)
     assert [counts(job) for job in jobs] == [["2"]] * 5
+    logs = [(ids[n], jobs[n // 4 * 4].folder / "logs" / f"{ids[n]}_0_log.out") for n in range(5)]
+    assert [job_id for job_id, log in logs if not log.exists()] == []
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from megatron_msm.errors import ConfigError
-from megatron_msm.train.ranks.run_lock import LOCK_FILE, Holder, run_lock, this_process
+from megatron_msm.formats.lock_file import Holder, this_process
+from megatron_msm.train.ranks.run_lock import LOCK_FILE, run_lock
 
 CONTEXT = multiprocessing.get_context("fork")
 
