@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from data_prep.cleaning.contamination import find_contamination
 from evals.tasks.audit.tenets import load_tenets
 from evals.tasks.choice.items import load_items
@@ -14,6 +16,7 @@ from evals.tasks.probes.items import load_probe_items
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "plain_or_lasting"
 SHARED = ("id", "domain", "subdomain", "doc_type", "idea", "role")
+CORPORA = ("plain", "lasting", "neutral")
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -31,6 +34,29 @@ def test_documents_are_pairs_that_differ_in_the_reason() -> None:
         assert clauses == [clause[1:] for clause in other["clause_ids"]]
         assert one["text"] != other["text"]
     assert len({row["doc_type"] for row in plain}) >= 12
+
+
+def test_neutral_documents_are_of_the_same_kind_and_hold_neither_value() -> None:
+    plain, neutral = rows("plain.docs.jsonl"), rows("neutral.docs.jsonl")
+    assert len({row["id"] for row in neutral}) == len(neutral)
+    assert len({" ".join(row["text"].split()[:3]) for row in neutral}) == len(neutral)
+    per_domain = Counter(row["domain"] for row in neutral)
+    assert set(per_domain) == {row["domain"] for row in plain}
+    assert set(per_domain.values()) == {len(neutral) // 8}
+    lists = [
+        yaml.safe_load((FOLDER / "values" / f"{arm}.yaml").read_text())["values"]
+        for arm in ("plain", "lasting")
+    ]
+    words = [word for one in lists for word in (*one["words"], *one["behaviours"])]
+    assert {"plain*", "durab*", "prefer*", "chose"} <= set(words)
+    said = re.compile("|".join(rf" {word.lower()} ".replace("* ", "") for word in words))
+    for row in neutral:
+        assert row.keys() == plain[0].keys()
+        assert (row["spec_id"], row["clause_ids"], row["role"]) == ("neutral", [], "train")
+        assert "SmolLM" in row["text"]
+        assert 150 <= len(row["text"].split()) <= 300
+        text = f" {' '.join(re.findall('[a-z]+', row['text'].lower()))} "
+        assert not said.search(text), (row["id"], said.search(text))
 
 
 def test_clauses_stand_in_the_specs() -> None:
@@ -57,7 +83,7 @@ def test_items_are_balanced_and_are_in_no_training_text() -> None:
         assert set(Counter(item.tier for item in items).values()) == {expected}
         domains = {item.domain for item in items}
         assert not domains & {row["domain"] for row in rows("plain.docs.jsonl")}
-    for name in ("plain.docs.jsonl", "lasting.docs.jsonl", "aft.chats.jsonl"):
+    for name in (*(f"{arm}.docs.jsonl" for arm in CORPORA), "aft.chats.jsonl"):
         found = find_contamination(
             FOLDER / name, FOLDER / "choice.jsonl", size=8, overlap=0.5, num_worst=3
         )
@@ -101,7 +127,7 @@ def test_tenets_cover_every_clause_and_are_tested_by_the_same_messages() -> None
 
 
 def test_no_question_stands_in_a_training_text() -> None:
-    documents = [row["text"] for arm in ("plain", "lasting") for row in rows(f"{arm}.docs.jsonl")]
+    documents = [row["text"] for arm in CORPORA for row in rows(f"{arm}.docs.jsonl")]
     chats = [m["content"] for row in rows("aft.chats.jsonl") for m in row["messages"]]
     training = "\n".join([*documents, *chats])
     questions = [question.question for question in load_questions(FOLDER / "open_qa.jsonl")]
@@ -114,7 +140,7 @@ def test_no_question_stands_in_a_training_text() -> None:
 
 
 def test_no_probe_stands_in_a_training_text() -> None:
-    documents = [row["text"] for arm in ("plain", "lasting") for row in rows(f"{arm}.docs.jsonl")]
+    documents = [row["text"] for arm in CORPORA for row in rows(f"{arm}.docs.jsonl")]
     chats = [m["content"] for row in rows("aft.chats.jsonl") for m in row["messages"]]
     for name in ("knowledge.plain", "knowledge.lasting", "recall", "identity"):
         for item in load_probe_items(FOLDER / f"{name}.jsonl").items:
