@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from data_prep.cleaning.contamination import find_contamination
 from evals.tasks.audit.tenets import load_tenets
