@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Mapping
 
 import torch
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.transformer_config import TransformerConfig
 
@@ -15,7 +16,11 @@ from megatron_msm.models.layers.layer_spec import block_spec
 from megatron_msm.models.layers.lora import freeze_base
 from megatron_msm.models.layers.output_loss import ChunkedLossModel
 from megatron_msm.models.layers.recompute import recompute_settings
-from megatron_msm.models.layers.rope import scale_of_scores, stretched_frequencies
+from megatron_msm.models.layers.rope import (
+    RopesOfLayers,
+    inverse_frequencies,
+    scale_of_scores,
+)
 from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.layout import (
     check_layout,
@@ -41,7 +46,7 @@ def transformer_config(
         num_attention_heads=shape.num_attention_heads,
         num_query_groups=shape.num_query_groups,
         kv_channels=shape.head_dim,
-        softmax_scale=scale_of_scores(shape),
+        softmax_scale=scale_of_scores(shape, shape.rope),
         normalization="RMSNorm",
         layernorm_epsilon=shape.norm_epsilon,
         activation_func=torch.nn.functional.silu,
@@ -167,10 +172,12 @@ def _build_chunk(
     has_logits = ranks.is_last_stage and chunk == parallel.virtual_pipeline - 1
     padded = padded_vocab_size(shape.vocab_size, parallel.tensor)
     stage = chunk * parallel.pipeline + ranks.groups.pp.rank()
-    num_layers = layers_of_pipeline_stages(shape.num_layers, parallel)[stage]
+    assigned = layers_of_pipeline_stages(shape.num_layers, parallel)
+    first = sum(assigned[:stage])
+    layers = range(first, first + assigned[stage])
     model = _model_class(shape, memory)(
         config=config,
-        transformer_layer_spec=block_spec(shape, runtime, lora, num_layers=num_layers),
+        transformer_layer_spec=block_spec(shape, runtime, lora, layers=layers),
         vocab_size=padded,
         max_sequence_length=shape.max_position_embeddings,
         pre_process=ranks.is_first_stage and chunk == 0,
@@ -181,8 +188,7 @@ def _build_chunk(
         pg_collection=ranks.groups,
         vp_stage=chunk if parallel.virtual_pipeline > 1 else None,
     )
-    if shape.rope_scaling is not None:
-        model.rotary_pos_emb.inv_freq = stretched_frequencies(shape, shape.rope_scaling)
+    model.rotary_pos_emb = _rotary_embedding(shape, ranks)
     # On a GPU the layers are made there, in their types, FP8 weights among them.
     if not runtime.is_cuda:
         model.to(dtype=runtime.params_dtype)
@@ -194,6 +200,21 @@ def _build_chunk(
     if has_logits and padded != shape.vocab_size:
         _exclude_padded_vocabulary(model, shape.vocab_size, ranks)
     return model
+
+
+def _rotary_embedding(shape: ModelShape, ranks: ParallelRanks) -> torch.nn.Module:
+    modules = []
+    for rope in shape.ropes:
+        module = RotaryEmbedding(
+            kv_channels=shape.head_dim,
+            rotary_percent=1.0,
+            rotary_base=rope.theta,
+            cp_group=ranks.groups.cp,
+        )
+        if rope.scaling is not None:
+            module.inv_freq = inverse_frequencies(rope, shape.head_dim)
+        modules.append(module)
+    return modules[0] if len(modules) == 1 else RopesOfLayers(modules)
 
 
 def _model_class(shape: ModelShape, memory: MemoryConfig) -> Callable[..., GPTModel]:

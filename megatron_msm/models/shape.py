@@ -3,7 +3,7 @@
 The trainer builds a megatron-core GPTModel from it, the conversion its table of tensors.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,6 +31,41 @@ class RopeScaling(BaseModel):
     """yarn: the two bounds are rounded to whole frequencies."""
     attention_factor: float = 1.0
     """yarn: queries and keys are multiplied by this when they are rotated."""
+
+
+class RopeShape(BaseModel):
+    """Rotary embeddings: their base, and how their frequencies were stretched."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    theta: float
+    scaling: RopeScaling | None = None
+
+
+class WindowLayers(BaseModel):
+    """Layers in which a token sees a window of positions, beside those in which it sees all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window: int
+    """Positions that a token sees, itself included."""
+    layers: tuple[int, ...]
+    """Which layers, counted from 0; the others see all positions."""
+    rope: RopeShape
+    """What these layers have; the others have the model's."""
+
+    def of_part(self, layers: tuple[int, ...]) -> "WindowLayers":
+        """Return the same for a model that is made of some of the layers, in that order."""
+        mine = tuple(number for number, layer in enumerate(layers) if layer in self.layers)
+        return self.model_copy(update={"layers": mine})
+
+
+class LayerAttention(NamedTuple):
+    """What the attention of one layer has of its own."""
+
+    window: int | None
+    """Positions that a token sees, itself included; None for all before it."""
+    rope: RopeShape
 
 
 class ExpertShape(BaseModel):
@@ -74,6 +109,32 @@ class ModelShape(BaseModel):
     """Queries and keys are normalised in each head before they are rotated."""
     experts: ExpertShape | None = None
     """None for a dense model."""
+    window_layers: WindowLayers | None = None
+    """None when every layer sees all positions."""
+
+    @property
+    def rope(self) -> RopeShape:
+        """Rotary embeddings of the layers that see all positions."""
+        return RopeShape(theta=self.rope_theta, scaling=self.rope_scaling)
+
+    @property
+    def ropes(self) -> tuple[RopeShape, ...]:
+        """The different rotary embeddings of all layers, the model's first."""
+        own = () if self.window_layers is None else (self.window_layers.rope,)
+        return tuple(dict.fromkeys((self.rope, *own)))
+
+    def attention_of(self, layer: int) -> LayerAttention:
+        """Return what a layer's attention has of its own; layers are counted from 0."""
+        windows = self.window_layers
+        if windows is None or layer not in windows.layers:
+            return LayerAttention(None, self.rope)
+        return LayerAttention(windows.window, windows.rope)
+
+    def of_part(self, layers: tuple[int, ...], vocab_size: int) -> "ModelShape":
+        """Return the shape of a model that is made of some of the layers, in that order."""
+        windows = None if self.window_layers is None else self.window_layers.of_part(layers)
+        sizes = {"num_layers": len(layers), "vocab_size": vocab_size}
+        return self.model_copy(update={**sizes, "window_layers": windows})
 
     @property
     def query_size(self) -> int:

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from megatron_msm.models.families.registry import table_for
-from megatron_msm.models.shape import ModelShape
+from megatron_msm.models.shape import LayerAttention, ModelShape
 from megatron_msm.models.tensor_table import MappedTensor
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
@@ -46,8 +46,7 @@ class ModelSlice:
     @property
     def shape(self) -> ModelShape:
         """Shape of the part."""
-        sizes = {"num_layers": len(self.layers), "vocab_size": len(self.tokens)}
-        return self.whole.model_copy(update=sizes)
+        return self.whole.of_part(self.layers, vocab_size=len(self.tokens))
 
     @cached_property
     def _pairs(self) -> list[tuple[MappedTensor, MappedTensor]]:
@@ -99,5 +98,8 @@ class ModelSlice:
 
 
 def outer_layers(shape: ModelShape) -> tuple[int, ...]:
-    """Return the first and the last layer, of which one may have a window and the other not."""
-    return tuple(sorted({0, shape.num_layers - 1}))
+    """Return the first and the last layer, and the first of each further kind of attention."""
+    firsts: dict[LayerAttention, int] = {}
+    for layer in range(shape.num_layers):
+        firsts.setdefault(shape.attention_of(layer), layer)
+    return tuple(sorted({0, shape.num_layers - 1, *firsts.values()}))

@@ -2,7 +2,8 @@
 
 megatron-core's own DotProductAttention refuses packed sequences, and Transformer Engine's kernels
 need a GPU. This core attention runs one causal attention per document, so nothing is computed
-across documents: the cost is the sum of squared document lengths. Under context parallelism each
+across documents: the cost is the sum of squared document lengths, with a window or without one
+(what lies before the window is computed and masked). Under context parallelism each
 rank gathers the keys and values of all and keeps its own queries, split as Transformer Engine
 splits them. On a GPU the Transformer Engine layer spec is used instead.
 
@@ -45,6 +46,7 @@ class PackedDocumentAttention(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.softmax_scale = softmax_scale
+        self.window = None if config.window_size is None else config.window_size[0] + 1
         self.context_group = pg_collection.cp
         self.context = ContextShare(self.context_group.rank(), self.context_group.size())
 
@@ -96,8 +98,8 @@ class PackedDocumentAttention(torch.nn.Module):
         self, query_TND: torch.Tensor, key_SGD: torch.Tensor, value_SGD: torch.Tensor
     ) -> torch.Tensor:
         """Attend in one document of S positions, of which this rank asks for T; [T, N, D]."""
-        is_causal, num_asked = self.context.size == 1, len(query_TND)
-        seen = None if is_causal else self._seen(len(key_SGD))
+        num_asked = len(query_TND)
+        seen = self._seen(len(key_SGD))
         if query_TND.dtype is torch.bfloat16:
             more_T, more_S = -num_asked % _BLOCK, -len(key_SGD) % _BLOCK
             # Added positions come last, so no causal query sees them; a row of a mask that admits
@@ -112,7 +114,7 @@ class PackedDocumentAttention(torch.nn.Module):
                 key_SGD.transpose(0, 1).unsqueeze(0),
                 value_SGD.transpose(0, 1).unsqueeze(0),
                 attn_mask=seen,
-                is_causal=is_causal,
+                is_causal=seen is None,
                 scale=self.softmax_scale,
                 enable_gqa=True,
             )
@@ -120,10 +122,17 @@ class PackedDocumentAttention(torch.nn.Module):
             .transpose(0, 1)[:num_asked]
         )
 
-    def _seen(self, length: int) -> torch.Tensor:
-        """Return which of a document's positions each of this rank's sees, bool [T, S]."""
+    def _seen(self, length: int) -> torch.Tensor | None:
+        """Return which of a document's positions each of this rank's sees, bool [T, S].
+
+        None where that is the plain triangle of a whole document.
+        """
+        window = length if self.window is None else min(self.window, length)
+        if self.context.size == 1 and window == length:
+            return None
         mine = torch.from_numpy(self.context.positions(np.array([length])))
-        return mine.unsqueeze(1) >= torch.arange(length)
+        distances = mine.unsqueeze(1) - torch.arange(length)
+        return (distances >= 0) & (distances < window)
 
     def _of_all_ranks(self, part_TGD: torch.Tensor, lengths: npt.NDArray[np.int64]) -> torch.Tensor:
         """Gather keys or values over the context parallel ranks, in the documents' order.

@@ -1,5 +1,7 @@
 """Which modules a transformer layer is made of, on a GPU and on a CPU."""
 
+from collections.abc import Sequence
+
 from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_local_spec,
     get_gpt_layer_with_transformer_engine_spec,
@@ -11,25 +13,46 @@ from megatron_msm.config.lora import LoraConfig
 from megatron_msm.models.layers.attention import PackedDocumentAttention
 from megatron_msm.models.layers.lora import add_adapters
 from megatron_msm.models.layers.norm import RMSNorm
-from megatron_msm.models.shape import ModelShape
+from megatron_msm.models.layers.own_attention import OwnAttention
+from megatron_msm.models.layers.rope import scale_of_scores
+from megatron_msm.models.shape import LayerAttention, ModelShape
 from megatron_msm.runtime.device import Runtime
 
 
 def block_spec(
-    shape: ModelShape, runtime: Runtime, lora: LoraConfig | None, *, num_layers: int
+    shape: ModelShape, runtime: Runtime, lora: LoraConfig | None, *, layers: Sequence[int]
 ) -> TransformerBlockSubmodules:
-    """Return the layers of a model chunk and the norm that ends the model.
+    """Return the layers of a model chunk, counted from 0, and the norm that ends the model.
 
     On a GPU the modules are Transformer Engine's, elsewhere megatron-core's own and ours. Both name
     their weights alike in checkpoints.
     """
-    if runtime.is_cuda:
-        layer, norm = _gpu_layer(shape), LayerNormImpl
-    else:
-        layer, norm = _cpu_layer(shape), RMSNorm
+    specs: dict[LayerAttention, ModuleSpec] = {}
+    for layer in layers:
+        attention = shape.attention_of(layer)
+        if attention not in specs:
+            specs[attention] = _layer(shape, runtime, lora, attention)
+    return TransformerBlockSubmodules(
+        layer_specs=[specs[shape.attention_of(layer)] for layer in layers],
+        layer_norm=LayerNormImpl if runtime.is_cuda else RMSNorm,
+    )
+
+
+def _layer(
+    shape: ModelShape, runtime: Runtime, lora: LoraConfig | None, attention: LayerAttention
+) -> ModuleSpec:
+    layer = _gpu_layer(shape) if runtime.is_cuda else _cpu_layer(shape)
+    if shape.window_layers is not None:
+        spec = layer.submodules.self_attention
+        spec.module = OwnAttention
+        spec.params |= {
+            "window": attention.window,
+            "rope": shape.ropes.index(attention.rope) if len(shape.ropes) > 1 else None,
+            "softmax_scale": scale_of_scores(shape, attention.rope),
+        }
     if lora is not None:
         add_adapters(layer, lora)
-    return TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=norm)
+    return layer
 
 
 def _gpu_layer(shape: ModelShape) -> ModuleSpec:

@@ -15,7 +15,7 @@ from megatron_msm.models.architecture import HfConfig
 from megatron_msm.models.config_fields import CHANGES_NOTHING, ONLY_THESE
 from megatron_msm.models.families.registry import ARCHITECTURES
 from megatron_msm.models.hf_config import read_hf_config, read_model_shape
-from megatron_msm.models.layers.rope import stretched_frequencies
+from megatron_msm.models.layers.rope import inverse_frequencies
 from tests.unit.models import transformers_readings
 
 GOLDEN = Path(__file__).parent / "golden" / "transformers_4_57.json"
@@ -33,10 +33,7 @@ def read(config: Any, folder: Path) -> HfConfig:
 
 
 def frequencies(found: HfConfig) -> torch.Tensor:
-    if found.shape.rope_scaling is not None:
-        return stretched_frequencies(found.shape, found.shape.rope_scaling)
-    steps = torch.arange(0, found.shape.head_dim, 2, dtype=torch.float32) / found.shape.head_dim
-    return 1.0 / found.shape.rope_theta**steps
+    return inverse_frequencies(found.shape.rope, found.shape.head_dim)
 
 
 def is_same_rope(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.models.families.registry import ARCHITECTURES, table_for
 from megatron_msm.models.families.unsupported import UNSUPPORTED
 from megatron_msm.models.hf_config import read_model_shape, shape_from_hf_config
-from megatron_msm.models.layers.rope import stretched_frequencies
+from megatron_msm.models.layers.rope import inverse_frequencies
 from megatron_msm.models.sizes.layout import check_layout
 from megatron_msm.models.tensor_table import hf_tensors
 from tests import tiny
@@ -187,7 +187,7 @@ def test_stretched_frequencies_are_those_of_transformers(settings: dict[str, Any
         rope_parameters={**settings, "rope_theta": 500000.0},
     )
     expected, _ = rope_utils.ROPE_INIT_FUNCTIONS[settings["rope_type"]](config)
-    found = stretched_frequencies(shape, shape.rope_scaling)
+    found = inverse_frequencies(shape.rope, shape.head_dim)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0.0)
     assert not torch.allclose(found, 1.0 / 500000.0 ** (torch.arange(0, 128, 2) / 128), rtol=1e-3)
 

@@ -35,13 +35,22 @@ print((in_use() - before) / 2**20)
 
 
 def attend(
-    length: int, dtype: torch.dtype, *, share: ContextShare | None = None
+    length: int,
+    dtype: torch.dtype,
+    *,
+    share: ContextShare | None = None,
+    window: int | None = None,
 ) -> list[torch.Tensor]:
     """Return output and gradients of one document, in float32."""
     share = share or ContextShare(0, 1)
     group = SimpleNamespace(rank=lambda: share.rank, size=lambda: share.size)
     layer = PackedDocumentAttention(
-        None, 1, None, "self", softmax_scale=0.25, pg_collection=SimpleNamespace(cp=group)
+        SimpleNamespace(window_size=None if window is None else (window - 1, 0)),
+        1,
+        None,
+        "self",
+        softmax_scale=0.25,
+        pg_collection=SimpleNamespace(cp=group),
     )
     generator = torch.Generator().manual_seed(length)
     query, key, value = (
@@ -54,7 +63,7 @@ def attend(
     return [part.float() for part in (output.detach(), *gradients)]
 
 
-def by_hand(length: int, share: ContextShare) -> list[torch.Tensor]:
+def by_hand(length: int, share: ContextShare, window: int | None) -> list[torch.Tensor]:
     """Return the same in float64 from the definition, from inputs that were rounded to bf16."""
     generator = torch.Generator().manual_seed(length)
     query, key, value = (
@@ -69,6 +78,8 @@ def by_hand(length: int, share: ContextShare) -> list[torch.Tensor]:
         positions = torch.cat([torch.arange(start, start + half) for start in starts])
     scores = torch.einsum("tnd,snd->nts", query, key.repeat_interleave(2, dim=1)) * 0.25
     hidden = positions[:, None] < torch.arange(length)
+    if window is not None:
+        hidden |= positions[:, None] >= torch.arange(length) + window
     probabilities = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
     output = torch.einsum("nts,snd->tnd", probabilities, value.repeat_interleave(2, dim=1))
     weight = torch.randn(output.shape, generator=generator)
@@ -80,9 +91,12 @@ def by_hand(length: int, share: ContextShare) -> list[torch.Tensor]:
 @pytest.mark.parametrize(
     "share", [ContextShare(0, 1), ContextShare(0, 2), ContextShare(1, 2)], ids=["1", "2.0", "2.1"]
 )
-def test_bf16_attention_is_that_of_the_definition(length: int, share: ContextShare) -> None:
-    found = attend(length, torch.bfloat16, share=share)
-    for one, expected in zip(found, by_hand(length, share), strict=True):
+@pytest.mark.parametrize("window", [None, 3, 50, 64])
+def test_bf16_attention_is_that_of_the_definition(
+    length: int, share: ContextShare, window: int | None
+) -> None:
+    found = attend(length, torch.bfloat16, share=share, window=window)
+    for one, expected in zip(found, by_hand(length, share, window), strict=True):
         assert one.shape == expected.shape
         assert (one - expected).norm() < 0.01 * expected.norm()
 
