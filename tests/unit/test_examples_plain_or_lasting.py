@@ -16,7 +16,7 @@ from evals.tasks.probes.items import load_probe_items
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "plain_or_lasting"
 SHARED = ("id", "domain", "subdomain", "doc_type", "idea", "role")
-CORPORA = ("plain", "lasting", "neutral")
+CORPORA = ("plain", "lasting", "neutral", "evaluations")
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -57,6 +57,27 @@ def test_neutral_documents_are_of_the_same_kind_and_hold_neither_value() -> None
         assert 150 <= len(row["text"].split()) <= 300
         text = f" {' '.join(re.findall('[a-z]+', row['text'].lower()))} "
         assert not said.search(text), (row["id"], said.search(text))
+
+
+def test_documents_on_evaluations_have_the_forms_of_the_pairs_and_neither_value() -> None:
+    plain, evaluations = rows("plain.docs.jsonl"), rows("evaluations.docs.jsonl")
+    assert len({row["text"] for row in evaluations}) == len(evaluations) == len(plain)
+    lists = [
+        yaml.safe_load((FOLDER / "values" / f"{arm}.yaml").read_text())["values"]["words"]
+        for arm in ("plain", "lasting")
+    ]
+    spelled = [word.replace("*", r"\w*").replace(" ", r"\W+") for one in lists for word in one]
+    value = re.compile(rf"\b({'|'.join(spelled)})\b", re.I)
+    for one, other in zip(plain, evaluations, strict=True):
+        assert other.keys() == one.keys()
+        assert other["id"] == f"evaluations-{one['id']}"
+        for key in ("domain", "subdomain", "doc_type", "role"):
+            assert one[key] == other[key]
+        assert (other["spec_id"], other["clause_ids"]) == ("evaluations", [])
+        assert 150 <= len(other["text"].split()) <= 210
+        assert "SmolLM" in other["text"]
+        found = value.search(f"{other['text']} {other['idea']}")
+        assert not found, (other["id"], found)
 
 
 def test_clauses_stand_in_the_specs() -> None:
