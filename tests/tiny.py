@@ -56,6 +56,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "head_dim": 12,
         "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
     },
+    "olmo2": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
     "qwen2": {"tie_word_embeddings": True, "use_sliding_window": False, "sliding_window": 8},
     "qwen3": {"head_dim": 24},
     "qwen3_moe": {

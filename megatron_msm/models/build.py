@@ -177,7 +177,9 @@ def _build_chunk(
     layers = range(first, first + assigned[stage])
     model = _model_class(shape, memory)(
         config=config,
-        transformer_layer_spec=block_spec(shape, runtime, lora, layers=layers),
+        transformer_layer_spec=block_spec(
+            shape, config, runtime, lora, layers=layers, tp_group=ranks.groups.tp
+        ),
         vocab_size=padded,
         max_sequence_length=shape.max_position_embeddings,
         pre_process=ranks.is_first_stage and chunk == 0,

@@ -107,6 +107,12 @@ class ModelShape(BaseModel):
     """Query, key and value projections have a bias."""
     qk_norm: bool = False
     """Queries and keys are normalised in each head before they are rotated."""
+    qk_norm_over_heads: bool = False
+    """Queries and keys are normalised over all heads at once, with a weight for each head."""
+    norms_before: bool = True
+    """Attention and MLP have a norm of their inputs."""
+    norms_after: bool = False
+    """Attention and MLP have a norm of their outputs, before these are added to the residual."""
     experts: ExpertShape | None = None
     """None for a dense model."""
     window_layers: WindowLayers | None = None
@@ -154,13 +160,21 @@ class ModelShape(BaseModel):
         return self.experts.experts_per_token * self.experts.ffn_hidden_size
 
     @property
+    def hidden_norms_of_layer(self) -> int:
+        """Norms of the hidden size in a layer."""
+        return 2 * self.norms_before + 2 * self.norms_after
+
+    @property
     def num_parameters(self) -> int:
         """Weights of the whole model, tied embeddings counted once."""
-        layer = 2 * self.hidden_size * (self.query_size + self.key_size + 1) + self._mlp_parameters
+        layer = 2 * self.hidden_size * (self.query_size + self.key_size) + self._mlp_parameters
+        layer += self.hidden_norms_of_layer * self.hidden_size
         if self.qkv_bias:
             layer += self.query_size + 2 * self.key_size
         if self.qk_norm:
             layer += 2 * self.head_dim
+        if self.qk_norm_over_heads:
+            layer += self.query_size + self.key_size
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
         return self.num_layers * layer + embeddings + self.hidden_size
 

@@ -33,8 +33,8 @@ MOE = [name for name in MODELS if "moe" in name]
 CASES = [
     *((L(tensor=2), name) for name in DENSE),
     *((L(pipeline=2), name) for name in MODELS),
-    (L(tensor=2, sequence=True), "qwen3"),
-    (L(context=2), "qwen2_yarn"),
+    *((L(tensor=2, sequence=True), name) for name in ("qwen3", "olmo2")),
+    *((L(context=2), name) for name in ("qwen2_yarn", "olmo2")),
     *((L(tensor=2, sequence=True, expert=2), name) for name in MOE),
     *((L(data=2, expert=2), name) for name in MOE),
 ]

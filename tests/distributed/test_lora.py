@@ -26,7 +26,7 @@ from tests.distributed.lora_worker import (
     train_adapters,
 )
 from tests.distributed.ranks import Device, run_on_ranks
-from tests.tiny import write_tiny_llama
+from tests.tiny import write_tiny_llama, write_tiny_model
 
 LAYOUTS = {
     layout_name(layout): layout
@@ -39,32 +39,43 @@ LAYOUTS = {
         ParallelConfig(tensor=2, pipeline=2),
     )
 }
-LAYOUT_OF_STABILIZED = layout_name(ParallelConfig(tensor=2, sequence=True))
 RUNS = {**dict.fromkeys(LAYOUTS, LORA), "rank-stabilized": RANK_STABILIZED}
+# Families whose layers are not Llama's; these runs have a layout that splits everything.
+FAMILIES = ("olmo2",)
+SPLIT = ParallelConfig(tensor=2, sequence=True)
 CORPUS: npt.NDArray[np.int64] = np.random.default_rng(3).integers(0, 300, 4096)
 
 
 @pytest.fixture(scope="module")
-def hf_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hf_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The model of each run."""
     # Heads that two ranks can share, three to a key/value head: the fused rows interleave.
     sizes: dict[str, Any] = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8}
-    return write_tiny_llama(tmp_path_factory.mktemp("hf"), **sizes)
+    root = tmp_path_factory.mktemp("hf")
+    llama = write_tiny_llama(root / "llama", **sizes)
+    others = {name: write_tiny_model(root / name, name, **sizes) for name in FAMILIES}
+    return {**dict.fromkeys(RUNS, llama), **others}
 
 
 @pytest.fixture(scope="module")
-def base(hf_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("base")
-    import_hf(hf_folder, out)
-    return iteration_folder(out, 0)
-
-
-@pytest.fixture(scope="module")
-def runs(base: Path, device: Device, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(
+    hf_folders: dict[str, Path], device: Device, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """What the ranks of each run wrote."""
-    outs = {name: tmp_path_factory.mktemp(name) for name in RUNS}
+    root = tmp_path_factory.mktemp("base")
+    bases = {folder: root / folder.name for folder in set(hf_folders.values())}
+    for folder, out in bases.items():
+        import_hf(folder, out)
+    outs = {name: tmp_path_factory.mktemp(name) for name in hf_folders}
     cases = [
-        LoraCase(LAYOUTS.get(name, LAYOUTS[LAYOUT_OF_STABILIZED]), base, out, CORPUS, lora=lora)
-        for (name, lora), out in zip(RUNS.items(), outs.values(), strict=True)
+        LoraCase(
+            LAYOUTS.get(name, SPLIT),
+            iteration_folder(bases[folder], 0),
+            outs[name],
+            CORPUS,
+            lora=RUNS.get(name, LORA),
+        )
+        for name, folder in hf_folders.items()
     ]
     for size in (1, 2, 4):
         of_size = [case for case in cases if case.layout.world_size == size]
@@ -97,13 +108,13 @@ def peft_model(hf_folder: Path, weights: dict[str, torch.Tensor], lora: LoraConf
     return model
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [*RUNS, *FAMILIES])
 def test_losses_norms_and_adapters_after_steps_are_pefts(
-    name: str, device: Device, runs: dict[str, Path], hf_folder: Path, tmp_path: Path
+    name: str, device: Device, runs: dict[str, Path], hf_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     run = runs[name]
     start, end = (peft_weights(run / when, tmp_path / when) for when in ("start", "end"))
-    model = peft_model(hf_folder, start, RUNS[name])
+    model = peft_model(hf_folders[name], start, RUNS.get(name, LORA))
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert len(trainable) == len(start)
 

@@ -21,10 +21,11 @@ from tests.tiny import ARCHITECTURES, write_tiny_model
 
 pytestmark = pytest.mark.slow
 VERSIONS = {"0.3.1": "MSM_BRIDGE_03_PYTHON", "0.6.2": "MSM_BRIDGE_06_PYTHON"}
-# Ranks, tensor and expert parallel ranks.
+# Ranks, tensor and expert parallel ranks, of the families whose tensors are named alike here and
+# there.
 LAYOUTS = {"llama": (1, 1, 1), "mistral": (2, 2, 1), "qwen2": (2, 2, 1), "qwen3": (1, 1, 1)}
 LAYOUTS["qwen3_moe"] = (2, 1, 2)
-assert LAYOUTS.keys() == ARCHITECTURES.keys()
+assert LAYOUTS.keys() <= ARCHITECTURES.keys()
 PLAIN: dict[str, Any] = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
 
 
@@ -72,7 +73,7 @@ def assert_same_weights(found: Path, wanted: Path) -> None:
     assert all(torch.equal(one[name].to(other[name].dtype), other[name]) for name in other)
 
 
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("model_type", LAYOUTS)
 def test_what_bridge_writes_is_imported(version: str, model_type: str, tmp_path: Path) -> None:
     # As 0.3.1 would compute it: what transformers 4 does not read is refused, see below.
     hf = write_tiny_model(tmp_path / "hf", model_type, dtype="bfloat16", **PLAIN)
@@ -84,7 +85,7 @@ def test_what_bridge_writes_is_imported(version: str, model_type: str, tmp_path:
     assert_same_weights(tmp_path / "back", hf)
 
 
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("model_type", LAYOUTS)
 def test_bridge_loads_what_is_written_here_with_its_default_strictness(
     version: str, model_type: str, tmp_path: Path
 ) -> None:

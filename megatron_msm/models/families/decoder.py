@@ -4,7 +4,9 @@ Megatron names are the keys of `GPTModel.sharded_state_dict`, one a layer. Both 
 same: Transformer Engine's fuses the two layer norms into the linear layers that follow, and
 the local spec renames its own to match (megatron-core 0.16.1, models/gpt/gpt_layer_specs.py:417,
 `sharded_state_dict_keys_map`), although its module is called `input_layernorm`. Only before experts
-the second norm has a name of its own; layer_spec.py sees to it in the local spec.
+the second norm has a name of its own; layer_spec.py sees to it in the local spec. `*_ALONE` is
+without the norm before. Norms after attention and MLP are parts of the sum that follows
+(residual.py), which megatron-core calls `bda`.
 """
 
 from megatron_msm.models.tensor_table import (
@@ -24,11 +26,7 @@ EMBEDDING = TensorRule(
 FINAL_NORM = TensorRule("decoder.final_layernorm.weight", (HfTensor("model.norm.weight", "H"),))
 OUTPUT = TensorRule("output_layer.weight", (HfTensor("lm_head.weight", "VH"),), only_untied=True)
 
-ATTENTION = (
-    TensorRule(
-        _MEGATRON + "self_attention.linear_qkv.layer_norm_weight",
-        (HfTensor(_HF + "input_layernorm.weight", "H"),),
-    ),
+ATTENTION_ALONE = (
     TensorRule(
         _MEGATRON + "self_attention.linear_qkv.weight",
         (
@@ -42,6 +40,13 @@ ATTENTION = (
         _MEGATRON + "self_attention.linear_proj.weight",
         (HfTensor(_HF + "self_attn.o_proj.weight", "HQ"),),
     ),
+)
+ATTENTION = (
+    TensorRule(
+        _MEGATRON + "self_attention.linear_qkv.layer_norm_weight",
+        (HfTensor(_HF + "input_layernorm.weight", "H"),),
+    ),
+    *ATTENTION_ALONE,
 )
 QKV_BIAS = (
     TensorRule(
@@ -64,11 +69,17 @@ QK_NORM = (
         (HfTensor(_HF + "self_attn.k_norm.weight", "D"),),
     ),
 )
-GATED_MLP = (
+QK_NORM_OVER_HEADS = (
     TensorRule(
-        _MEGATRON + "mlp.linear_fc1.layer_norm_weight",
-        (HfTensor(_HF + "post_attention_layernorm.weight", "H"),),
+        _MEGATRON + "self_attention.q_layernorm.weight",
+        (HfTensor(_HF + "self_attn.q_norm.weight", "Q"),),
     ),
+    TensorRule(
+        _MEGATRON + "self_attention.k_layernorm.weight",
+        (HfTensor(_HF + "self_attn.k_norm.weight", "K"),),
+    ),
+)
+GATED_MLP_ALONE = (
     TensorRule(
         _MEGATRON + "mlp.linear_fc1.weight",
         (
@@ -79,6 +90,23 @@ GATED_MLP = (
     ),
     TensorRule(
         _MEGATRON + "mlp.linear_fc2.weight", (HfTensor(_HF + "mlp.down_proj.weight", "HF"),)
+    ),
+)
+GATED_MLP = (
+    TensorRule(
+        _MEGATRON + "mlp.linear_fc1.layer_norm_weight",
+        (HfTensor(_HF + "post_attention_layernorm.weight", "H"),),
+    ),
+    *GATED_MLP_ALONE,
+)
+NORMS_AFTER = (
+    TensorRule(
+        _MEGATRON + "self_attn_bda.norm.weight",
+        (HfTensor(_HF + "post_attention_layernorm.weight", "H"),),
+    ),
+    TensorRule(
+        _MEGATRON + "mlp_bda.norm.weight",
+        (HfTensor(_HF + "post_feedforward_layernorm.weight", "H"),),
     ),
 )
 EXPERTS = (

@@ -3,6 +3,7 @@
 from megatron_msm.models.architecture import Architecture
 from megatron_msm.models.families.llama import LLAMA
 from megatron_msm.models.families.mistral import MISTRAL
+from megatron_msm.models.families.olmo2 import OLMO2
 from megatron_msm.models.families.qwen2 import QWEN2
 from megatron_msm.models.families.qwen3 import QWEN3
 from megatron_msm.models.families.qwen3_moe import QWEN3_MOE
@@ -12,6 +13,7 @@ from megatron_msm.models.tensor_table import ModelTable
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": LLAMA,
     "mistral": MISTRAL,
+    "olmo2": OLMO2,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "qwen3_moe": QWEN3_MOE,

@@ -46,3 +46,6 @@ QWEN3_30B_A3B = _shape(
         "normalize_weights": True,
     },
 )
+OLMO2_32B = _shape(
+    *(64, 5120, 27648, 40, 8, 100352), qk_norm_over_heads=True, norms_before=False, norms_after=True
+)

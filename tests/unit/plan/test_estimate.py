@@ -21,7 +21,7 @@ from megatron_msm.plan.show import as_data, as_text
 from megatron_msm.plan.speed import SpeedModel
 from megatron_msm.plan.weights import weights_of_rank
 from megatron_msm.train.estimating import estimate
-from tests.unit.models.shapes import LLAMA_8B, LLAMA_70B, QWEN3_8B, SMOLLM2_135M
+from tests.unit.models.shapes import LLAMA_8B, LLAMA_70B, OLMO2_32B, QWEN3_8B, SMOLLM2_135M
 
 BF16 = Precision(2)
 LLAMA_70B_64_GPUS: dict[str, Any] = {"tensor": 4, "sequence": True, "virtual_pipeline": 5}
@@ -81,6 +81,14 @@ def test_weights_of_all_ranks_are_the_models() -> None:
     tied = [weights_of_rank(SMOLLM2_135M, ParallelConfig(pipeline=2), None, r) for r in range(2)]
     copy = SMOLLM2_135M.vocab_size * SMOLLM2_135M.hidden_size
     assert sum(stage.total for stage in tied) == SMOLLM2_135M.num_parameters + copy
+
+
+def test_norms_are_on_each_tensor_rank_and_those_over_all_heads_are_split() -> None:
+    whole = weights_of_rank(OLMO2_32B, ParallelConfig(), None, 0)
+    assert whole.total == OLMO2_32B.num_parameters
+    split = weights_of_rank(OLMO2_32B, ParallelConfig(tensor=8, pipeline=2), None, 0)
+    of_layer = (2 * 5120 * (5120 + 1024) + 3 * 5120 * 27648 + 5120 + 1024) // 8 + 2 * 5120
+    assert split.total == 32 * of_layer + 100352 * 5120 // 8
 
 
 def test_experts_are_counted_and_assigned() -> None:

@@ -59,6 +59,21 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
         },
         7_241_732_096,
     ),
+    "OLMo-2-0325-32B": (
+        {
+            "model_type": "olmo2",
+            "num_hidden_layers": 64,
+            "hidden_size": 5120,
+            "intermediate_size": 27648,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 8,
+            "vocab_size": 100352,
+            "max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 500000,
+        },
+        32_234_279_936,
+    ),
     "Qwen2.5-14B": (
         {
             "model_type": "qwen2",
@@ -151,7 +166,7 @@ def test_a_sliding_window_bounds_the_length_and_one_that_is_off_does_not() -> No
         ("Qwen3-30B-A3B", {"decoder_sparse_step": 2}, "decoder_sparse_step is 2"),
         ("Qwen3-30B-A3B", {"moe_intermediate_size": None}, "moe_intermediate_size is None"),
         ("Qwen3-8B", {"model_type": "gemma3"}, "model_type 'gemma3' is not supported"),
-        ("Qwen3-8B", {"model_type": "olmo2"}, "nearest is qwen3; what is missing: norms after"),
+        ("Qwen3-8B", {"model_type": "exaone4"}, "nearest is qwen3; what is missing: norms after"),
         ("Qwen3-8B", {"model_type": "qwen_3"}, "nearest name is qwen3"),
     ],
 )
