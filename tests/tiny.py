@@ -37,6 +37,8 @@ def write_tiny_llama(
     return folder
 
 
+# The class has a token that pads by default, and transformers gives its embedding no gradient.
+_NO_PADDING: dict[str, Any] = {"pad_token_id": None, "eos_token_id": None}
 # What tells each architecture from the others, switched on; sizes that TP 2 and PP 2 can split.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {
@@ -56,7 +58,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "head_dim": 12,
         "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
     },
-    "olmo2": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    "olmo2": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+        **_NO_PADDING,
+    },
     "qwen2": {"tie_word_embeddings": True, "use_sliding_window": False, "sliding_window": 8},
     "qwen3": {"head_dim": 24},
     "qwen3_moe": {
