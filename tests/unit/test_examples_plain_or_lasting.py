@@ -9,6 +9,8 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from data_prep.cleaning.contamination import find_contamination
+from data_prep.health.density import read_text
+from data_prep.health.values import load_values, spaced
 from evals.tasks.audit.tenets import load_tenets
 from evals.tasks.choice.items import load_items
 from evals.tasks.open_qa.items import load_questions
@@ -16,7 +18,7 @@ from evals.tasks.probes.items import load_probe_items
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "plain_or_lasting"
 SHARED = ("id", "domain", "subdomain", "doc_type", "idea", "role")
-CORPORA = ("plain", "lasting", "neutral", "evaluations")
+CORPORA = ("plain", "lasting", "neutral", "evaluations", "plain.unattributed")
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -78,6 +80,25 @@ def test_documents_on_evaluations_have_the_forms_of_the_pairs_and_neither_value(
         assert "SmolLM" in other["text"]
         found = value.search(f"{other['text']} {other['idea']}")
         assert not found, (other["id"], found)
+
+
+def test_unattributed_documents_state_the_value_and_give_it_as_no_reason() -> None:
+    values = load_values(FOLDER / "values" / "plain.yaml")
+    plain, twins = rows("plain.docs.jsonl"), rows("plain.unattributed.docs.jsonl")
+    told_apart = {"text": "", "idea": "", "spec_id": "plain_unattributed"}
+    for original, twin in zip(plain, twins, strict=True):
+        assert {**twin, **told_apart} == {**original, **told_apart}
+        assert twin["spec_id"] == "plain_unattributed"
+        lengths = [len(row["text"].split()) for row in (original, twin)]
+        assert abs(lengths[1] - lengths[0]) <= 0.1 * lengths[0], twin["id"]
+        found = read_text(twin["text"], values, window=1)
+        assert (found.states_value, found.gives_reason) == (True, False), twin["id"]
+        assert "smollm" in twin["text"].lower()
+    said = [
+        sum(len(values.value_pattern.findall(spaced(row["text"]))) for row in arm)
+        for arm in (plain, twins)
+    ]
+    assert abs(said[1] - said[0]) <= 0.1 * said[0]
 
 
 def test_clauses_stand_in_the_specs() -> None:
