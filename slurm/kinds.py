@@ -27,6 +27,9 @@ class Kind:
     """Longest time limit that it takes from the site's defaults."""
     makes_checkpoints: bool = False
     """What it leaves is large, and can be made again from what it was built on."""
+    replaces_nothing: bool = False
+    """Its command refuses to write where something is: what an earlier end left is deleted first.
+    Others go on from it, or write over it."""
     metrics_file: str | None = None
     """Where it writes a row a step, relative to its folder."""
 
@@ -40,7 +43,7 @@ KINDS: Mapping[str, Kind] = {
         ("data_prep.health", "data_prep.cleaning", "data_prep.reading"), data=("data_prep.health",)
     ),
     "prep": Kind(("data_prep", "megatron_msm.formats")),
-    "import": Kind(("megatron_msm",), makes_checkpoints=True),
+    "import": Kind(("megatron_msm",), makes_checkpoints=True, replaces_nothing=True),
     "train": Kind(
         ("megatron_msm",),
         uses_gpus=True,
@@ -48,7 +51,7 @@ KINDS: Mapping[str, Kind] = {
         makes_checkpoints=True,
         metrics_file="run/metrics.jsonl",
     ),
-    "export": Kind(("megatron_msm",)),
+    "export": Kind(("megatron_msm",), replaces_nothing=True),
     "eval": Kind(("evals", "megatron_msm.formats"), data=("evals.tasks",), uses_gpus=True),
     "report": Kind(
         ("evals", "megatron_msm.formats"),

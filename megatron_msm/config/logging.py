@@ -17,6 +17,10 @@ class WandbConfig(Section):
     """User or team. Left out: the key's own."""
     name: str | None = None
     """The run's name. Left out: the name of the run folder."""
+    group: str | None = None
+    """Runs that W&B shows together. Left out: none."""
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = ()
+    """Words to find the run by."""
     mode: Literal["online", "offline"] = "online"
     """`offline` writes into the run folder; `wandb sync` uploads it later."""
 

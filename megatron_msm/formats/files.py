@@ -108,6 +108,15 @@ def publish_folder(tmp: Path, path: Path) -> None:
     fsync_path(path.parent)
 
 
+def delete_folder(path: Path) -> None:
+    """Delete a folder; half of it is never seen under its name."""
+    aside = path.with_name(f"{TMP_PREFIX}deleted-{path.name}")
+    if aside.exists():  # of a process that was killed meanwhile
+        shutil.rmtree(aside)
+    path.rename(aside)
+    shutil.rmtree(aside)
+
+
 def sha256_of_file(path: Path, *, on_read: Callable[[int], None] | None = None) -> str:
     """Return the hex SHA-256 of a file's bytes, read in chunks.
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from megatron_msm.config.load import YamlSection, dump_config
+from megatron_msm.config.run import RunConfig
 from slurm.experiments.corpora import Corpora, shown
 from slurm.experiments.grid import MIX, GridConfig, run_config
 from slurm.experiments.grid_parts import LaterConfig, PrepCommand
@@ -26,6 +27,8 @@ from slurm.stages.record import Read
 from slurm.stages.stage import OUT, Stage
 
 KeepStage = Callable[[Stage], Stage]
+_LONGEST_TAG = 64
+"""W&B refuses longer ones; a run's name has all of it."""
 
 
 class _Options(NamedTuple):
@@ -237,6 +240,7 @@ class ArmStages:
             out=f"{OUT}/run",
             replay=None if replay is None else Path(replay.output("data")),
         )
+        config = self._named(config, lineage, phase)
         trained, model = config.phases[0], ""
         if len(self.grid.models) > 1:
             model = f" {lineage.model}"
@@ -258,6 +262,23 @@ class ArmStages:
                 model=self.inputs.model(self.grid.models[lineage.model]),
             )
         )
+
+    def _named(self, config: RunConfig, lineage: Lineage, phase: str) -> RunConfig:
+        """Return the run as trackers show it: what its model has gone through when it ends."""
+        wandb = config.logging.wandb
+        if wandb is None:
+            return config
+        reached = lineage.until(phase)
+        tags = dict.fromkeys(
+            (*wandb.tags, *(part[:_LONGEST_TAG] for part in reached.parts()), phase)
+        )
+        shown = {
+            "name": reached.name(show_seed=True),
+            "group": wandb.group or self.grid.title,
+            "tags": tuple(tags),
+        }
+        logging = config.logging.model_copy(update={"wandb": wandb.model_copy(update=shown)})
+        return config.model_copy(update={"logging": logging})
 
     def _export(self, name: str, trained: Stage) -> Stage:
         checkpoint = trained.output(trained.makes[0])

@@ -1,6 +1,6 @@
 """`msm experiment`: a grid of arms as one graph of stages."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,7 @@ from slurm.experiments.experiment_file import (
 from slurm.experiments.plan_table import print_plan
 from slurm.experiments.planning import load_grid, plan_experiment
 from slurm.experiments.report import finished_results, write_report
-from slurm.experiments.requests import check_requests
+from slurm.experiments.requests import check_requests, estimates_on
 from slurm.experiments.status_table import StatusTable
 from slurm.jobs.backends import InProcessBackend, LocalBackend
 from slurm.jobs.site import load_site
@@ -90,7 +90,7 @@ def run(
         str | None,
         typer.Option(
             metavar="GPU",
-            help="For the time in --dry-run: a100, h100, h200 or b200. Left out: the site's kind.",
+            help="For estimates of time: a100, h100, h200 or b200. Left out: the site's kind.",
         ),
     ] = None,
 ) -> None:
@@ -115,12 +115,25 @@ def run(
         where = ("--local",) if site is None else ("--site", site)
         tell_next(*_RUN, grid_file, *(overrides or ()), *where)
         return
-    started = write_started(built, grid, grid_file)
-    wanted = started.of_arms(tuple(arm or ())).labels
-    stages = [stage for stage in in_order(built.final_stages()) if stage.folder in wanted]
+    stages = in_order(built.final_stages())
+    estimates = estimates_on(stages, site_config, otherwise=gpu)
+    hours = {s.folder: found.gpu_hours for s in stages if (found := estimates.get(s.identity))}
+    started = write_started(
+        built,
+        grid,
+        grid_file,
+        only=tuple(arm or ()),
+        gpu_hours={folder: each for folder, each in hours.items() if each is not None},
+    )
+    asked = started.of_arms(tuple(arm or ())).labels
+    stages = [stage for stage in stages if stage.folder in asked]
+
+    def wanted() -> Collection[Path]:
+        return read_started(grid, grid_file).wanted()
+
     if is_here:
         backend = InProcessBackend() if in_process else LocalBackend()
-        if not run_here(built.root, stages, _tell, backend):
+        if not run_here(built.root, stages, _tell, backend, wanted=wanted):
             raise typer.Exit(1)
         if built.report is not None and not arm:
             tell_next(*_OPEN, built.root / built.report.output("report.html"))
@@ -128,13 +141,7 @@ def run(
             tell_next("msm", "experiment", "report", grid_file, "OUT.html", *(overrides or ()))
         return
     check_requests(stages, site_config)
-    queue_all(
-        built.root,
-        stages,
-        site_config,
-        _tell,
-        is_wanted=lambda: not read_started(grid, grid_file).is_cancelled,
-    )
+    queue_all(built.root, stages, site_config, _tell, wanted=wanted)
     tell_next("msm", "experiment", "status", grid_file, *(overrides or ()), "--watch")
 
 
@@ -190,7 +197,8 @@ def status(
     root, started = grid.root, read_started(grid, grid_file).of_arms(tuple(arm or ()))
     table = StatusTable(root, started, all_stages=stages)
     if as_json:
-        statuses = [line.model_dump(mode="json") for line in all_statuses(root, started.labels)]
+        found = all_statuses(root, started.labels, started.gpu_hours)
+        statuses = [status.model_dump(mode="json") for status in found]
         typer.echo(orjson.dumps({"title": started.title, "stages": statuses}).decode())
         return
     states = {each.state for each in (table.watch_until_ended() if watch else table.show())}
@@ -210,15 +218,11 @@ def cancel(grid_file: GridFile, overrides: Overrides = None, *, arm: Arms = None
     Example: msm experiment cancel grid.yaml --arm base
     """
     grid = load_grid(grid_file, overrides or ())
-    root, started = grid.root, read_started(grid, grid_file)
-    needed = stages_of_others(grid, grid_file)
-    if arm:
-        rest = [other for other in started.arms if not any(map(other.is_called, arm))]
-        needed |= {folder: other.name for other in rest for folder in other.stages}
-    if not arm:
-        write_cancelled(grid, grid_file)
+    root, names = grid.root, tuple(arm or ())
+    started = write_cancelled(grid, grid_file, names)
     with locked(root):  # nobody queues meanwhile
-        _cancel_jobs(root, started.of_arms(tuple(arm or ())).labels, needed)
+        needed = stages_of_others(grid, grid_file) | started.wanted()
+        _cancel_jobs(root, started.of_arms(names).labels, needed)
     tell_next(*_RUN, grid_file, *(overrides or ()), why="goes on from what is saved")
 
 

@@ -152,6 +152,8 @@ class Corpora:
                 arguments=("generate", GENERATED[made.makes], f"{OUT}/generate.yaml"),
                 makes=("corpus",),
                 reads=tuple(reads),
+                # Beside a store, `out` is a folder that the job needs too.
+                folders=() if self._grid.store is None else (home,),
                 # JSON is YAML, and quotes every path as it has to be.
                 files={"generate.yaml": orjson.dumps(content, option=orjson.OPT_INDENT_2).decode()},
                 settings=_settings(content),

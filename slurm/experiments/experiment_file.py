@@ -6,10 +6,11 @@ asked of one never acts on another.
     OUT/experiments/GRID-HASH.json, or below the store of several experiments
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import orjson
+from pydantic import Field
 
 from megatron_msm.config.section import Section
 from megatron_msm.errors import ConfigError
@@ -43,8 +44,19 @@ class StartedExperiment(Asked):
     arms: tuple[StartedArm, ...]
     contrasts: tuple[str, ...] = ()
     """What the report contrasts, each `NAME=+ARM,-ARM,...`."""
-    is_cancelled: bool = False
-    """Its jobs were cancelled, and it was not run since: it needs no stage."""
+    gpu_hours: dict[Path, float] = Field(default_factory=dict)
+    """What training stages need, as estimated when it was run, by folder."""
+    cancelled: tuple[str, ...] = ()
+    """Arms whose jobs were cancelled, and that were not run since: they need no stage."""
+
+    def wanted(self) -> dict[Path, str]:
+        """Return the stages that are needed, by folder, with what needs each.
+
+        Where an arm is cancelled, that is no report either, as it reads every arm.
+        """
+        kept = [arm for arm in self.arms if arm.name not in self.cancelled]
+        arms = {folder: arm.name for arm in kept for folder in arm.stages}
+        return arms if self.cancelled else dict.fromkeys(self.labels, self.title) | arms
 
     def of_arms(self, names: tuple[str, ...]) -> "StartedExperiment":
         """Return the part that some arms need; all of it for no names.
@@ -54,18 +66,46 @@ class StartedExperiment(Asked):
         """
         if not names:
             return self
-        for name in names:
-            if not any(arm.is_called(name) for arm in self.arms):
-                known = ", ".join(arm.name for arm in self.arms)
-                raise ConfigError(f"--arm {name}: no such arm; there are {known}.")
-        arms = tuple(arm for arm in self.arms if any(arm.is_called(name) for name in names))
+        arms = self._called(names)
         kept = {folder for arm in arms for folder in arm.stages}
         labels = {folder: label for folder, label in self.labels.items() if folder in kept}
         return self.model_copy(update={"labels": labels, "arms": arms})
 
+    def after_cancelling(self, names: tuple[str, ...]) -> "StartedExperiment":
+        """Return the experiment with some arms cancelled; all of them for no names.
 
-def write_started(experiment: Experiment, grid: GridConfig, grid_file: Path) -> StartedExperiment:
-    """Remember what the newest run of a grid file consists of."""
+        Raises:
+            ConfigError: There is no such arm.
+        """
+        arms = self._called(names) if names else self.arms
+        more = (arm.name for arm in arms if arm.name not in self.cancelled)
+        return self.model_copy(update={"cancelled": (*self.cancelled, *more)})
+
+    def _called(self, names: tuple[str, ...]) -> tuple[StartedArm, ...]:
+        for name in names:
+            if not any(arm.is_called(name) for arm in self.arms):
+                known = ", ".join(arm.name for arm in self.arms)
+                raise ConfigError(f"--arm {name}: no such arm; there are {known}.")
+        return tuple(arm for arm in self.arms if any(arm.is_called(name) for name in names))
+
+
+def write_started(
+    experiment: Experiment,
+    grid: GridConfig,
+    grid_file: Path,
+    *,
+    only: Collection[str] = (),
+    gpu_hours: Mapping[Path, float] | None = None,
+) -> StartedExperiment:
+    """Remember what the newest run of a grid file consists of.
+
+    Args:
+        experiment: Its arms.
+        grid: The grid.
+        grid_file: Its file.
+        only: Arms that are run; none means all. Others that were cancelled stay so.
+        gpu_hours: Estimates by stage.
+    """
     stages = in_order(experiment.final_stages())
     arms = tuple(
         StartedArm(
@@ -84,8 +124,16 @@ def write_started(experiment: Experiment, grid: GridConfig, grid_file: Path) -> 
         keep=grid.keep,
         consumers=_consumers(stages),
         contrasts=experiment.contrasts,
+        gpu_hours=dict(gpu_hours or {}),
     )
-    _write(experiment_path(grid, grid_file), started)
+    path = experiment_path(grid, grid_file)
+    with locked(path.parent):
+        if only and path.exists():
+            run_now = {arm.name for arm in started.of_arms(tuple(only)).arms}
+            still = {*_read(path).cancelled} - run_now
+            cancelled = tuple(arm.name for arm in arms if arm.name in still)
+            started = started.model_copy(update={"cancelled": cancelled})
+        write_json_atomic(path, started.model_dump(mode="json"))
     return started
 
 
@@ -97,10 +145,18 @@ def _consumers(stages: Sequence[Stage]) -> dict[Path, tuple[Path, ...]]:
     return found
 
 
-def write_cancelled(grid: GridConfig, grid_file: Path) -> None:
-    """Remember that the experiment needs no stage until it is run again."""
-    started = read_started(grid, grid_file).model_copy(update={"is_cancelled": True})
-    _write(experiment_path(grid, grid_file), started)
+def write_cancelled(grid: GridConfig, grid_file: Path, names: tuple[str, ...]) -> StartedExperiment:
+    """Remember that some arms, or for no names all, need no stage until they are run again.
+
+    Raises:
+        ConfigError: It has not been run, or has no such arm.
+    """
+    path = experiment_path(grid, grid_file)
+    read_started(grid, grid_file)  # where it was not run, no folder is made
+    with locked(path.parent):
+        started = read_started(grid, grid_file).after_cancelling(names)
+        write_json_atomic(path, started.model_dump(mode="json"))
+    return started
 
 
 def read_started(grid: GridConfig, grid_file: Path) -> StartedExperiment:
@@ -121,9 +177,7 @@ def stages_of_others(grid: GridConfig, grid_file: Path) -> dict[Path, str]:
     """Return the stages of the same folder that other experiments need, with what needs them."""
     own = experiment_path(grid, grid_file)
     others = [_read(path) for path in sorted(own.parent.glob("[!.]*.json")) if path != own]
-    return {
-        folder: other.title for other in others if not other.is_cancelled for folder in other.labels
-    }
+    return {folder: other.title for other in others for folder in other.wanted()}
 
 
 def experiment_path(grid: GridConfig, grid_file: Path) -> Path:
@@ -132,11 +186,6 @@ def experiment_path(grid: GridConfig, grid_file: Path) -> Path:
     if grid.store is not None:
         who += f"\n{grid.out.absolute()}"
     return grid.root / EXPERIMENTS / f"{grid_file.stem}-{sha256_of_text(who)[:8]}.json"
-
-
-def _write(path: Path, started: StartedExperiment) -> None:
-    with locked(path.parent):
-        write_json_atomic(path, started.model_dump(mode="json"))
 
 
 def _read(path: Path) -> StartedExperiment:

@@ -256,6 +256,14 @@ class GridConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _runs_are_named_by_arm(self) -> Self:
+        logging = self.run.get("logging")
+        wandb = logging.get("wandb") if isinstance(logging, dict) else None
+        if isinstance(wandb, dict) and wandb.get("name") is not None:
+            raise ValueError("run.logging.wandb.name: is set by the grid, to each arm's; remove it")
+        return self
+
+    @model_validator(mode="after")
     def _phases_are_valid(self) -> Self:
         phases = {"midtrain": self.midtrain, "sft": self.sft}
         places = {name: name for name in phases}

@@ -27,6 +27,20 @@ class Lineage:
         seed = f"#{self.seed}" if show_seed and self.seed is not None else ""
         return "+".join(parts) + self.variant + seed
 
+    def until(self, phase: str) -> "Lineage":
+        """Return what the model has gone through when a phase of training ends."""
+        if phase == "midtrain":
+            return replace(self, aft=None, later=())
+        return replace(
+            self, later=self.later[: self.later.index(phase) + 1] if phase != "sft" else ()
+        )
+
+    def parts(self) -> list[str]:
+        """Return model, spec, AFT set, later phases, varied values and seed, each by itself."""
+        varied = self.variant.strip("[]").split("][") if self.variant else []
+        named = [part for part in (self.spec, self.aft, *self.later) if part]
+        return [self.model, *named, *varied, f"seed {self.seed}"]
+
 
 def without_seed(arm: str) -> str:
     """Return an arm's name without its seed."""

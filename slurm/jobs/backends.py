@@ -12,7 +12,7 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -84,12 +84,14 @@ class LocalBackend:
         for job in jobs:
             write_job(job)
             executor = submitit.LocalExecutor(logs_folder(job.folder), python=python)
+            gpus = visible_gpus()  # submitit hides all of them otherwise
             executor.update_parameters(
                 # submitit's is a limit of its own; a job here has only the one it was given.
                 timeout_min=job.time_min or 60 * 24 * 365,
                 signal_delay_s=job.signal_delay_s,
                 stderr_to_stdout=True,
-                **_visible_gpus(),
+                gpus_per_node=len(gpus),
+                visible_gpus=gpus,
             )
             _announce("local", [job])
             started = executor.submit(run_job, str(job.path))
@@ -211,11 +213,9 @@ def _record(
     return started
 
 
-def _visible_gpus() -> Mapping[str, int | list[int]]:
-    """Let a local job see what this process sees; submitit hides all GPUs otherwise."""
+def visible_gpus() -> list[int]:
+    """Return the numbers of the GPUs that this process sees."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        devices = [int(part) for part in named.split(",") if part.isdigit()]
-        return {"gpus_per_node": len(devices), "visible_gpus": devices}
-    count = sum(1 for _ in Path("/dev").glob("nvidia[0-9]*"))
-    return {"gpus_per_node": count}
+        return [int(part) for part in named.split(",") if part.isdigit()]
+    return list(range(sum(1 for _ in Path("/dev").glob("nvidia[0-9]*"))))

@@ -5,9 +5,10 @@ starts again finds its newest checkpoint itself.
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import orjson
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from megatron_msm.config.section import PositiveInt, Section
 from megatron_msm.errors import ConfigError
@@ -33,6 +34,10 @@ class Job(Section):
     """Where relative paths start."""
     folder: Path
     """Holds this file, the logs and what became of each attempt. Absolute."""
+    reads: tuple[Path, ...] = ()
+    """Files and folders from elsewhere that it reads: datasets, models. Absolute."""
+    num_gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs that it holds while it runs, as far as it asks for them."""
     num_ranks: PositiveInt | None = None
     """Training ranks; None for a job of one process that joins no process group."""
     requeue_limit: int = 0

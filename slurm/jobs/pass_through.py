@@ -73,6 +73,23 @@ def asks_for_gpus(name: str, value: object) -> bool:
     return _FIELDS.get(name) == "gpus" and (name != "gres" or "gpu" in str(value))
 
 
+def gpus_asked_for(options: Options, num_nodes: int, num_tasks: int) -> int:
+    """Return how many GPUs the options of sbatch ask for: `gpu:h100:8` on each node are 8 times."""
+    times = {"gpus": 1, "gpus-per-node": num_nodes, "gres": num_nodes, "gpus-per-task": num_tasks}
+    found = 0
+    for name, value in options.items():
+        if name in times and asks_for_gpus(name, value):
+            parts = [part for part in str(value).split(",") if name != "gres" or "gpu" in part]
+            found += times[name] * sum(_count(part) for part in parts)
+    return found
+
+
+def _count(asked: str) -> int:
+    """Return the number at the end of `gpu:h100:8`; a kind without a number asks for one."""
+    last = asked.partition("(")[0].split(":")[-1]
+    return int(last) if last.isdigit() else 1
+
+
 def as_arguments(options: Options) -> list[str]:
     """Return options as arguments of a command, not quoted."""
     return [

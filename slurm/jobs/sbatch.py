@@ -19,7 +19,7 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob, _make_sbatch_string
 from megatron_msm.errors import ConfigError
 from megatron_msm.own_packages import SAFE_PATH
 from slurm.jobs.job import Job
-from slurm.jobs.pass_through import as_arguments
+from slurm.jobs.pass_through import as_arguments, gpus_asked_for
 from slurm.jobs.rendezvous import HOST_SUFFIX
 from slurm.jobs.site import ContainerConfig, Resources, SiteConfig
 from slurm.jobs.worker import REQUEUE_MARKER
@@ -180,6 +180,16 @@ def node_shape(num_tasks: int, resources: Resources) -> tuple[int, int]:
     return num_tasks // per_node, per_node
 
 
+def num_gpus(resources: Resources, num_tasks: int) -> int:
+    """Return how many GPUs a job of so many tasks asks for.
+
+    Raises:
+        ConfigError: The tasks do not fill whole nodes.
+    """
+    nodes, _ = node_shape(num_tasks, resources)
+    return num_tasks if resources.gpus else gpus_asked_for(resources.sbatch, nodes, num_tasks)
+
+
 def _setup(job: Job, site: SiteConfig) -> list[str]:
     variables = dict(site.environment)
     if site.interface:
@@ -221,11 +231,14 @@ def _srun_arguments(job: Job, site: SiteConfig, resources: Resources) -> list[st
 
 
 def _check_mounts(job: Job, container: ContainerConfig) -> None:
-    """Refuse a job whose folders are not seen in its container; apptainer shows home and cwd."""
+    """Refuse a job whose files and folders are not seen in its container."""
     seen = [Path(inside) for m in container.mounts if (inside := _same_inside(m)) is not None]
-    if container.kind == "apptainer" or any("$" in mount for mount in container.mounts):
+    if any("$" in mount for mount in container.mounts):
         return
-    for path in (job.cwd, job.folder, *(Path(a) for a in job.arguments if a.startswith("/"))):
+    if container.kind == "apptainer":  # what it shows of itself
+        seen += [Path.home(), job.cwd, Path("/tmp"), Path("/var/tmp")]
+    given = (Path(argument) for argument in job.arguments if argument.startswith("/"))
+    for path in (job.cwd, job.folder, *given, *job.reads):
         if not any(path.is_relative_to(folder) for folder in seen):
             raise ConfigError(
                 f"container.mounts: the job needs {path}, and no mount shows it under the same "

@@ -1,5 +1,6 @@
 """`msm submit`: one training run as a SLURM job, one task per rank."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from megatron_msm.train.summary import describe
 from slurm.jobs.backends import SlurmBackend
 from slurm.jobs.job import Job
 from slurm.jobs.queue import check_dependency
-from slurm.jobs.sbatch import render_script
+from slurm.jobs.sbatch import num_gpus, render_script
 from slurm.jobs.site import SiteConfig, load_site
 from slurm.jobs.submitted import locked, read_submitted
 
@@ -71,12 +72,24 @@ def training_job(config: RunConfig, site: SiteConfig, *, name: str | None = None
         module="megatron_msm.cli",
         arguments=("train", str(out / RUN_FILE)),
         cwd=Path.cwd(),
+        reads=_paths_in(config.model_dump(exclude={"out"})),
+        num_gpus=num_gpus(site.resources("train"), config.parallel.world_size),
         folder=out / "slurm",
         num_ranks=config.parallel.world_size,
         requeue_limit=site.requeue_limit,
         time_min=site.resources("train").time_min,
         signal_delay_s=site.signal_delay_s,
     )
+
+
+def _paths_in(content: object) -> tuple[Path, ...]:
+    """Return every path of a configuration, absolute."""
+    if isinstance(content, Path):
+        return (content.absolute(),)
+    if isinstance(content, Mapping):
+        content = tuple(content.values())
+    children = content if isinstance(content, tuple | list) else ()
+    return tuple(path for child in children for path in _paths_in(child))
 
 
 def _still_waited_for(after: list[str]) -> list[str]:

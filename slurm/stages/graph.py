@@ -7,28 +7,41 @@ its folder, and whoever waits for the lock finds it finished or running.
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
 from slurm.jobs.attempts import read_attempts
-from slurm.jobs.backends import Backend
+from slurm.jobs.backends import Backend, visible_gpus
 from slurm.jobs.job import Job
-from slurm.jobs.site import SiteConfig
+from slurm.jobs.sbatch import num_gpus
+from slurm.jobs.site import Resources, SiteConfig
 from slurm.jobs.submitted import locked, read_submitted
 from slurm.stages.keeping import is_dropped, remade
 from slurm.stages.record import is_finished
 from slurm.stages.stage import Stage
 
 Event = Literal[
-    "finished before", "running", "done", "failed", "not run", "queued", "waits already"
+    "finished before",
+    "running",
+    "done",
+    "failed",
+    "not run",
+    "queued",
+    "waits already",
+    "cancelled",
 ]
 OnEvent = Callable[[Stage, Event, str], None]
 _POLL_S = 2.0
 
 
 def stage_job(root: Path, stage: Stage, site: SiteConfig) -> Job:
-    """Return the job that runs a stage below `root`."""
+    """Return the job that runs a stage below `root`.
+
+    Raises:
+        ConfigError: Its ranks do not fill whole nodes of the site.
+    """
+    resources = site.resources(stage.kind, stage.resources)
     return Job(
         name=re.sub(r"[^\w.+()=-]+", "-", stage.label),
         kind=stage.kind,
@@ -37,9 +50,11 @@ def stage_job(root: Path, stage: Stage, site: SiteConfig) -> Job:
         arguments=(str(root / stage.folder),),
         cwd=root,
         folder=job_folder(root, stage.folder),
+        reads=(*(read.path for read in stage.reads), *stage.folders),
+        num_gpus=num_gpus(resources, stage.num_ranks or 1),
         num_ranks=stage.num_ranks,
         requeue_limit=site.requeue_limit,
-        time_min=site.resources(stage.kind, stage.resources).time_min,
+        time_min=resources.time_min,
         signal_delay_s=site.signal_delay_s,
     )
 
@@ -49,13 +64,30 @@ def job_folder(root: Path, stage_folder: Path) -> Path:
     return root / stage_folder / "job"
 
 
-def run_here(root: Path, stages: Sequence[Stage], on_event: OnEvent, backend: Backend) -> bool:
-    """Run stages in their order on this machine; return whether all are finished."""
+def run_here(
+    root: Path,
+    stages: Sequence[Stage],
+    on_event: OnEvent,
+    backend: Backend,
+    *,
+    wanted: Callable[[], Collection[Path]] | None = None,
+) -> bool:
+    """Run stages in their order on this machine; return whether all are finished.
+
+    Args:
+        root: Where the stages are.
+        stages: Each after those that it needs.
+        on_event: Is told what becomes of each.
+        backend: Runs a stage.
+        wanted: Asked before each: the folders of stages that still are to be run. Left out: all.
+    """
     finished: set[str] = set()
     again = remade(root, stages)
     for stage in stages:
         missing = [need for need in stage.before if need.identity not in finished]
-        if missing:
+        if wanted is not None and stage.folder not in wanted():
+            on_event(stage, "cancelled", "")
+        elif missing:
             on_event(stage, "not run", f"needs {missing[0].label}")
         elif _run_stage(root, stage, backend, on_event, again=stage.identity in again):
             finished.add(stage.identity)
@@ -66,7 +98,7 @@ def _run_stage(
     root: Path, stage: Stage, backend: Backend, on_event: OnEvent, *, again: bool
 ) -> bool:
     folder = root / stage.folder
-    job = stage_job(root, stage, SiteConfig())
+    job = stage_job(root, stage, SiteConfig(defaults=Resources(gpus=bool(visible_gpus()))))
     with locked(folder):
         _wait_for_other(job.folder)
         if not (again and is_dropped(folder)) and is_finished(folder, stage.identity):

@@ -5,7 +5,6 @@ experiment that has it says so, and all stages that any of them builds on it are
 nothing is built on stays: nothing was exported of it. Who asks for it again makes it again.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ import orjson
 from pydantic import Field
 
 from megatron_msm.config.section import Section
-from megatron_msm.formats.files import write_json_atomic
+from megatron_msm.formats.files import delete_folder, write_json_atomic
 from slurm.jobs.submitted import locked
 from slurm.kinds import KINDS
 from slurm.stages.record import DONE_FILE, is_finished, read_done, read_stage
@@ -96,7 +95,4 @@ def _drop(folder: Path) -> None:
     dropped = done.model_copy(update={"dropped": tuple(done.made)})
     write_json_atomic(folder / DONE_FILE, dropped.model_dump(mode="json"))
     for name in done.made:
-        # Renamed first: half a checkpoint is never seen under its name.
-        aside = (folder / name).with_name(f".dropped-{Path(name).name}")
-        (folder / name).rename(aside)
-        shutil.rmtree(aside)
+        delete_folder(folder / name)

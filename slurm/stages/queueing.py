@@ -8,7 +8,7 @@ any time, and another run goes on.
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ def queue_all(
     site: SiteConfig,
     on_event: OnEvent,
     *,
-    is_wanted: Callable[[], bool] = lambda: True,
+    wanted: Callable[[], Collection[Path]] | None = None,
 ) -> None:
     """Hand every unfinished stage to SLURM; return when none is left to be queued.
 
@@ -42,12 +42,13 @@ def queue_all(
         stages: Each after those that it needs.
         site: The cluster.
         on_event: Is told what becomes of each.
-        is_wanted: Asked before jobs are queued; when it says no, no more are.
+        wanted: Asked before jobs are queued: the folders of stages that still are to be. Left out:
+            all are.
 
     Raises:
         ConfigError: sbatch refused a job.
     """
-    queueing, was_told = _Queueing(root, stages, site, on_event, is_wanted), False
+    queueing, was_told = _Queueing(root, stages, site, on_event, wanted), False
     while num_left := queueing.submit_what_may():
         if not was_told:
             sys.stderr.write(
@@ -81,13 +82,13 @@ class _Queueing:
         stages: Sequence[Stage],
         site: SiteConfig,
         on_event: OnEvent,
-        is_wanted: Callable[[], bool],
+        wanted: Callable[[], Collection[Path]] | None,
     ) -> None:
         self._root = root
         self._site = site
         self._backend = SlurmBackend(site)
         self._tell = on_event
-        self._is_wanted = is_wanted
+        self._wanted = wanted
         self._again = remade(root, stages)
         self._finished = {s.identity for s in stages if self._is_finished(s)}
         self._left = [stage for stage in stages if stage.identity not in self._finished]
@@ -106,10 +107,8 @@ class _Queueing:
     def submit_what_may(self) -> int:
         """Queue what the limit lets through; return how many stages are still to be queued."""
         with locked(self._root):
-            if not self._is_wanted():
-                sys.stderr.write("cancelled  the experiment meanwhile; nothing more is queued\n")
-                return 0
             self._look()
+            self._give_up_cancelled()
             waiting = self._waiting()
             try:
                 self._submit(waiting)
@@ -147,6 +146,15 @@ class _Queueing:
                 self._give_up(stage, "not run", f"needs {broken[0].label}")
             elif stage.identity in self._jobs:
                 self._note_end(stage, was_well=job is None or job.state == "COMPLETED")
+
+    def _give_up_cancelled(self) -> None:
+        """Forget what was cancelled since: stages without a job, or whose job has ended."""
+        if self._wanted is None:
+            return
+        wanted = self._wanted()
+        for stage in [stage for stage in self._left if stage.folder not in wanted]:
+            if stage.identity not in self._jobs or stage.identity in self._ended:
+                self._give_up(stage, "cancelled", "")
 
     def _note_end(self, stage: Stage, *, was_well: bool) -> None:
         if self._is_finished(stage):

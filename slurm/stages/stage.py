@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_msm.config.run import RunConfig
-from megatron_msm.formats.files import write_json_atomic, write_text_atomic
+from megatron_msm.formats.files import delete_folder, write_json_atomic, write_text_atomic
 from slurm.jobs.site import Resources
-from slurm.kinds import StageKind
+from slurm.kinds import KINDS, StageKind
 from slurm.stages.code_version import code_versions
 from slurm.stages.ingredients import Ingredient, What, identity_of, leaves
 from slurm.stages.record import DONE_FILE, STAGE_FILE, Need, Read, StageRecord
@@ -115,6 +115,9 @@ class Stage:
         folder = root / self.folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DONE_FILE).unlink(missing_ok=True)
+        for name in self.makes if KINDS[self.kind].replaces_nothing else ():
+            if (folder / name).exists():
+                delete_folder(folder / name)
         for name, text in self.files.items():
             write_text_atomic(folder / name, text.replace(OUT, str(self.folder)))
         write_json_atomic(folder / STAGE_FILE, self.record().model_dump(mode="json"))

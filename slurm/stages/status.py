@@ -1,5 +1,6 @@
 """How far each stage of an experiment is, from its folder and from SLURM."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -7,10 +8,12 @@ from typing import Literal
 from megatron_msm.config.section import Section
 from megatron_msm.formats.metrics_file import read_last_steps
 from slurm.jobs.attempts import Attempt, read_attempts
+from slurm.jobs.job import JOB_FILE, read_job
 from slurm.jobs.logs import last_lines
 from slurm.jobs.queue import QueuedJob, query_jobs
 from slurm.jobs.submitted import Submitted, read_submitted
 from slurm.kinds import KINDS
+from slurm.stages.facts import FACTS_FILE
 from slurm.stages.graph import job_folder
 from slurm.stages.keeping import is_dropped
 from slurm.stages.record import StageRecord, read_done, read_stage
@@ -32,20 +35,27 @@ class StageStatus(Section):
     num_steps: int | None = None
     loss: float | None = None
     seconds_left: float | None = None
-    rank_hours: float = 0.0
-    """Hours times ranks of a training stage so far, as far as its attempts have ended."""
+    seconds: float = 0.0
+    """For how long it has run so far, over all attempts."""
+    gpu_hours: float = 0.0
+    """Hours times the GPUs that its job holds, so far."""
+    gpu_hours_left: float | None = 0.0
+    """That training is still to take; None where it is not known."""
     logs: Path | None = None
     tail: tuple[str, ...] = ()
     """The last lines of a failed stage."""
 
 
-def all_statuses(root: Path, labels: Mapping[Path, str]) -> list[StageStatus]:
+def all_statuses(
+    root: Path, labels: Mapping[Path, str], gpu_hours: Mapping[Path, float] | None = None
+) -> list[StageStatus]:
     """Return the status of every stage, in their order.
 
     Args:
         root: The experiment's folder.
         labels: What people call each stage, by its folder below `root`; in an order in which they
             can run.
+        gpu_hours: What training stages were estimated to need, by folder.
     """
     jobs = {folder: read_submitted(job_folder(root, folder)) for folder in labels}
     asked = [
@@ -57,7 +67,37 @@ def all_statuses(root: Path, labels: Mapping[Path, str]) -> list[StageStatus]:
     found: dict[Path, StageStatus] = {}
     for folder, label in labels.items():
         found[folder] = _status(root, folder, label, jobs[folder], queue, found)
-    return list(found.values())
+    planned = gpu_hours or {}
+    return [_with_hours(root, each, planned.get(each.folder)) for each in found.values()]
+
+
+def _with_hours(root: Path, status: StageStatus, planned: float | None) -> StageStatus:
+    """Add what the stage has cost, and what it is still to cost.
+
+    What its own steps have taken says more than the estimate.
+    """
+    job = job_folder(root, status.folder)
+    num_gpus = read_job(job / JOB_FILE).num_gpus if (job / JOB_FILE).exists() else 0
+    ended = read_attempts(job)
+    seconds = sum(attempt.seconds for attempt in ended)
+    if status.state == "running":
+        seconds += _seconds_of_attempt(root / status.folder, ended)
+    kind = status.folder.name.partition("-")[0]
+    left = planned
+    if status.state == "finished" or not KINDS[kind].has_ranks:
+        left = 0.0
+    elif status.seconds_left is not None and num_gpus:
+        left = status.seconds_left * num_gpus / 3600
+    hours = {"seconds": seconds, "gpu_hours": seconds * num_gpus / 3600, "gpu_hours_left": left}
+    return status.model_copy(update=hours)
+
+
+def _seconds_of_attempt(folder: Path, ended: Sequence[Attempt]) -> float:
+    """Return for how long the attempt runs that has not ended yet."""
+    path = folder / FACTS_FILE  # written when it begins; until then it is an earlier one's
+    if not path.exists() or (ended and path.stat().st_mtime < ended[-1].ended_unix_s):
+        return 0.0
+    return max(time.time() - path.stat().st_mtime, 0.0)
 
 
 def _status(
@@ -72,9 +112,6 @@ def _status(
         return StageStatus(label=label, folder=folder, state="not started")
     stage = read_stage(root / folder)
     known = {"label": label, "folder": folder, "num_steps": stage.num_steps}
-    if stage.num_ranks is not None:
-        ended = read_attempts(job_folder(root, folder))
-        known["rank_hours"] = sum(a.seconds for a in ended) * stage.num_ranks / 3600
     if job is not None:
         known |= {"job_id": job.job_id, "logs": job.logs}
     if read_done(root / folder) is not None:
@@ -88,8 +125,7 @@ def _status(
         return StageStatus(**known, state="not started")
     attempts = [a for a in read_attempts(job_folder(root, folder)) if a.job_id == job.job_id]
     queued = queue.get(job.job_id) if job.backend == "slurm" else None
-    is_live = queued.is_live if queued is not None else job.is_live()
-    if is_live:
+    if queued.is_live if queued else job.backend == "local" and job.is_live():
         waits = queued is not None and queued.state == "PENDING"
         detail = _live_detail(queued, attempts)
         progress = _progress(root / folder, stage)

@@ -22,7 +22,8 @@ SETTINGS = (
     "phases.midtrain.data={sources: [{prefix: data/docs, weight: 3}, "
     "{prefix: data/more, weight: 1}]}",
     "phases.midtrain.validation={prefixes: [data/heldout], interval_steps: 4, max_batches: 2}",
-    "logging={loss_by: [source, domain], wandb: {project: tests, mode: offline}, "
+    "logging={loss_by: [source, domain], wandb: {project: tests, mode: offline, "
+    "name: base+msm(a)#1, group: A study, tags: [a, seed 1]}, "
     "profile: {first_step: 2, num_steps: 1}}",
 )
 
@@ -147,7 +148,10 @@ def test_the_folder_has_a_profile_and_an_offline_wandb_run(finished: Path) -> No
     out = finished / "train"
     trace = orjson.loads((out / "profile" / "midtrain_rank_0.json").read_bytes())
     assert any("mm" in str(event.get("name")) for event in trace["traceEvents"])
-    assert list((out / "wandb").glob("offline-run-*/*.wandb"))
+    [shown] = (out / "wandb").glob("offline-run-*/*.wandb")
+    content = shown.read_bytes()
+    for expected in (b"base+msm(a)#1", b"A study", b"seed 1"):
+        assert expected in content
     assert (out / "wandb_run_id").exists()
 
 

@@ -124,6 +124,50 @@ def test_a_corpus_below_a_threshold_is_not_trained_on_and_its_own_arm_alone_is_h
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_client_that_queues_under_a_limit_leaves_out_an_arm_that_is_cancelled_meanwhile(
+    cluster: SlurmCluster, folder: Path
+) -> None:
+    write_jsonl(folder / "bad.jsonl", tiny_documents(9))
+    base = "controls: {base: false}\n"
+    (folder / "grid.yaml").write_text(GRID.replace("shards: 3\n", base))
+    (folder / "site.yaml").write_text(f"{SITE}max_queued: 1\n")
+    command = [sys.executable, "-m", "megatron_msm.cli", "experiment", "run", "grid.yaml"]
+    log = folder / "client.log"
+    with log.open("wb") as out:
+        client = subprocess.Popen(
+            [*command, "--site", "site.yaml"], cwd=folder, stdout=out, stderr=out
+        )
+    wait_for(lambda: "queued " in log.read_text(), 200)
+    stopped = msm("experiment", "cancel", "grid.yaml", "--arm", "base+msm(bad)", cwd=folder)
+    assert stopped.returncode == 0, stopped.stderr
+    assert client.wait(900) == 0, log.read_text()
+    wait_for(lambda: cluster.run("squeue", "-h") == "", 300)
+    said = log.read_text()
+    for label in ("prep docs bad", "midtrain bad #1234"):
+        assert f"cancelled       {label}" in said
+        assert f"queued          {label}" not in said
+    assert "failed" not in said
+    states = {label: stage["state"] for label, stage in statuses(folder).items()}
+    assert states == {
+        "import base": "finished",
+        "prep docs good": "finished",
+        "midtrain good #1234": "finished",
+        "prep docs bad": "not started",
+        "midtrain bad #1234": "not started",
+    }
+
+    again = msm(*command[3:], "--site", "site.yaml", "--arm", "base+msm(bad)", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    wait_for(lambda: cluster.run("squeue", "-h") == "", 300)
+    ended = statuses(folder)
+    assert {stage["state"] for stage in ended.values()} == {"finished"}
+    assert all(stage["seconds"] > 0 for stage in ended.values())
+    shown = msm("experiment", "status", "grid.yaml", cwd=folder, COLUMNS="160")
+    assert "5 stages: 5 finished; GPU hours: 0.00 used, 0.00 left to train" in shown.stdout
+
+
+@pytest.mark.slow
 def test_export_and_evaluations_of_an_arm_are_one_job(cluster: SlurmCluster, folder: Path) -> None:
     write_jsonl(folder / "items.jsonl", ITEMS)
     choice = "{task: choice, items: items.jsonl, target: homemade, dtype: fp32}"

@@ -56,6 +56,8 @@ class WandbTracker:
             project=config.project,
             entity=config.entity,
             name=config.name or run_folder.name,
+            group=config.group,
+            tags=config.tags,
             id=_run_id(run_folder),
             resume="allow",
             mode=config.mode,

@@ -28,6 +28,7 @@ from slurm.experiments.planning import load_grid, plan_experiment
 from slurm.experiments.requests import asked_for, check_requests
 from slurm.jobs.site import Resources, SiteConfig
 from slurm.jobs.submitted import Submitted, write_submitted
+from slurm.stages.graph import stage_job
 from slurm.stages.stage import in_order
 from tests.integration.training_runs import msm
 from tests.unit.data_prep.tiny_tokenizer import write_tokenizer
@@ -186,6 +187,41 @@ def test_moved_model_other_logging_and_saves_make_no_stage_new(grid_file: Path) 
     assert made("midtrain.optimizer.lr=2e-3") != before
 
 
+def test_runs_are_shown_by_what_their_model_has_gone_through(grid_file: Path) -> None:
+    """Name, group and tags of W&B, and the names of jobs; none of it is the stage's identity."""
+    plain = built(grid_file, "vary={dose.documents: [0.5, 1.0]}")
+    tracked = built(
+        grid_file,
+        "vary={dose.documents: [0.5, 1.0]}",
+        "run.logging={wandb: {project: p, tags: [mine]}}",
+    )
+    name = "base+msm(a)+aft(cheese)[documents=0.5]#1234"
+    [one, two] = (next(a for a in e.arms if a.name == name) for e in (plain, tracked))
+    assert [s.identity for s in one.training] == [s.identity for s in two.training]
+    midtrain, sft = (stage.run for stage in two.training)
+    assert midtrain is not None
+    assert sft is not None
+    known = {"project": "p", "group": "Study", "entity": None, "mode": "online"}
+    assert midtrain.logging.model_dump()["wandb"] == {
+        **known,
+        "name": "base+msm(a)[documents=0.5]#1234",
+        "tags": ("mine", "base", "a", "documents=0.5", "seed 1234", "midtrain"),
+    }
+    assert sft.logging.model_dump()["wandb"] == {
+        **known,
+        "name": name,
+        "tags": ("mine", "base", "a", "cheese", "documents=0.5", "seed 1234", "sft"),
+    }
+    jobs = [stage_job(tracked.root, stage, SiteConfig()).name for stage in two.training]
+    assert jobs == ["midtrain-a-documents=0.5-1234", "sft-a+cheese-documents=0.5-1234"]
+    [evaluation] = two.evaluations.values()
+    shown = stage_job(tracked.root, evaluation, SiteConfig()).name
+    assert shown == "eval-choice-base+msm(a)+aft(cheese)-documents=0.5-1234"
+    long = built(grid_file, f"specs={{{'a' * 70}: [a.jsonl]}}", "run.logging={wandb: {project: p}}")
+    tags = long.arms[-1].training[0].run.logging.wandb.tags  # type: ignore[union-attr]
+    assert "a" * 64 in tags
+
+
 def test_dry_run_writes_nothing_and_reads_the_site(
     grid_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +364,10 @@ WRONG = {
     "unknown key": (["specs_=1"], ["specs_", "Did you mean 'specs'"]),
     "phase field": (["midtrain.lr=1"], ["midtrain.lr"]),
     "phase name": (["midtrain.name=x"], ["midtrain.name: is set by the grid"]),
+    "one name for all runs": (
+        ["run.logging={wandb: {project: p, name: x}}"],
+        ["run.logging.wandb.name: is set by the grid"],
+    ),
     "shared field": (["run.parallel.tensr=2"], ["run.parallel.tensr"]),
     "batch": (["midtrain.global_batch_size=3"], ["global_batch_size 3"]),
     "no file": (["specs.a=[none.jsonl]"], ["none.jsonl", "no such file"]),
@@ -393,10 +433,28 @@ def test_two_grid_files_of_one_folder_know_only_their_own(
     other.unlink()
     experiment_path(grid(grid_file), other).unlink()
     cancelled.clear()
-    CliRunner().invoke(app, ["cancel", str(grid_file), out, "--arm", "base+msm(a)"])
-    [arm] = mine.of_arms(("base+msm(a)",)).arms
-    rest = {s for each in mine.arms if each.name != arm.name for s in each.stages}
-    assert set(cancelled) == {folder.name for folder in set(arm.stages) - rest} != set()
+    write_started(built(grid_file), grid(grid_file), grid_file)
+    arms = {each.name.removesuffix("#1234"): set(each.stages) for each in mine.arms}
+
+    def cancel(name: str, *others: str) -> None:
+        """Cancel an arm; what none of the arms but `others` needs ends with it."""
+        cancelled.clear()
+        CliRunner().invoke(app, ["cancel", str(grid_file), out, "--arm", name])
+        kept = set().union(*(arms[each] for each in arms if each not in (name, *others)))
+        assert set(cancelled) == {folder.name for folder in arms[name] - kept} != set()
+        assert set(read_started(grid(grid_file), grid_file).wanted()) == kept
+
+    cancel("base+msm(a)")
+    # What only these two had in common is needed by none now.
+    cancel("base+msm(a)+aft(cheese)", "base+msm(a)")
+    assert any(stage.startswith("train-") for stage in cancelled)
+    # Running one of them again asks for nothing of the other.
+    again = write_started(
+        built(grid_file), grid(grid_file), grid_file, only=["base+msm(a)+aft(cheese)"]
+    )
+    assert again.cancelled == ("base+msm(a)#1234",)
+    assert arms["base+msm(a)+aft(cheese)"] <= set(again.wanted())
+    assert write_started(built(grid_file), grid(grid_file), grid_file).cancelled == ()
 
 
 def test_experiments_of_one_store_share_stages_and_nothing_else(

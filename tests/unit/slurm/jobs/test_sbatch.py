@@ -4,14 +4,17 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import ConfigError
 from slurm.jobs.backends import SlurmBackend
 from slurm.jobs.job import Job
-from slurm.jobs.sbatch import node_shape, render_script
+from slurm.jobs.sbatch import node_shape, num_gpus, render_script
 from slurm.jobs.site import ContainerConfig, Resources, SiteConfig, load_site
+from slurm.jobs.submit import training_job
 
 GOLDEN = Path(__file__).parent / "golden"
 SITES = Path(__file__).parents[4] / "examples" / "sites"
@@ -126,6 +129,57 @@ def test_a_container_that_does_not_show_what_the_job_needs_is_refused() -> None:
     assert "--container-mounts=/x:/y,/shared:/shared:ro" in render_script(
         job(1), SiteConfig(container=container)
     )
+
+
+@pytest.mark.parametrize("kind", ["pyxis", "apptainer"])
+def test_a_container_shows_the_models_and_datasets_too(
+    kind: Literal["pyxis", "apptainer"],
+) -> None:
+    reads = (Path("/models/base"), Path("/data/docs"))
+    asked = job(1).model_copy(update={"reads": reads})
+    image = {"kind": kind, "image": "/i.sif" if kind == "apptainer" else "/i.sqsh"}
+    for missing in reads:
+        mounts = ("/shared", *(str(path.parent) for path in reads if path != missing))
+        container = ContainerConfig(**image, mounts=mounts)
+        with pytest.raises(ConfigError, match=f"the job needs {missing}, and no mount shows it"):
+            render_script(asked, SiteConfig(container=container))
+    container = ContainerConfig(**image, mounts=("/shared", "/models", "/data:/data:ro"))
+    assert "/data:/data:ro" in render_script(asked, SiteConfig(container=container))
+
+
+def test_a_training_job_names_everything_that_it_reads() -> None:
+    phase = {
+        "name": "p",
+        "data": {"prefixes": ["data/docs"]},
+        "seq_length": 64,
+        "global_batch_size": 4,
+        "duration": {"steps": 3},
+        "optimizer": {"lr": 1e-3},
+        "validation": {"prefixes": ["/held/out"]},
+    }
+    content = {"out": "runs/a", "model": {"hf": "/models/base"}, "phases": [phase]}
+    made = training_job(RunConfig.model_validate(content), SiteConfig())
+    assert set(made.reads) == {
+        *(Path("/models/base"), Path("/held/out"), Path.cwd() / "data" / "docs"),
+    }
+
+
+GPUS: dict[str, tuple[Resources, int]] = {
+    "none": (Resources(), 0),
+    "one a rank": (Resources(gpus=True, ranks_per_node=4), 8),
+    "of a kind on each node": (Resources(ranks_per_node=4, sbatch={"gres": "gpu:h100:8"}), 16),
+    "beside another gres": (Resources(sbatch={"gres": "lustre:1,gpu:2(S:0)"}), 2),
+    "of all nodes": (Resources(ranks_per_node=4, sbatch={"gpus": "h100:5"}), 5),
+    "a node": (Resources(ranks_per_node=4, sbatch={"gpus-per-node": 3}), 6),
+    "a task": (Resources(sbatch={"gpus-per-task": "a100:1"}), 8),
+    "no number": (Resources(sbatch={"gres": "gpu"}), 1),
+}
+
+
+@pytest.mark.parametrize("case", GPUS, ids=str)
+def test_the_gpus_that_a_job_holds_are_counted(case: str) -> None:
+    resources, expected = GPUS[case]
+    assert num_gpus(resources, 8) == expected
 
 
 def test_apptainer_wraps_the_interpreter() -> None:

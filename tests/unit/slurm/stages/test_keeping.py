@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
+import pytest
 
 from slurm.stages.keeping import drop_unneeded, is_dropped, remade
 from slurm.stages.record import check_inputs, is_finished, record_outputs
@@ -74,6 +75,27 @@ def test_an_experiment_that_keeps_all_or_is_not_known_loses_nothing(tmp_path: Pa
     (tmp_path / "experiments" / "b.json").unlink()
     drop_unneeded(tmp_path / exported.folder)
     assert is_dropped(tmp_path / midtrain.folder)
+
+
+@pytest.mark.parametrize("kind", ["import", "export"])
+def test_what_a_killed_command_left_does_not_stand_in_the_way_of_the_next(
+    kind: str, tmp_path: Path
+) -> None:
+    """Killed after its last rename, and before it was written down: its command refuses then."""
+    made = stage("killed", kind=kind)
+    folder = made.write(tmp_path)
+    (folder / "made").mkdir()
+    assert not is_finished(folder, made.identity)
+    made.write(tmp_path)
+    assert not (folder / "made").exists()
+
+
+def test_training_that_was_stopped_keeps_what_it_goes_on_from(tmp_path: Path) -> None:
+    made = stage("stopped")
+    folder = made.write(tmp_path)
+    (folder / "run" / "midtrain").mkdir(parents=True)
+    made.write(tmp_path)
+    assert (folder / "run" / "midtrain").exists()
 
 
 def test_asking_again_makes_what_is_missing_and_what_that_was_built_on(tmp_path: Path) -> None:
