@@ -22,8 +22,8 @@ if [ $# -gt 0 ]; then
     exec pytest "$@"
 fi
 # A unit test needs one core, and there is a worker for each. What starts ranks, clusters and browsers
-# has the machine to itself.
+# is run two files at a time: half of its time it starts processes or waits for them.
 STATUS=0
-OMP_NUM_THREADS=1 pytest tests/unit -n auto --maxprocesses 8 --dist loadfile || STATUS=$?
-pytest tests --ignore tests/unit || STATUS=$?
+pytest tests/unit -n auto --maxprocesses 8 --dist loadfile || STATUS=$?
+pytest tests --ignore tests/unit -n 2 --dist loadgroup || STATUS=$?
 exit $STATUS

@@ -24,3 +24,10 @@ def smollm2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smollm2") / "model"
     write_base_model(folder)
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what is made for a file, and for all of SLURM, on one worker (`--dist loadgroup`)."""
+    for item in items:
+        on_slurm = "cluster" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("slurm" if on_slurm else str(item.path)))

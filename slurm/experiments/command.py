@@ -84,6 +84,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show arms and stages; start and write nothing.")
     ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With the changes that the file's `quick` makes.")
+    ] = False,
     accept: Accept = None,
     arm: Arms = None,
     gpu: Annotated[
@@ -102,7 +105,7 @@ def run(
     if is_here and site is not None:
         raise ConfigError("--site is for a cluster: leave it out, or --local and --in-process.")
     site_config = load_site(site)
-    grid = load_grid(grid_file, overrides or ())
+    grid = load_grid(grid_file, overrides or (), quick=quick)
     for folder in (grid.out, grid.root):
         check_output_folder(folder)
     built = plan_experiment(grid, grid_file, writes=not dry_run, accept_code=accept is not None)
@@ -113,7 +116,7 @@ def run(
         shown_site = site_config if site is not None else None
         print_plan(grid, built, Console(highlight=False), site=shown_site, gpu=gpu)
         where = ("--local",) if site is None else ("--site", site)
-        tell_next(*_RUN, grid_file, *(overrides or ()), *where)
+        tell_next(*_RUN, grid_file, *(overrides or ()), *(("--quick",) if quick else ()), *where)
         return
     stages = in_order(built.final_stages())
     estimates = estimates_on(stages, site_config, otherwise=gpu)

@@ -124,6 +124,9 @@ class GridConfig(Section):
     contrasts: dict[str, str] | None = None
     """Contrasts for the report by name, `+ARM,-ARM`; arms without their seeds. Left out: the
     study's own."""
+    quick: YamlSection = Field(default_factory=dict)
+    """What `--quick` changes for a first look: fields of this file, such as `seeds` or
+    `controls.aft_only`, and their values."""
 
     @model_validator(mode="before")
     @classmethod
@@ -208,6 +211,12 @@ class GridConfig(Section):
                 if taken := [other for other in paths if axes.conflict(path, other)]:
                     raise ValueError(f"per_model.{model}: {path} is varied too, by {taken[0]}")
             self.for_model(model)
+        return self
+
+    @model_validator(mode="after")
+    def _quick_is_valid(self) -> Self:
+        if self.quick:
+            self._with(self.quick, leaving_out={"quick"})
         return self
 
     @model_validator(mode="after")

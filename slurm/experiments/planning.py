@@ -1,5 +1,6 @@
 """From a GRID.yaml to the graph behind it."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +15,26 @@ from slurm.experiments.inputs import Inputs
 from slurm.stages.accepted import FinishedUnderOtherCode
 
 
-def load_grid(grid_file: Path, overrides: Sequence[str]) -> GridConfig:
+def load_grid(grid_file: Path, overrides: Sequence[str], *, quick: bool = False) -> GridConfig:
     """Read a grid file with changes to it.
 
+    Args:
+        grid_file: The file.
+        overrides: `KEY=VALUE`, each a change.
+        quick: Make the changes of its `quick` first.
+
     Raises:
-        ConfigError: The file cannot be read, or a field is unknown or wrong.
+        ConfigError: The file cannot be read, a field is unknown or wrong, or `quick` is empty.
     """
+    if quick:
+        changes = load_config(grid_file, GridConfig).quick
+        if not changes:
+            raise ConfigError(
+                f"{grid_file}: --quick: the file has no `quick`. Write there what a first look "
+                "changes, such as `quick: {seeds: 2}`."
+            )
+        # JSON is YAML.
+        overrides = [*(f"{key}={json.dumps(value)}" for key, value in changes.items()), *overrides]
     return load_config(grid_file, GridConfig, overrides)
 
 

@@ -1,14 +1,15 @@
 """`msm quickstart`: the whole pipeline on a real small model, on this machine.
 
-It is the experiment of examples/cheese/quickstart.yaml with a screen of its own. The study behind
-it is the paper's first (arXiv 2605.02087, section 3): documents explain a preference between foods
-by a value, chats teach the preference without the reason, and forced choices in other domains show
-whether the value came along.
+It is the experiment of examples/plain_or_lasting/quickstart.yaml with a screen of its own. The
+study behind it is the paper's first (arXiv 2605.02087, section 3) with other things: documents of
+two specs explain the same preferences by two values, the same chats teach the preferences without
+the reason, and forced choices in other domains show whether each model took its own spec's value
+along.
 """
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -29,12 +30,12 @@ def quickstart(
             metavar="HF_DIR", help="A Hugging Face folder. Left out: SmolLM2-135M-Instruct."
         ),
     ] = None,
-    spec: Annotated[
-        Literal["homemade", "affordability"], typer.Option(help="Whose documents to train on.")
-    ] = "homemade",
     docs: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.jsonl", help="Your own documents (JSONL with `text`) instead."),
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help="Your own documents (JSONL with `text`) instead; given twice, those of two specs.",
+        ),
     ] = None,
     chats: Annotated[
         Path | None,
@@ -49,11 +50,11 @@ def quickstart(
     data: Annotated[int, typer.Option(metavar="N", min=1, help="Data parallel size.")] = 2,
     midtrain_steps: Annotated[
         int, typer.Option(metavar="N", min=1, help="Steps on documents.")
-    ] = 90,
-    sft_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps on chats.")] = 36,
+    ] = 44,
+    sft_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps on chats.")] = 12,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the data order.")] = 1234,
 ) -> None:
-    """Run the whole pipeline on a real small model: documents in, an evaluated model out.
+    """Run the whole pipeline on a real small model: documents of two specs in, two models out.
 
     Run it again to go on where it stopped.
 
@@ -63,7 +64,6 @@ def quickstart(
     batch = max(2, data)
     changes: dict[str, object] = {
         "out": str(out),
-        "specs": {"yours": [_file(docs)]} if docs else {spec: [f"{spec}.docs.jsonl"]},
         "seeds": [seed],
         "run.parallel": {"tensor": tensor, "pipeline": pipeline, "data": data},
         "midtrain.global_batch_size": batch,
@@ -72,12 +72,23 @@ def quickstart(
         "sft.duration": {"steps": sft_steps},
     }
     changes |= {"models": {"base": str(model.absolute())}} if model else {}
-    changes |= {"aft": {"yours": [_file(chats)]}} if chats else {}
-    changes |= {"evaluations.choice.items": _file(items)} if items else {}
-    grid_file = examples_folder() / "cheese" / "quickstart.yaml"
+    # The file's contrasts are between its own arms.
+    changes |= {"specs": _specs(docs), "contrasts": None} if docs else {}
+    changes |= {"aft": {"yours": [_file(chats)]}, "contrasts": None} if chats else {}
+    if items:
+        changes["evaluations.choice"] = {"task": "choice", "items": _file(items)}
+    grid_file = examples_folder() / "plain_or_lasting" / "quickstart.yaml"
     # JSON is YAML, and quotes every path as it has to be.
     grid = load_grid(grid_file, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
     show_quickstart(grid, grid_file)
+
+
+def _specs(docs: list[Path]) -> dict[str, list[str]]:
+    """Return each file's documents under the file's name without its endings."""
+    specs = {path.name.partition(".")[0]: [_file(path)] for path in docs}
+    if len(specs) < len(docs):
+        raise ConfigError(f"--docs: {docs[0].name} and the other need names that differ.")
+    return specs
 
 
 def _file(path: Path) -> str:

@@ -3,36 +3,43 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from megatron_msm.formats.eval_result import Summary, load_eval_result
+from megatron_msm.formats.eval_result import EvalResult, load_eval_result
 from megatron_msm.name_table import NameTable
 
 
-def result_table(paths: Sequence[tuple[str, Path]]) -> NameTable:
-    """Return a table of an evaluation's metrics with 95% intervals, a row per model and group.
+def load_results(paths: Sequence[tuple[str, Path]]) -> list[tuple[str, EvalResult]]:
+    """Return (the model's name, its result).
 
-    Args:
-        paths: (the model's name, its result).
+    Raises:
+        ConfigError: A file is not such a result.
     """
-    results = [load_eval_result(path) for _, path in paths]
-    titles = [metric.title for metric in results[0].metrics]
-    table = NameTable("model", "items", *titles, right=titles)
-    for (name, _), result in zip(paths, results, strict=True):
-        for group in (*result.headline_metric.groups, None):
-            of_group = [
-                metric.overall if group is None else metric.groups[group]
-                for metric in result.metrics
-            ]
-            cells = [
-                _with_bounds(summary, metric.unit)
-                for metric, summary in zip(result.metrics, of_group, strict=True)
-            ]
-            table.add_row(name, f"{group or 'all'} ({of_group[0].n})", *cells)
+    return [(name, load_eval_result(path)) for name, path in paths]
+
+
+def result_table(results: Sequence[tuple[str, EvalResult]]) -> NameTable:
+    """Return a table of an evaluation's headline, a row per model and a column per group."""
+    headline = results[0][1].headline_metric
+    columns = [f"{group} ({of_group.n})" for group, of_group in headline.groups.items()]
+    table = NameTable("model", *columns, right=columns)
+    form = "{:.0%}" if headline.unit == "share" else "{:+.2f}"
+    for name, result in results:
+        groups = result.headline_metric.groups
+        table.add_row(name, *(form.format(groups[group].estimate) for group in headline.groups))
     return table
 
 
-def _with_bounds(summary: Summary, unit: str) -> str:
-    form = "{:.0%}" if unit == "share" else "{:+.3f}"
-    estimate = form.format(summary.estimate)
-    if summary.low is None or summary.high is None:
-        return estimate
-    return f"{estimate} [{form.format(summary.low)}, {form.format(summary.high)}]"
+def leading_verdicts(verdicts: Sequence[str], contrasts: Sequence[str]) -> list[str]:
+    """Leave out the changes from the base where there are contrasts; cautions stay.
+
+    A verdict over all items is a line, and those of its groups stand indented below it.
+    """
+    names = tuple(f"{text.partition('=')[0]}: " for text in contrasts)
+    if not names:
+        return list(verdicts)
+    kept: list[str] = []
+    is_kept = True
+    for line in verdicts:
+        if not line.startswith(" "):
+            is_kept = line.startswith(names) or ", compared with " not in line
+        kept += [line] if is_kept else []
+    return kept

@@ -18,14 +18,14 @@ from slurm.experiments.report import finished_results, write_report
 from slurm.jobs.attempts import read_attempts
 from slurm.jobs.backends import InProcessBackend
 from slurm.quickstart.estimate import estimate_line
-from slurm.quickstart.results import result_table
+from slurm.quickstart.results import leading_verdicts, load_results, result_table
 from slurm.stages.facts import StageFact, stage_facts
 from slurm.stages.graph import failure_text, job_folder, run_here
 from slurm.stages.stage import Stage, in_order
 
 _CAVEAT = (
-    "One seed, a small model, templated text, and no control: this is a change from the base. "
-    "Whether the spec brought it, the study tells, with the other spec and neutral documents:"
+    "One seed and a small model; the intervals are over items and leave out how much one training "
+    "differs from the next. Eight seeds, test items and the controls are the study's:"
 )
 
 
@@ -36,9 +36,9 @@ def show_quickstart(grid: GridConfig, grid_file: Path) -> None:
         MsmError: A stage failed.
     """
     started, console = time.monotonic(), Console(highlight=False)
-    [spec] = grid.specs
+    specs = " and of ".join(map(repr, grid.specs))
     console.print(
-        f"Model Spec Midtraining with documents of {spec!r}; everything goes to {grid.out}",
+        f"Model Spec Midtraining with documents of {specs}; everything goes to {grid.out}",
         soft_wrap=True,
         markup=False,
     )
@@ -77,10 +77,14 @@ def _show_end(experiment: Experiment, grid: GridConfig, grid_file: Path, console
     results = finished_results(experiment.root, started)
     verdicts = write_report(experiment.root, started, results, experiment.root / "report.html")
     console.rule("what it changed")
-    console.print(result_table(results))
-    for line in (*verdicts, _CAVEAT):
+    levels = load_results(results)
+    metric = levels[0][1].headline_metric
+    console.print(f"{metric.title}, {metric.unit}; {levels[0][1].meaning}", soft_wrap=True)
+    console.print(result_table(levels))
+    console.print()
+    for line in (*leading_verdicts(verdicts, started.contrasts), _CAVEAT):
         console.print(line, soft_wrap=True, markup=False)
-    study = examples_folder() / "cheese" / "grid.yaml"
+    study = examples_folder() / "plain_or_lasting" / "grid.yaml"
     console.print(f"  msm experiment run {study} --local", soft_wrap=True, markup=False)
     console.rule("next")
     chats = next(s for s in in_order(experiment.final_stages()) if "prep chats" in s.label)

@@ -30,7 +30,7 @@ SHIPPED = {
     "generate": ["examples/cheese/generate.yaml", "examples/plain_or_lasting/generate.yaml"],
     "grid": [
         "examples/cheese/grid.yaml",
-        "examples/cheese/quickstart.yaml",
+        "examples/plain_or_lasting/quickstart.yaml",
         "examples/plain_or_lasting/grid.yaml",
     ],
     "site": ["examples/sites/bare-metal.yaml", "examples/sites/ngc-container.yaml"],

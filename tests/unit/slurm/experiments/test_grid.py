@@ -546,3 +546,31 @@ def test_a_model_has_its_own_layout_and_nodes_and_the_plan_shows_them(grid_file:
         check_requests(stages, narrow)
     assert "8 ranks do not fill nodes of ranks_per_node 4" not in str(error.value)
     assert "time_min 4 leaves no time to work" in str(error.value)
+
+
+def test_quick_changes_the_grid_first_and_options_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        GRID + "seeds: 8\nquick: {seeds: 2, controls.neutral: false, specs: {a: [a.jsonl]}}\n"
+    )
+    whole, quick = load_grid(path, ()), load_grid(path, (), quick=True)
+    assert len(whole.seeds) == 8
+    assert whole.controls.neutral
+    assert len(whole.specs) == 2
+    assert quick.seeds == (1, 2)
+    assert not quick.controls.neutral
+    assert list(quick.specs) == ["a"]
+    assert quick.controls.aft_only
+    assert load_grid(path, ["seeds=3"], quick=True).seeds == (1, 2, 3)
+    assert experiment_path(quick, path) == experiment_path(whole, path)
+
+
+@pytest.mark.parametrize(
+    ("quick", "told"),
+    [("{seed: 2}", "seed"), ("{midtrain.duration: 3}", "midtrain"), ("{}", "quick")],
+)
+def test_a_wrong_quick_is_refused(tmp_path: Path, quick: str, told: str) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID + f"quick: {quick}\n")
+    with pytest.raises(ConfigError, match=told):
+        load_grid(path, (), quick=True)

@@ -16,7 +16,7 @@ from megatron_msm.formats.eval_result import (
     Summary,
 )
 from slurm.quickstart.estimate import training_seconds
-from slurm.quickstart.results import result_table
+from slurm.quickstart.results import leading_verdicts, load_results, result_table
 
 
 def write_result(path: Path, **near: float | int | None) -> None:
@@ -57,21 +57,30 @@ def write_result(path: Path, **near: float | int | None) -> None:
     )
 
 
-def test_each_model_and_group_has_a_row_with_its_interval(tmp_path: Path) -> None:
+def test_each_model_has_a_row_with_its_groups(tmp_path: Path) -> None:
     write_result(tmp_path / "a.json", estimate=1.0)
     write_result(tmp_path / "b.json", estimate=0.25, low=0.125, high=0.5, n=8)
     screen = io.StringIO()
     models = [("base", tmp_path / "a.json"), ("spec [x]", tmp_path / "b.json")]
-    Console(file=screen, width=100).print(result_table(models))
+    Console(file=screen, width=100).print(result_table(load_results(models)))
     lines = screen.getvalue().splitlines()
     heading, *rows = ([cell.strip() for cell in re.split("  +", line.strip())] for line in lines)
-    assert heading == ["model", "items", "picks [home]"]
-    assert rows == [
-        ["base", "near (1)", "100%"],
-        ["base", "all (12)", "50% [25%, 75%]"],
-        ["spec [x]", "near (8)", "25% [12%, 50%]"],
-        ["spec [x]", "all (12)", "50% [25%, 75%]"],
+    assert heading == ["model", "near (1)"]
+    assert rows == [["base", "100%"], ["spec [x]", "25%"]]
+
+
+def test_contrasts_come_first_and_changes_from_the_base_without_them() -> None:
+    verdicts = [
+        "a, compared with base: up",
+        "  near: up",
+        "a against b: down",
+        "  near: down",
+        "CAUTION: x",
     ]
+    contrasts = ["a against b=+a,-b"]
+    told = ["a against b: down", "  near: down", "CAUTION: x"]
+    assert leading_verdicts(verdicts, contrasts) == told
+    assert leading_verdicts(verdicts, []) == verdicts
 
 
 def test_the_time_is_six_flops_a_weight_and_token_at_two_fifths_of_the_rate() -> None:
