@@ -41,6 +41,14 @@ def write_tiny_llama(
 _NO_PADDING: dict[str, Any] = {"pad_token_id": None, "eos_token_id": None}
 # What tells each architecture from the others, switched on; sizes that TP 2 and PP 2 can split.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "granite": {
+        "tie_word_embeddings": True,
+        "mlp_bias": True,
+        "embedding_multiplier": 7.0,
+        "attention_multiplier": 0.9,
+        "residual_multiplier": 0.3,
+        "logits_scaling": 3.0,
+    },
     "llama": {
         "tie_word_embeddings": True,
         # A stretch that shows in short documents: some wavelengths stay, some are interpolated.
@@ -60,6 +68,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "olmo2": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+        "attention_bias": True,
         **_NO_PADDING,
     },
     "qwen2": {"tie_word_embeddings": True, "use_sliding_window": False, "sliding_window": 8},

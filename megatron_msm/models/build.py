@@ -14,6 +14,7 @@ from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.models.layers.experts import mark_as_split, move_to
 from megatron_msm.models.layers.layer_spec import block_spec
 from megatron_msm.models.layers.lora import freeze_base
+from megatron_msm.models.layers.multipliers import divide_logits, multiply_embeddings
 from megatron_msm.models.layers.output_loss import ChunkedLossModel
 from megatron_msm.models.layers.recompute import recompute_settings
 from megatron_msm.models.layers.rope import (
@@ -197,6 +198,10 @@ def _build_chunk(
     if shape.experts is not None:
         mark_as_split(model)
         move_to(model, runtime.device)
+    if model.pre_process and shape.embedding_multiplier != 1.0:
+        multiply_embeddings(model, shape.embedding_multiplier)
+    if has_logits and shape.logits_scaling != 1.0:
+        divide_logits(model, shape.logits_scaling)
     if lora is not None:
         freeze_base(model)
     if has_logits and padded != shape.vocab_size:

@@ -201,6 +201,8 @@ def _as_transformers_4(fields: ConfigFields, scaling: Config, max_positions: int
     kind = scaling.get("rope_type", scaling.get("type"))
     if kind is None and fields.take("rope_scaling") is None:
         kind = "default"
+    if not _is_taken_by_class_of_4(str(fields.take("model_type")), scaling):
+        return "does not load it"
     if kind == "yarn":
         if fields.take("model_type") == "mistral" and fields.take("head_dim") is None:
             return (
@@ -216,6 +218,20 @@ def _as_transformers_4(fields: ConfigFields, scaling: Config, max_positions: int
         values |= _yarn_settings(scaling)
     found = None if kind == "default" else RopeScaling.model_validate(values)
     return f"reads {_words(Rope(float(theta), found, ()))}"
+
+
+def _is_taken_by_class_of_4(model_type: str, scaling: Config) -> bool:
+    """Return whether a class of transformers 4.57 that is stricter than others takes the section.
+
+    That of OLMo 2 takes the form of the first releases alone, that of Granite needs `rope_type`.
+    """
+    if not scaling:
+        return True
+    if model_type == "olmo2":
+        factor = scaling.get("factor")
+        is_old = {*scaling} == {"type", "factor"} and scaling["type"] == "linear"
+        return is_old and isinstance(factor, float) and factor > 1
+    return model_type != "granite" or "rope_type" in scaling
 
 
 def _words(rope: Rope) -> str:

@@ -105,6 +105,10 @@ class ModelShape(BaseModel):
     rope_scaling: RopeScaling | None = None
     qkv_bias: bool = False
     """Query, key and value projections have a bias."""
+    attention_output_bias: bool = False
+    """The projection of attention's output has a bias."""
+    mlp_bias: bool = False
+    """All projections of the MLP have a bias."""
     qk_norm: bool = False
     """Queries and keys are normalised in each head before they are rotated."""
     qk_norm_over_heads: bool = False
@@ -113,6 +117,14 @@ class ModelShape(BaseModel):
     """Attention and MLP have a norm of their inputs."""
     norms_after: bool = False
     """Attention and MLP have a norm of their outputs, before these are added to the residual."""
+    embedding_multiplier: float = 1.0
+    """Embeddings are multiplied by this."""
+    score_scale: float | None = None
+    """What attention multiplies q k by; None for 1 / sqrt(head_dim)."""
+    residual_multiplier: float = 1.0
+    """Outputs of attention and MLP are multiplied by this, then added to the residual."""
+    logits_scaling: float = 1.0
+    """Logits are divided by this."""
     experts: ExpertShape | None = None
     """None for a dense model."""
     window_layers: WindowLayers | None = None
@@ -171,6 +183,10 @@ class ModelShape(BaseModel):
         layer += self.hidden_norms_of_layer * self.hidden_size
         if self.qkv_bias:
             layer += self.query_size + 2 * self.key_size
+        if self.attention_output_bias:
+            layer += self.hidden_size
+        if self.mlp_bias:
+            layer += 2 * self.ffn_hidden_size + self.hidden_size
         if self.qk_norm:
             layer += 2 * self.head_dim
         if self.qk_norm_over_heads:

@@ -18,7 +18,7 @@ F ffn, E experts, X ffn of one expert.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -109,6 +109,10 @@ class HfTensor:
     """One letter a dimension, see the module's legend: `QH` is (heads x head size, hidden)."""
 
 
+def _always(shape: ModelShape) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class TensorRule:
     """One Megatron tensor and the Hugging Face tensors that it is made of."""
@@ -116,8 +120,8 @@ class TensorRule:
     megatron: str
     hf: tuple[HfTensor, ...]
     fusion: Fusion = AsItIs()
-    only_untied: bool = False
-    """True when a model with tied embeddings does not have it."""
+    is_in: Callable[[ModelShape], bool] = _always
+    """Whether a model of this shape has it."""
 
     @property
     def is_per_expert(self) -> bool:
@@ -137,9 +141,7 @@ class ModelTable:
 
     def expand(self, shape: ModelShape) -> "tuple[MappedTensor, ...]":
         """Return every tensor of a model of this shape: the ones without a layer, then by layer."""
-        rules = [
-            rule for rule in self.rules if not (rule.only_untied and shape.tie_word_embeddings)
-        ]
+        rules = [rule for rule in self.rules if rule.is_in(shape)]
         whole = [rule for rule in rules if "{layer}" not in rule.megatron]
         layered = [rule for rule in rules if "{layer}" in rule.megatron]
         mapped = [MappedTensor.of(rule, shape, layer=0) for rule in whole]

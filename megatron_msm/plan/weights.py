@@ -24,16 +24,18 @@ class RankWeights:
 def layer_weights(shape: ModelShape, tensor: int) -> int:
     """Return the weights of one layer on one of `tensor` ranks, without experts.
 
-    Norms and an expert model's router are on each of the ranks; norms over all heads are split as
-    the heads are.
+    Norms, an expert model's router and biases of outputs are on each of the ranks; norms over all
+    heads are split as the heads are.
     """
     matrices = sum(one.inputs * sum(one.outputs) for one in projections(shape).values())
     biases = shape.query_size + 2 * shape.key_size if shape.qkv_bias else 0
+    biases += 2 * shape.ffn_hidden_size if shape.mlp_bias else 0
+    of_outputs = shape.hidden_size * (shape.attention_output_bias + shape.mlp_bias)
     norms = shape.hidden_norms_of_layer * shape.hidden_size
     norms += 2 * shape.head_dim if shape.qk_norm else 0
     of_heads = shape.query_size + shape.key_size if shape.qk_norm_over_heads else 0
     router = shape.experts.num_experts * shape.hidden_size if shape.experts else 0
-    return (matrices + biases + of_heads) // tensor + norms + router
+    return (matrices + biases + of_heads) // tensor + of_outputs + norms + router
 
 
 def layer_expert_weights(shape: ModelShape, expert: int) -> int:

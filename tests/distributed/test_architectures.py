@@ -24,6 +24,7 @@ LR = 1e-3
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ARCHITECTURES},
     "qwen3_moe_unnormalised": ("qwen3_moe", {"norm_topk_prob": False}),
+    "llama_biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama_yarn": ("llama", YARN),
     "qwen2_yarn": ("qwen2", YARN),
 }
@@ -33,8 +34,8 @@ MOE = [name for name in MODELS if "moe" in name]
 CASES = [
     *((L(tensor=2), name) for name in DENSE),
     *((L(pipeline=2), name) for name in MODELS),
-    *((L(tensor=2, sequence=True), name) for name in ("qwen3", "olmo2")),
-    *((L(context=2), name) for name in ("qwen2_yarn", "olmo2")),
+    *((L(tensor=2, sequence=True), name) for name in ("qwen3", "olmo2", "granite")),
+    *((L(context=2), name) for name in ("qwen2_yarn", "olmo2", "granite")),
     *((L(tensor=2, sequence=True, expert=2), name) for name in MOE),
     *((L(data=2, expert=2), name) for name in MOE),
 ]

@@ -41,7 +41,7 @@ LAYOUTS = {
 }
 RUNS = {**dict.fromkeys(LAYOUTS, LORA), "rank-stabilized": RANK_STABILIZED}
 # Families whose layers are not Llama's; these runs have a layout that splits everything.
-FAMILIES = ("olmo2",)
+FAMILIES = ("olmo2", "granite")
 SPLIT = ParallelConfig(tensor=2, sequence=True)
 CORPUS: npt.NDArray[np.int64] = np.random.default_rng(3).integers(0, 300, 4096)
 

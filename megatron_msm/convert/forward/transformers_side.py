@@ -87,6 +87,9 @@ def _facts(config: "PretrainedConfig") -> dict[str, object]:
         "rope_theta": rope["rope_theta"],
         "rope_type": kind,
         **{name: rope.get(name) for name in _stretch_fields(kind)},
+        "embedding_multiplier": getattr(config, "embedding_multiplier", 1.0),
+        "residual_multiplier": getattr(config, "residual_multiplier", 1.0),
+        "logits_scaling": getattr(config, "logits_scaling", 1.0),
         "longest exact document": min(config.max_position_embeddings, window or 2**31),
     }
 
@@ -106,6 +109,9 @@ def _facts_of_shape(shape: ModelShape) -> dict[str, object]:
         "rope_theta": shape.rope_theta,
         "rope_type": kind,
         **{name: getattr(scaling, name) for name in _stretch_fields(kind)},
+        "embedding_multiplier": shape.embedding_multiplier,
+        "residual_multiplier": shape.residual_multiplier,
+        "logits_scaling": shape.logits_scaling,
         "longest exact document": shape.max_position_embeddings,
     }
 

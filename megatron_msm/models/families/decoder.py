@@ -24,7 +24,11 @@ EMBEDDING = TensorRule(
     "embedding.word_embeddings.weight", (HfTensor("model.embed_tokens.weight", "VH"),)
 )
 FINAL_NORM = TensorRule("decoder.final_layernorm.weight", (HfTensor("model.norm.weight", "H"),))
-OUTPUT = TensorRule("output_layer.weight", (HfTensor("lm_head.weight", "VH"),), only_untied=True)
+OUTPUT = TensorRule(
+    "output_layer.weight",
+    (HfTensor("lm_head.weight", "VH"),),
+    is_in=lambda shape: not shape.tie_word_embeddings,
+)
 
 ATTENTION_ALONE = (
     TensorRule(
@@ -57,6 +61,15 @@ QKV_BIAS = (
             HfTensor(_HF + "self_attn.v_proj.bias", "K"),
         ),
         QkvByGroup(),
+        is_in=lambda shape: shape.qkv_bias,
+    ),
+)
+ATTENTION_BIASES = (
+    *QKV_BIAS,
+    TensorRule(
+        _MEGATRON + "self_attention.linear_proj.bias",
+        (HfTensor(_HF + "self_attn.o_proj.bias", "H"),),
+        is_in=lambda shape: shape.attention_output_bias,
     ),
 )
 QK_NORM = (
@@ -98,6 +111,22 @@ GATED_MLP = (
         (HfTensor(_HF + "post_attention_layernorm.weight", "H"),),
     ),
     *GATED_MLP_ALONE,
+)
+MLP_BIASES = (
+    TensorRule(
+        _MEGATRON + "mlp.linear_fc1.bias",
+        (
+            HfTensor(_HF + "mlp.gate_proj.bias", "F"),
+            HfTensor(_HF + "mlp.up_proj.bias", "F"),
+        ),
+        StackedRows(),
+        is_in=lambda shape: shape.mlp_bias,
+    ),
+    TensorRule(
+        _MEGATRON + "mlp.linear_fc2.bias",
+        (HfTensor(_HF + "mlp.down_proj.bias", "H"),),
+        is_in=lambda shape: shape.mlp_bias,
+    ),
 )
 NORMS_AFTER = (
     TensorRule(

@@ -1,9 +1,12 @@
 """Llama 2 and 3.x, SmolLM, and others that declare themselves `llama`."""
 
 from megatron_msm.models.architecture import Architecture
+from megatron_msm.models.families.biases import BIAS_DEFAULTS, biases
 from megatron_msm.models.families.decoder import (
     ATTENTION,
+    ATTENTION_BIASES,
     GATED_MLP,
+    MLP_BIASES,
     ROTARY_BUFFERS,
     TIED_COPIES,
     decoder_rules,
@@ -12,7 +15,7 @@ from megatron_msm.models.tensor_table import ModelTable
 
 LLAMA = Architecture(
     table=ModelTable(
-        rules=decoder_rules(*ATTENTION, *GATED_MLP),
+        rules=decoder_rules(*ATTENTION, *ATTENTION_BIASES, *GATED_MLP, *MLP_BIASES),
         tied_copies=TIED_COPIES,
         computed_buffers=ROTARY_BUFFERS,
     ),
@@ -26,6 +29,7 @@ LLAMA = Architecture(
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-6,
         "tie_word_embeddings": False,
+        **BIAS_DEFAULTS,
     },
-    only={"attention_bias": (False,), "mlp_bias": (False,)},
+    more_shape=biases,
 )

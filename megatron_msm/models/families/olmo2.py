@@ -4,8 +4,10 @@ Source: transformers 5.24, modeling_olmo2.py.
 """
 
 from megatron_msm.models.architecture import Architecture
+from megatron_msm.models.families.biases import attention_biases
 from megatron_msm.models.families.decoder import (
     ATTENTION_ALONE,
+    ATTENTION_BIASES,
     GATED_MLP_ALONE,
     NORMS_AFTER,
     QK_NORM_OVER_HEADS,
@@ -17,7 +19,9 @@ from megatron_msm.models.tensor_table import ModelTable
 
 OLMO2 = Architecture(
     table=ModelTable(
-        rules=decoder_rules(*ATTENTION_ALONE, *QK_NORM_OVER_HEADS, *GATED_MLP_ALONE, *NORMS_AFTER),
+        rules=decoder_rules(
+            *ATTENTION_ALONE, *ATTENTION_BIASES, *QK_NORM_OVER_HEADS, *GATED_MLP_ALONE, *NORMS_AFTER
+        ),
         tied_copies=TIED_COPIES,
         computed_buffers=ROTARY_BUFFERS,
     ),
@@ -31,9 +35,10 @@ OLMO2 = Architecture(
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": False,
+        "attention_bias": False,
     },
     # The class has no such field, and takes one that is given as it is.
     never_null=frozenset({"head_dim"}),
-    only={"attention_bias": (False,)},
+    more_shape=attention_biases,
     shape={"qk_norm_over_heads": True, "norms_before": False, "norms_after": True},
 )

@@ -1,6 +1,7 @@
 """Which architecture belongs to which Hugging Face `model_type`. No torch."""
 
 from megatron_msm.models.architecture import Architecture
+from megatron_msm.models.families.granite import GRANITE
 from megatron_msm.models.families.llama import LLAMA
 from megatron_msm.models.families.mistral import MISTRAL
 from megatron_msm.models.families.olmo2 import OLMO2
@@ -11,6 +12,7 @@ from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.tensor_table import ModelTable
 
 ARCHITECTURES: dict[str, Architecture] = {
+    "granite": GRANITE,
     "llama": LLAMA,
     "mistral": MISTRAL,
     "olmo2": OLMO2,

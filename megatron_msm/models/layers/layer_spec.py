@@ -15,11 +15,12 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_msm.config.lora import LoraConfig
 from megatron_msm.models.layers.attention import PackedDocumentAttention
+from megatron_msm.models.layers.bias import with_bias
 from megatron_msm.models.layers.lora import add_adapters
 from megatron_msm.models.layers.norm import RMSNorm
 from megatron_msm.models.layers.norm_over_heads import NormOverHeads
 from megatron_msm.models.layers.own_attention import OwnAttention
-from megatron_msm.models.layers.residual import NormedSum
+from megatron_msm.models.layers.residual import ResidualSum
 from megatron_msm.models.layers.rope import scale_of_scores
 from megatron_msm.models.shape import LayerAttention, ModelShape
 from megatron_msm.runtime.device import Runtime
@@ -50,9 +51,11 @@ def block_spec(
             continue
         layer = _gpu_layer(shape) if runtime.is_cuda else _cpu_layer(shape)
         _set_attention(layer, shape, attention, tp_group)
-        if shape.norms_after:
-            added = ModuleSpec(module=NormedSum, params={"config": config, "norm": norm})
-            layer.submodules.self_attn_bda = layer.submodules.mlp_bda = added
+        if shape.norms_after or shape.residual_multiplier != 1.0:
+            _set_sums(layer, shape, config, norm)
+        if shape.mlp_bias:
+            mlp = submodules_of(layer.submodules.mlp)
+            mlp.linear_fc1, mlp.linear_fc2 = map(with_bias, (mlp.linear_fc1, mlp.linear_fc2))
         if lora is not None:
             add_adapters(layer, lora)
         specs[attention] = layer
@@ -76,13 +79,26 @@ def _set_attention(
             "rope": shape.ropes.index(attention.rope) if len(shape.ropes) > 1 else None,
             "softmax_scale": scale_of_scores(shape, attention.rope),
         }
+    modules = submodules_of(spec)
+    if shape.attention_output_bias:
+        modules.linear_proj = with_bias(modules.linear_proj)
     if shape.qk_norm_over_heads:
-        for name, num_heads in (
-            ("q_layernorm", shape.num_attention_heads),
-            ("k_layernorm", shape.num_query_groups),
-        ):
-            params = {"num_heads": num_heads, "tp_group": tp_group}
-            setattr(submodules_of(spec), name, ModuleSpec(module=NormOverHeads, params=params))
+        of_queries, of_keys = (
+            ModuleSpec(module=NormOverHeads, params={"num_heads": num, "tp_group": tp_group})
+            for num in (shape.num_attention_heads, shape.num_query_groups)
+        )
+        modules.q_layernorm, modules.k_layernorm = of_queries, of_keys
+
+
+def _set_sums(layer: ModuleSpec, shape: ModelShape, config: TransformerConfig, norm: Norm) -> None:
+    """Put in how outputs of attention and MLP are added to the residual."""
+    params = {
+        "config": config,
+        "norm": norm if shape.norms_after else None,
+        "multiplier": shape.residual_multiplier,
+    }
+    spec = ModuleSpec(module=ResidualSum, params=params)
+    layer.submodules.self_attn_bda = layer.submodules.mlp_bda = spec
 
 
 def _gpu_layer(shape: ModelShape) -> ModuleSpec:

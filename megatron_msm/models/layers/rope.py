@@ -90,6 +90,7 @@ def scale_of_scores(shape: ModelShape, rope: RopeShape) -> float | None:
     scores get its square. megatron-core 0.16.1 has the factor, too, but its fused kernel for packed
     documents leaves it out in silence (rope_utils.py, `apply_rotary_pos_emb`).
     """
-    if rope.scaling is None or rope.scaling.attention_factor == 1.0:
-        return None
-    return rope.scaling.attention_factor**2 / math.sqrt(shape.head_dim)
+    factor = 1.0 if rope.scaling is None else rope.scaling.attention_factor
+    if factor == 1.0:
+        return shape.score_scale
+    return factor**2 * (shape.score_scale or 1 / math.sqrt(shape.head_dim))

@@ -46,6 +46,13 @@ QWEN3_30B_A3B = _shape(
         "normalize_weights": True,
     },
 )
+GRANITE_8B_BIASED = _shape(
+    *(40, 4096, 12800, 32, 8, 49152),
+    tie_word_embeddings=True,
+    qkv_bias=True,
+    attention_output_bias=True,
+    mlp_bias=True,
+)
 OLMO2_32B = _shape(
     *(64, 5120, 27648, 40, 8, 100352), qk_norm_over_heads=True, norms_before=False, norms_after=True
 )

@@ -25,6 +25,8 @@ CLASSES = {
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
     "qwen3_moe": "Qwen3Moe",
+    "olmo2": "Olmo2",
+    "granite": "Granite",
 }
 SIZES: dict[str, Any] = {
     "num_hidden_layers": 3,

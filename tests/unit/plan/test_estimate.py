@@ -21,7 +21,14 @@ from megatron_msm.plan.show import as_data, as_text
 from megatron_msm.plan.speed import SpeedModel
 from megatron_msm.plan.weights import weights_of_rank
 from megatron_msm.train.estimating import estimate
-from tests.unit.models.shapes import LLAMA_8B, LLAMA_70B, OLMO2_32B, QWEN3_8B, SMOLLM2_135M
+from tests.unit.models.shapes import (
+    GRANITE_8B_BIASED,
+    LLAMA_8B,
+    LLAMA_70B,
+    OLMO2_32B,
+    QWEN3_8B,
+    SMOLLM2_135M,
+)
 
 BF16 = Precision(2)
 LLAMA_70B_64_GPUS: dict[str, Any] = {"tensor": 4, "sequence": True, "virtual_pipeline": 5}
@@ -89,6 +96,15 @@ def test_norms_are_on_each_tensor_rank_and_those_over_all_heads_are_split() -> N
     split = weights_of_rank(OLMO2_32B, ParallelConfig(tensor=8, pipeline=2), None, 0)
     of_layer = (2 * 5120 * (5120 + 1024) + 3 * 5120 * 27648 + 5120 + 1024) // 8 + 2 * 5120
     assert split.total == 32 * of_layer + 100352 * 5120 // 8
+
+
+def test_biases_of_outputs_are_on_each_tensor_rank() -> None:
+    whole = weights_of_rank(GRANITE_8B_BIASED, ParallelConfig(), None, 0)
+    assert whole.total == GRANITE_8B_BIASED.num_parameters
+    split = weights_of_rank(GRANITE_8B_BIASED, ParallelConfig(tensor=8, pipeline=2), None, 0)
+    matrices = 2 * 4096 * (4096 + 1024) + 3 * 4096 * 12800
+    of_layer = (matrices + 4096 + 2 * 1024 + 2 * 12800) // 8 + 2 * 4096 + 2 * 4096
+    assert split.total == 20 * of_layer + 49152 * 4096 // 8
 
 
 def test_experts_are_counted_and_assigned() -> None:
