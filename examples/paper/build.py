@@ -209,7 +209,7 @@ def _row(recipe: Recipe, layout: Layout) -> str:
     for nodes in (1, 4, 16):
         at_once = nodes * GPUS_PER_NODE // layout.num_gpus
         least = max(total / at_once, sum(hours.values())) if at_once else None
-        on_nodes.append("-" if least is None else f"{least:.1f}")
+        on_nodes.append("-" if least is None else f"{least:.2g}")
     mark = " (1)" if layout.run.memory.optimizer_offload else ""
     cells = [
         recipe.name,
@@ -217,7 +217,7 @@ def _row(recipe: Recipe, layout: Layout) -> str:
         str(layout.num_gpus),
         f"{memory_gib(layout, own):.0f}",
         f"{rate:,.0f}",
-        *(f"{hours[phase]:.2f}" for phase in ("midtrain", "sft")),
+        *(f"{hours[phase]:.2g}" for phase in ("midtrain", "sft")),
         f"{runs['midtrain']} + {runs['sft']}",
         f"{total * layout.num_gpus:.0f}",
         f"{cost:,.0f}",
