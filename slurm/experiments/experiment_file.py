@@ -189,4 +189,7 @@ def experiment_path(grid: GridConfig, grid_file: Path) -> Path:
 
 
 def _read(path: Path) -> StartedExperiment:
-    return StartedExperiment.model_validate(orjson.loads(path.read_bytes()))
+    content = orjson.loads(path.read_bytes())
+    # Another version, which shares the folder, may write more.
+    known = {key: each for key, each in content.items() if key in StartedExperiment.model_fields}
+    return StartedExperiment.model_validate(known)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import orjson
 import pytest
 
 from slurm.stages.record import read_stage
@@ -65,6 +66,9 @@ def test_checkpoints_go_when_they_are_exported_and_come_back_when_they_are_neede
     assert second.stdout.count("finished before") == 5  # all but the report, which names the arm
     report = next((tmp_path / "store" / "stages").glob("report-*/facts.json")).parent
     assert read_stage(report).label == "report"
+    facts = orjson.loads((report / "facts.json").read_bytes())
+    assert len(facts) == 5
+    assert all(fact["seconds"] > 0 for fact in facts)
 
     [exported] = (tmp_path / "store" / "stages").glob("export-*/hf/model.safetensors")
     weights = exported.read_bytes()

@@ -211,6 +211,24 @@ def test_a_job_whose_client_was_killed_before_it_wrote_it_down_is_waited_for(
     assert len(read_attempts(job_folder(tmp_path, first.folder))) == 1
 
 
+def test_what_is_cancelled_meanwhile_is_not_started_here(source: Path, tmp_path: Path) -> None:
+    first = stage(source)
+    second = stage(source, first, makes="second")
+    finish(tmp_path, first)
+    events: list[tuple[str, str]] = []
+    left = [{first.folder, second.folder}, set()]
+    is_done = run_here(
+        tmp_path,
+        [first, second],
+        lambda made, event, detail: events.append((made.makes[0], event)),
+        LocalBackend(),
+        wanted=lambda: left.pop(0),
+    )
+    assert not is_done
+    assert events == [("made.txt", "finished before"), ("second", "cancelled")]
+    assert not (tmp_path / second.folder).exists()
+
+
 def test_lock_of_a_killed_client_is_taken_over(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from slurm.jobs.submitted import locked\n"
