@@ -1,4 +1,4 @@
-"""`msm logs`: where the logs of all ranks are, and how they end."""
+"""`msm logs`: what SLURM says of a job, where the logs of all ranks are, and how they end."""
 
 import re
 import shutil
@@ -10,6 +10,7 @@ import typer
 from megatron_msm.errors import ConfigError
 from megatron_msm.next_step import tell_next
 from slurm.jobs.queue import query_jobs
+from slurm.jobs.submitted import SUBMITTED_FILE, read_submitted
 
 _RANK_LOG = re.compile(r"^(?P<job>.+)_(?P<rank>\d+)_log\.out$")
 
@@ -28,11 +29,11 @@ def logs(
 
     Example: msm logs 4711 --folder runs/msm
     """
-    state = _state(job)
-    if state:
+    states = _states(job)
+    for state in states:
         typer.echo(state)
     found = find_logs(job, folder)
-    if not found and not state:
+    if not found and not states:
         raise ConfigError(
             f"{job}: no logs of this job below {folder.absolute()}. Give the run's or the "
             "experiment's folder as --folder."
@@ -45,15 +46,22 @@ def logs(
         tell_next("less", found[0])
 
 
-def _state(job: str) -> str:
-    """Return what SLURM says of a job and why it waits; nothing where there is no SLURM."""
-    if Path(job).is_dir() or shutil.which("squeue") is None:
-        return ""
+def _states(job: str) -> list[str]:
+    """Return what SLURM says of a job or of those of a folder; nothing where there is no SLURM."""
+    if shutil.which("squeue") is None:
+        return []
+    ids = _jobs_below(Path(job)) if Path(job).is_dir() else [job]
+    known = query_jobs(ids)
+    return [
+        f"job {job_id}  {found.state}  {found.reason or found.nodes}".rstrip()
+        for job_id, found in known.items()
+    ]
 
-    known = query_jobs([job]).get(job)
-    if known is None:
-        return ""
-    return f"job {job}  {known.state}  {known.reason or known.nodes}".rstrip()
+
+def _jobs_below(folder: Path) -> list[str]:
+    """Return the newest SLURM job of each folder that has one."""
+    started = (read_submitted(path.parent) for path in sorted(folder.rglob(SUBMITTED_FILE)))
+    return list({job.job_id: None for job in started if job and job.backend == "slurm"})
 
 
 def find_logs(job: str, folder: Path) -> list[Path]:

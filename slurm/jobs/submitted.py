@@ -23,7 +23,7 @@ from megatron_msm.formats.files import write_json_atomic
 from megatron_msm.formats.lock_file import Holder, held
 from slurm.jobs.queue import cancel, find_by_script, query_jobs
 
-_FILE = "submitted.json"
+SUBMITTED_FILE = "submitted.json"
 _LOCK_FILE = ".lock"
 _POLL_S = 0.2
 _PATIENCE_S = 10.0
@@ -58,7 +58,7 @@ class Submitted(Section):
 
 def read_submitted(folder: Path) -> Submitted | None:
     """Return the folder's newest job, or None when none was started."""
-    path = folder / _FILE
+    path = folder / SUBMITTED_FILE
     if not path.exists():
         return None
     found = Submitted.model_validate(orjson.loads(path.read_bytes()))
@@ -77,7 +77,7 @@ def _started_nevertheless(submitted: Submitted) -> str | None:
 
 def write_submitted(folder: Path, submitted: Submitted) -> None:
     """Remember the folder's newest job."""
-    write_json_atomic(folder / _FILE, submitted.model_dump(mode="json"))
+    write_json_atomic(folder / SUBMITTED_FILE, submitted.model_dump(mode="json"))
 
 
 @contextlib.contextmanager
