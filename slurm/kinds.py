@@ -19,6 +19,8 @@ class Kind:
     """Packages whose sources decide the result."""
     data: tuple[str, ...] = ()
     """Packages whose files that are no Python decide it too: prompts, items, templates."""
+    without_effect: tuple[str, ...] = ()
+    """Options of its command, each with a value, that change nothing in what it makes."""
     uses_gpus: bool = False
     """Takes `gpus` from a site's defaults; else only when the site's `stages` say so."""
     has_ranks: bool = False
@@ -42,7 +44,7 @@ KINDS: Mapping[str, Kind] = {
     "health": Kind(
         ("data_prep.health", "data_prep.cleaning", "data_prep.reading"), data=("data_prep.health",)
     ),
-    "prep": Kind(("data_prep", "megatron_msm.formats")),
+    "prep": Kind(("data_prep", "megatron_msm.formats"), without_effect=("--workers",)),
     "import": Kind(("megatron_msm",), makes_checkpoints=True, replaces_nothing=True),
     "train": Kind(
         ("megatron_msm",),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from megatron_msm.errors import ConfigError
 from slurm.experiments.arm_stages import ArmStages, KeepStage, report_stage, with_resources
 from slurm.experiments.contrasts import named_contrasts, study_contrasts
 from slurm.experiments.grid import GridConfig
@@ -26,6 +27,11 @@ class Arm:
     def ends(self) -> list[Stage]:
         """The stages of this arm that no other of it builds on."""
         return list(self.evaluations.values()) or list(self.training[-1:])
+
+    @property
+    def made_of(self) -> list[str]:
+        """The identities of these stages."""
+        return [stage.identity for stage in self.ends]
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ def build_experiment(
         keep: Takes each stage as planned and returns the one to build on in its place.
 
     Raises:
-        ConfigError: A contrast names an arm that is not there.
+        ConfigError: A contrast names an arm that is not there, or two arms have one name.
     """
     arms: dict[str, Arm] = {}
     for label, variant in grid.variants():
@@ -69,7 +75,12 @@ def build_experiment(
             name, stages = lineage.name(show_seed=True), makers[lineage.model]
             training = stages.training(lineage)
             evaluations = stages.evaluations(name, lineage, training)
-            arms[name] = Arm(name, lineage, tuple(training), evaluations)
+            arm = Arm(name, lineage, tuple(training), evaluations)
+            if arms.setdefault(name, arm).made_of != arm.made_of:
+                raise ConfigError(
+                    f"two arms are called {name}, and are not made alike. Give other values to "
+                    "what is varied, or turn the control off."
+                )
     results = [
         (arm.name, stage, stage.makes[0])
         for arm in arms.values()

@@ -1,5 +1,6 @@
 """The axes of a grid that are fields of its file: varied, zipped, and set for one model."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -18,12 +19,24 @@ def combinations(vary: Values, zipped: Sequence[Values]) -> list[dict[str, objec
 
 
 def label(values: Mapping[str, object]) -> str:
-    """Return `[lr=0.1][steps=3]`, with more of a field's place where its last part is not alone."""
+    """Return `[lr=0.1][steps=3]`, with more of a field's place where its last part is not alone.
+
+    Names of arms stand in lists (`+ARM,-ARM`) and before seeds (`ARM#1`): no value has a comma, a
+    bracket or a #. `{rank: 8, alpha: 16}` becomes `rank:8;alpha:16`.
+    """
     lasts = [path.split(".")[-1] for path in values]
     return "".join(
-        f"[{last if lasts.count(last) == 1 else path}={value}]"
+        f"[{last if lasts.count(last) == 1 else path}={_shown(value)}]"
         for last, (path, value) in zip(lasts, values.items(), strict=True)
     )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ";".join(f"{key}:{_shown(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ";".join(map(_shown, value))
+    return re.sub(r"[,#\[\]]", ";", str(value))
 
 
 def set_field(content: dict[str, object], path: str, value: object) -> None:

@@ -1,5 +1,6 @@
 """`msm submit`: one training run as a SLURM job, one task per rank."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +35,7 @@ def submit(
     after: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="JOB[:any]",
+            metavar="JOB[:ok|:any]",
             help="Start when this job has ended well, or with `:any` however it ends; repeat it.",
         ),
     ] = None,
@@ -53,10 +54,11 @@ def submit(
     config = load_config(run_file, RunConfig, overrides or ())
     site_config.check_shared(config.out, "out")
     job = training_job(config, site_config, name=name)
+    earlier = [_dependency(text) for text in after or ()]
     if dry_run:
-        typer.echo(render_script(job, site_config, after=after or ()))
+        typer.echo(render_script(job, site_config, after=earlier))
         return
-    waits_for = _still_waited_for(after or [])
+    waits_for = _still_waited_for(earlier)
     _check_run(config, waits_for)
     job_id = _submit_once(config, job, site_config, waits_for)
     typer.echo(f"submitted  job {job_id}, {job.name}, {job.num_ranks} ranks")
@@ -90,6 +92,14 @@ def _paths_in(content: object) -> tuple[Path, ...]:
         content = tuple(content.values())
     children = content if isinstance(content, tuple | list) else ()
     return tuple(path for child in children for path in _paths_in(child))
+
+
+def _dependency(text: str) -> str:
+    """Return `JOB` of `JOB` or `JOB:ok`, and `JOB:any` as it is."""
+    job, _, how = text.partition(":")
+    if not re.fullmatch(r"\d+(_\d+)?", job) or how not in ("", "ok", "any"):
+        raise ConfigError(f"--after {text}: write the number of a job, JOB, JOB:ok or JOB:any.")
+    return f"{job}:any" if how == "any" else job
 
 
 def _still_waited_for(after: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ another's result.
 """
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class Stage:
         settings = self.files if self.settings is None else self.settings
         code = code_versions(self.kind) if self.code is None else self.code
         found: list[tuple[What, str, str]] = [
-            *(("argument", text, self._anonymous(text)) for text in self.arguments),
+            *(("argument", text, self._anonymous(text)) for text in self._deciding_arguments()),
             *(("setting", path, self._anonymous(text)) for path, text in leaves(settings)),
             *(("input", str(read.path), read.sha256) for read in self.reads),
             *(("stage", need.label, need.identity) for need in self.needs),
@@ -138,6 +138,13 @@ class Stage:
             num_ranks=self.num_ranks,
             num_steps=self.num_steps,
         )
+
+    def _deciding_arguments(self) -> Iterator[str]:
+        options, is_value = KINDS[self.kind].without_effect, False
+        for text in self.arguments:
+            if not is_value and text.partition("=")[0] not in options:
+                yield text
+            is_value = not is_value and text in options
 
     def _anonymous(self, text: str) -> str:
         """Name a path by its role: moving a file makes no other stage."""

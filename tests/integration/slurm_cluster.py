@@ -94,7 +94,7 @@ class SlurmCluster:
             conf += "JobSubmitPlugins=lua\n"
             (self.folder / "job_submit.lua").write_text(self._submit_plugin)
         self.conf.write_text(conf)
-        self._start("slurmctld", "-D", "-f", str(self.conf))
+        self.start_controller()
         for node in NODES:
             self.start_node(node)
         wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", "-p", "low", "-o%D") == "3", 90)
@@ -111,6 +111,19 @@ class SlurmCluster:
     def wait_until_empty(self) -> None:
         """Wait until no job waits or runs."""
         wait_for(lambda: self.run("squeue", "-h") == "", 500)
+
+    def start_controller(self) -> None:
+        """Start slurmctld."""
+        self._start("slurmctld", "-D", "-f", str(self.conf))
+
+    def stop_controller(self) -> None:
+        """End slurmctld, as for a restart: jobs go on."""
+        [daemon] = [
+            d for d in self._daemons if isinstance(d.args, tuple) and d.args[0] == "slurmctld"
+        ]
+        daemon.terminate()
+        daemon.wait(120)
+        self._daemons.remove(daemon)
 
     def start_node(self, node: str) -> None:
         """Start a node's slurmd."""

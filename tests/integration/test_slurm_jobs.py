@@ -177,6 +177,7 @@ def test_launch_survives_the_site(
         ("SLURM_JOB_ID", "77"),
         ("SLURM_MEM_PER_CPU", "100"),
         ("SLURM_EXPORT_ENV", "NONE"),
+        ("SBATCH_PARTITION", "of-the-outer-job"),
         ("MASTER_ADDR", "of-the-outer-job"),
     ):
         monkeypatch.setenv(name, value)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from slurm.jobs.attempts import read_attempts
 from tests.integration.slurm_cluster import SlurmCluster, wait_for
@@ -35,8 +36,8 @@ def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def submit(folder: Path) -> str:
-    done = msm("submit", "run.yaml", *LAYOUT, "--site", "site.yaml", cwd=folder)
+def submit(folder: Path, run_file: str = "run.yaml") -> str:
+    done = msm("submit", run_file, *LAYOUT, "--site", "site.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout.split("job ")[1].split(",")[0]
 
@@ -94,6 +95,57 @@ def test_interrupted_ends_bit_for_bit_as_never_interrupted(
         if how == "node-down":
             cluster.start_node(node)
     assert_same_result(folder, finished)
+
+
+@pytest.mark.slow
+def test_two_jobs_never_train_in_one_folder_whatever_is_known_of_the_first(
+    prepared: Path, finished: Path, cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(prepared, tmp_path / "run")
+    first = submit(folder)
+    wait_step(folder, 2)
+    (folder / "train" / "slurm" / "submitted.json").unlink()
+    second = submit(folder)
+    assert cluster.wait_state(second, "COMPLETED", "FAILED") == "FAILED"
+    [attempt] = [a for a in read_attempts(folder / "train" / "slurm") if a.job_id == second]
+    assert attempt.kind == "configuration"
+    assert "is being trained in by process" in attempt.reason
+    assert f"of SLURM job {first} on" in attempt.reason
+    assert cluster.wait_state(first, "COMPLETED", "FAILED", seconds=400) == "COMPLETED"
+    assert_same_result(folder, finished)
+
+
+@pytest.mark.slow
+def test_after_starts_a_run_on_the_checkpoint_that_another_is_still_to_write(
+    prepared: Path, cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(prepared, tmp_path / "run")
+    content = yaml.safe_load((folder / "run.yaml").read_text())
+    for name, out, start, phase in (
+        ("first.yaml", "one", "base", content["phases"][0]),
+        ("second.yaml", "two", "one/midtrain", content["phases"][1]),
+    ):
+        one = {**content, "out": out, "model": {"checkpoint": start}, "phases": [phase]}
+        (folder / name).write_text(yaml.safe_dump(one))
+    first = submit(folder, "first.yaml")
+    early = msm("submit", "second.yaml", *LAYOUT, "--site", "site.yaml", cwd=folder)
+    assert early.returncode == 2, "its checkpoint is not there yet"
+    done = msm(
+        *("submit", "second.yaml", *LAYOUT, "--site", "site.yaml", "--after", f"{first}:ok"),
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"not checked before job {first} has ended" in done.stdout
+    second = done.stdout.split("submitted  job ")[1].split(",")[0]
+    waits = msm("logs", second, "--folder", "two", cwd=folder)
+    assert waits.stdout.startswith(f"job {second}  PENDING  Dependency")
+    assert cluster.wait_state(second, "COMPLETED", "FAILED", "CANCELLED") == "COMPLETED"
+    assert cluster.field(first, "JobState") == "COMPLETED"
+    assert (folder / "two" / "sft").is_dir()
+    for wrong in ("12x", "12:fine", "1;2"):
+        refused = msm("submit", "first.yaml", "--after", wrong, cwd=folder)
+        assert refused.returncode == 2
+        assert f"--after {wrong}: write the number of a job" in refused.stderr
 
 
 def test_bad_configuration_is_found_before_it_is_queued(

@@ -7,6 +7,7 @@ import pytest
 
 from megatron_msm.errors import ConfigError
 from slurm.experiments.arms import Arm, Experiment
+from slurm.experiments.contrasts import possible
 from slurm.experiments.plan_table import matching
 from slurm.stages.stage import Stage, in_order
 from tests.unit.slurm.experiments.test_grid import built, grid_file, names
@@ -126,6 +127,30 @@ def test_zipped_fields_advance_together(grid_file: Path) -> None:
     assert len(found) == 2
 
 
+def test_lora_or_full_are_arms_whose_names_stand_in_contrasts(grid_file: Path) -> None:
+    found = built(grid_file, "vary={run.lora: [null, {rank: 8, alpha: 16}]}")
+    shown = [name for name in names(found) if name.startswith("base+msm(a)+aft(cheese)")]
+    assert shown == [f"base+msm(a)+aft(cheese)[lora={v}]" for v in ("None", "rank:8;alpha:16")]
+    lora = arm(found, f"{shown[1]}#1234").training
+    assert all(stage.run is not None and stage.run.lora is not None for stage in lora)
+    all_arms = [each.name for each in found.arms]
+    assert sum("rank:8" in text for text in found.contrasts) == len(found.contrasts) / 2 > 0
+    assert possible(found.contrasts, all_arms) == list(found.contrasts)
+
+
+def test_a_number_of_seeds_is_that_many(grid_file: Path) -> None:
+    found = built(grid_file, *FEW, "seeds=8", "controls.aft_only=false")
+    assert [a.name for a in found.arms] == [f"base+msm(a)+aft(cheese)#{n}" for n in range(1, 9)]
+    assert found.contrasts == built(grid_file, *FEW, "controls.aft_only=false").contrasts
+
+
+def test_arms_of_one_name_that_are_made_otherwise_are_refused(grid_file: Path) -> None:
+    two = "vary={evaluations.choice.target: [a, b]}"
+    with pytest.raises(ConfigError, match="two arms are called base, and are not made alike"):
+        built(grid_file, two)
+    assert len(built(grid_file, *FEW, two).arms) == 4
+
+
 def test_any_axis_can_be_left_out(grid_file: Path) -> None:
     vary = "vary={dose.documents: [0.5, 1.0]}"
     left = built(
@@ -195,6 +220,16 @@ def test_further_options_of_preparation_go_where_they_belong(grid_file: Path) ->
     assert template in [read.path for read in made["prep chats cheese"].reads]
     prepared = {s.identity for s in in_order(plain.final_stages()) if s.kind == "prep"}
     assert prepared.isdisjoint(identities(other))
+
+
+def test_how_many_workers_prepare_data_makes_nothing_new(grid_file: Path) -> None:
+    plain = identities(built(grid_file, *FEW))
+    for options in ('[--workers, "3"]', '["--workers=5"]'):
+        found = built(grid_file, *FEW, f"prep={{docs: {options}}}")
+        assert identities(found) == plain
+        [prepared] = [s for s in in_order(found.final_stages()) if s.label == "prep docs a"]
+        assert any("--workers" in text for text in prepared.command())
+    assert identities(built(grid_file, *FEW, "prep={docs: [--prepend-bos]}")) != plain
 
 
 WRONG = {
