@@ -1,4 +1,4 @@
-"""What sites do to a launch, on a real SLURM: environments, options, late files, a controller away."""
+"""What sites do to a launch, on a real SLURM: environments, options, late files, no controller."""
 
 import subprocess
 import sys

@@ -3,9 +3,10 @@
 import shutil
 from pathlib import Path
 
+import orjson
 import pytest
-import yaml
 
+from megatron_msm.config.load import read_yaml
 from slurm.jobs.attempts import read_attempts
 from tests.integration.slurm_cluster import SlurmCluster, wait_for
 from tests.integration.training_runs import assert_same_result, msm, prepare_run
@@ -120,13 +121,13 @@ def test_after_starts_a_run_on_the_checkpoint_that_another_is_still_to_write(
     prepared: Path, cluster: SlurmCluster, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(prepared, tmp_path / "run")
-    content = yaml.safe_load((folder / "run.yaml").read_text())
+    content = read_yaml(folder / "run.yaml")
     for name, out, start, phase in (
         ("first.yaml", "one", "base", content["phases"][0]),
         ("second.yaml", "two", "one/midtrain", content["phases"][1]),
     ):
         one = {**content, "out": out, "model": {"checkpoint": start}, "phases": [phase]}
-        (folder / name).write_text(yaml.safe_dump(one))
+        (folder / name).write_bytes(orjson.dumps(one))  # JSON is YAML
     first = submit(folder, "first.yaml")
     early = msm("submit", "second.yaml", *LAYOUT, "--site", "site.yaml", cwd=folder)
     assert early.returncode == 2, "its checkpoint is not there yet"
