@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -121,7 +122,7 @@ def test_after_starts_a_run_on_the_checkpoint_that_another_is_still_to_write(
     prepared: Path, cluster: SlurmCluster, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(prepared, tmp_path / "run")
-    content = read_yaml(folder / "run.yaml")
+    content: dict[str, Any] = dict(read_yaml(folder / "run.yaml"))
     for name, out, start, phase in (
         ("first.yaml", "one", "base", content["phases"][0]),
         ("second.yaml", "two", "one/midtrain", content["phases"][1]),
