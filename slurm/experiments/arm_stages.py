@@ -248,7 +248,7 @@ class ArmStages:
         return self.keep(
             Stage(
                 kind="train",
-                label=f"{label}{model}{lineage.variant} #{lineage.seed}",
+                label=f"{label}{model}{lineage.until(phase).variant} #{lineage.seed}",
                 arguments=("train", f"{OUT}/run.yaml"),
                 makes=(f"run/{phase}",),
                 needs=(*needs, replay) if replay else tuple(needs),

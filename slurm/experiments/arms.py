@@ -66,11 +66,11 @@ def build_experiment(
         ConfigError: A contrast names an arm that is not there, or two arms have one name.
     """
     arms: dict[str, Arm] = {}
-    for label, variant in grid.variants():
+    for varied, variant in grid.variants():
         makers = {
             model: ArmStages(variant.for_model(model), inputs, keep) for model in variant.models
         }
-        for lineage in lineages(variant, label):
+        for lineage in lineages(variant, varied):
             # Always with its seed: another seed renames no arm.
             name, stages = lineage.name(show_seed=True), makers[lineage.model]
             training = stages.training(lineage)

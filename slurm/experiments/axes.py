@@ -18,15 +18,15 @@ def combinations(vary: Values, zipped: Sequence[Values]) -> list[dict[str, objec
     return [{k: v for part in parts for k, v in part.items()} for parts in product(*groups)]
 
 
-def label(values: Mapping[str, object]) -> str:
-    """Return `[lr=0.1][steps=3]`, with more of a field's place where its last part is not alone.
+def labels(values: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """Return each field with `[lr=0.1]`, or more of its place where its last part is not alone.
 
     Names of arms stand in lists (`+ARM,-ARM`) and before seeds (`ARM#1`): no value has a comma, a
     bracket or a #. `{rank: 8, alpha: 16}` becomes `rank:8;alpha:16`.
     """
     lasts = [path.split(".")[-1] for path in values]
-    return "".join(
-        f"[{last if lasts.count(last) == 1 else path}={_shown(value)}]"
+    return tuple(
+        (path, f"[{last if lasts.count(last) == 1 else path}={_shown(value)}]")
         for last, (path, value) in zip(lasts, values.items(), strict=True)
     )
 

@@ -288,8 +288,8 @@ class GridConfig(Section):
         """Where the experiment's stages are, absolute."""
         return (self.store or self.out).absolute()
 
-    def variants(self) -> list[tuple[str, "GridConfig"]]:
-        """Return (label, grid without axes over fields) for each combination of their values.
+    def variants(self) -> list[tuple[tuple[tuple[str, str], ...], "GridConfig"]]:
+        """Return (label by field, grid without these axes) for each combination of their values.
 
         Raises:
             ValidationError: A varied field does not exist, or refuses its value.
@@ -297,7 +297,7 @@ class GridConfig(Section):
         found = []
         for values in axes.combinations(self.vary, self.zipped):
             changed = self._with(values, leaving_out={"vary", "zipped"})
-            found.append((axes.label(values), changed))
+            found.append((axes.labels(values), changed))
         return found
 
     def for_model(self, name: str) -> "GridConfig":

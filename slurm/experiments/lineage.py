@@ -5,6 +5,13 @@ from dataclasses import dataclass, replace
 
 from slurm.experiments.grid import MIX, NEUTRAL, GridConfig
 
+# Fields of a grid by the part of training that they change.
+_OF_NONE = ("evaluations", "contrasts", "title", "resources", "health")
+_OF_MIDTRAINING = (
+    *("midtrain", "specs", "neutral", "replay", "dose.documents", "prep.docs", "shards"),
+)
+_OF_AFT = ("sft", "aft", "instruction_mix", "dose.chats", "prep.chats")
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -14,9 +21,15 @@ class Lineage:
     spec: str | None = None
     aft: str | None = None
     seed: int | None = None
-    variant: str = ""
+    varied: tuple[tuple[str, str], ...] = ()
+    """Each varied field with `[lr=0.1]`."""
     later: tuple[str, ...] = ()
     """Phases after AFT, first to last."""
+
+    @property
+    def variant(self) -> str:
+        """`[lr=0.1][steps=3]`."""
+        return "".join(shown for _, shown in self.varied)
 
     def name(self, *, show_seed: bool) -> str:
         """Return `MODEL+msm(SPEC)+aft(SET)+then(PHASE)[lr=...]#SEED`."""
@@ -28,7 +41,21 @@ class Lineage:
         return "+".join(parts) + self.variant + seed
 
     def until(self, phase: str) -> "Lineage":
-        """Return what the model has gone through when a phase of training ends."""
+        """Return what the model has gone through when a phase of training ends.
+
+        Values that change nothing in it are no part of that: arms that differ in them share it.
+        """
+        others = [*_OF_NONE, *(() if self.spec else _OF_MIDTRAINING)]
+        others += [*_OF_AFT, "later"] if phase == "midtrain" else []
+        others += ["later"] if phase == "sft" else []
+        varied = tuple(
+            (path, shown)
+            for path, shown in self.varied
+            if not any(f"{path}.".startswith(f"{field}.") for field in others)
+        )
+        return replace(self._up_to(phase), varied=varied)
+
+    def _up_to(self, phase: str) -> "Lineage":
         if phase == "midtrain":
             return replace(self, aft=None, later=())
         return replace(
@@ -37,7 +64,7 @@ class Lineage:
 
     def parts(self) -> list[str]:
         """Return model, spec, AFT set, later phases, varied values and seed, each by itself."""
-        varied = self.variant.strip("[]").split("][") if self.variant else []
+        varied = [shown.strip("[]") for _, shown in self.varied]
         named = [part for part in (self.spec, self.aft, *self.later) if part]
         return [self.model, *named, *varied, f"seed {self.seed}"]
 
@@ -47,7 +74,7 @@ def without_seed(arm: str) -> str:
     return arm.partition("#")[0]
 
 
-def lineages(grid: GridConfig, variant: str) -> list[Lineage]:
+def lineages(grid: GridConfig, varied: tuple[tuple[str, str], ...]) -> list[Lineage]:
     """Return the arms of a grid, controls included, without those that are excluded."""
     found = []
     for model in grid.models:
@@ -55,7 +82,7 @@ def lineages(grid: GridConfig, variant: str) -> list[Lineage]:
             found.append(Lineage(model))
         for seed in grid.seeds:
             for spec, aft in _pairs(grid):
-                arm = Lineage(model, spec, aft, seed, variant)
+                arm = Lineage(model, spec, aft, seed, varied)
                 found += [arm, *(_later(arm, grid) if aft is not None else ())]
     kept = [lineage for lineage in found if not _is_excluded(lineage, grid)]
     return list(dict.fromkeys(kept))

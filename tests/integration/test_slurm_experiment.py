@@ -124,6 +124,31 @@ def test_a_corpus_below_a_threshold_is_not_trained_on_and_its_own_arm_alone_is_h
 
 
 @pytest.mark.slow
+def test_cancelling_one_grid_file_of_a_folder_leaves_what_another_needs(
+    cluster: SlurmCluster, folder: Path
+) -> None:
+    both = GRID.replace("shards: 3\n", "controls: {base: false}\n")
+    both = both.replace("bad: [bad.jsonl]", "good2: [bad.jsonl]")
+    write_jsonl(folder / "bad.jsonl", tiny_documents(9))
+    (folder / "grid.yaml").write_text(both)
+    (folder / "other.yaml").write_text(both.replace(", good2: [bad.jsonl]", ""))
+    for name in ("grid.yaml", "other.yaml"):
+        done = msm("experiment", "run", name, "--site", "site.yaml", cwd=folder)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.count("waits already") + done.stdout.count("finished before") == 3
+    stopped = msm("experiment", "cancel", "grid.yaml", cwd=folder)
+    assert stopped.returncode == 0, stopped.stderr
+    assert "cancelled" in stopped.stdout
+    assert "midtrain good #1234: Study needs it" in stopped.stdout
+    wait_for(lambda: cluster.run("squeue", "-h") == "", 300)
+    shown = msm("experiment", "status", "other.yaml", "--json", cwd=folder)
+    assert {s["state"] for s in orjson.loads(shown.stdout)["stages"]} == {"finished"}
+    states = {label: stage["state"] for label, stage in statuses(folder).items()}
+    assert states["midtrain good #1234"] == "finished"
+    assert states["midtrain good2 #1234"] != "finished"
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_client_that_queues_under_a_limit_leaves_out_an_arm_that_is_cancelled_meanwhile(
     cluster: SlurmCluster, folder: Path

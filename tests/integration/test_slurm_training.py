@@ -141,6 +141,7 @@ def test_after_starts_a_run_on_the_checkpoint_that_another_is_still_to_write(
     second = done.stdout.split("submitted  job ")[1].split(",")[0]
     waits = msm("logs", second, "--folder", "two", cwd=folder)
     assert waits.stdout.startswith(f"job {second}  PENDING  Dependency")
+    assert msm("logs", "two", cwd=folder).stdout.startswith(f"job {second}  PENDING  Dependency")
     assert cluster.wait_state(second, "COMPLETED", "FAILED", "CANCELLED") == "COMPLETED"
     assert cluster.field(first, "JobState") == "COMPLETED"
     assert (folder / "two" / "sft").is_dir()

@@ -138,6 +138,22 @@ def test_lora_or_full_are_arms_whose_names_stand_in_contrasts(grid_file: Path) -
     assert possible(found.contrasts, all_arms) == list(found.contrasts)
 
 
+def test_a_stage_that_arms_share_is_called_after_what_they_share(grid_file: Path) -> None:
+    vary = "vary={sft.optimizer.lr: [1e-3, 2e-3], midtrain.duration.steps: [5, 9]}"
+    found = built(grid_file, *FEW, vary, "run.logging={wandb: {project: p}}")
+    stages = [stage for each in found.arms for stage in each.training]
+    shown: dict[str, set[tuple[str, str]]] = {}
+    for stage in stages:
+        assert stage.run is not None
+        assert stage.run.logging.wandb is not None
+        name = str(stage.run.logging.wandb.name)
+        shown.setdefault(stage.identity, set()).add((stage.label, name))
+    assert all(len(names) == 1 for names in shown.values()), shown
+    assert ("midtrain a[steps=5] #1234", "base+msm(a)[steps=5]#1234") in set().union(
+        *shown.values()
+    )
+
+
 def test_a_number_of_seeds_is_that_many(grid_file: Path) -> None:
     found = built(grid_file, *FEW, "seeds=8", "controls.aft_only=false")
     assert [a.name for a in found.arms] == [f"base+msm(a)+aft(cheese)#{n}" for n in range(1, 9)]

@@ -35,7 +35,7 @@ def test_the_studys_own_contrasts() -> None:
 
 
 def test_variants_are_contrasted_within_themselves() -> None:
-    arms = [Lineage("m", s, "x", 1, f"[lr={v}]") for v in (1, 2) for s in ("a", "b")]
+    arms = [Lineage("m", s, "x", 1, (("sft.lr", f"[lr={v}]"),)) for v in (1, 2) for s in ("a", "b")]
     assert study_contrasts(arms) == [
         f"a against b (m x[lr {v}])=+m+msm(a)+aft(x)[lr={v}],-m+msm(b)+aft(x)[lr={v}]"
         for v in (1, 2)
