@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from megatron_msm.errors import ConfigError
 from slurm.jobs import queue
-from slurm.jobs.queue import SlurmCommandError, find_by_script, query_jobs
+from slurm.jobs.queue import SlurmCommandError, check_dependency, find_by_script, query_jobs
 
 SQUEUE = """#!/bin/sh
 count=$(cat {folder}/count 2>/dev/null || echo 0); echo $((count + 1)) > {folder}/count
@@ -38,6 +39,27 @@ def _only_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_sacct_and_no_scontrol_mean_no_more_is_known(tmp_path: Path) -> None:
     with_squeue(tmp_path, failures=0)
     assert set(query_jobs(["7", "8"])) == {"7"}
+
+
+SACCT = """#!/bin/sh
+echo "8|CANCELLED by 0|n1"
+echo "9|FAILED|n2"
+"""
+
+
+def test_jobs_that_the_controller_has_forgotten_are_in_the_accounts(tmp_path: Path) -> None:
+    with_squeue(tmp_path, failures=0)
+    sacct = tmp_path / "sacct"
+    sacct.write_text(SACCT)
+    sacct.chmod(0o755)
+    found = query_jobs(["7", "8", "9", "10"])
+    assert {job_id: (job.state, job.is_live) for job_id, job in found.items()} == {
+        "7": ("RUNNING", True),
+        "8": ("CANCELLED", False),
+        "9": ("FAILED", False),
+    }
+    with pytest.raises(ConfigError, match="--after 9: this job has ended as FAILED"):
+        check_dependency("9", any_end=False)
 
 
 def test_a_job_is_found_by_its_script_and_an_element_by_its_place(tmp_path: Path) -> None:
