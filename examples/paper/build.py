@@ -177,7 +177,7 @@ def plan_text(recipe: Recipe, method: str) -> str:
 
 def num_runs(grid: GridConfig) -> dict[str, int]:
     """Return how many training runs of each phase a study has; equal ones count once."""
-    arms = lineages(grid, "")
+    arms = lineages(grid)
     return {
         "midtrain": len({(arm.spec, arm.seed) for arm in arms if arm.spec}),
         "sft": len({(arm.spec, arm.aft, arm.seed) for arm in arms if arm.aft}),

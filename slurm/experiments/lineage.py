@@ -74,7 +74,7 @@ def without_seed(arm: str) -> str:
     return arm.partition("#")[0]
 
 
-def lineages(grid: GridConfig, varied: tuple[tuple[str, str], ...]) -> list[Lineage]:
+def lineages(grid: GridConfig, varied: tuple[tuple[str, str], ...] = ()) -> list[Lineage]:
     """Return the arms of a grid, controls included, without those that are excluded."""
     found = []
     for model in grid.models:

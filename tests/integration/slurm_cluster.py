@@ -240,8 +240,8 @@ def _is_step_daemon(pid: int) -> bool:
 def _free_ports(count: int) -> int:
     """Return the first of `count` consecutive free ports; another process begins elsewhere."""
     places = range(16_000, 19_000, 50)
-    begin = os.getpid() % len(places)
-    for first in (*places[begin:], *places[:begin]):
+    for place in range(len(places)):
+        first = places[(os.getpid() + place) % len(places)]
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
