@@ -74,8 +74,8 @@ def choice(
     model = LocalModel(model_dir, device=device, label=label)
     work = prepare_choice(settings, model, "choice")
     model.check()
-    with progress_on(Console(stderr=True), "scoring") as on_progress:
-        result = work(on_progress)
+    with progress_on(Console(stderr=True), "scoring") as shown, model.telling(shown):
+        result = work(shown.reach)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(out, result.model_dump(mode="json"))
     if as_json:

@@ -19,13 +19,14 @@ from pydantic import Field
 from evals.kept_results import ASKED, KeptResults, asked_sha256
 from evals.models.local import LocalModel
 from evals.tasks.registry import TASKS
-from evals.tasks.task import Progress, Work
+from evals.tasks.task import Work
 from megatron_msm.config.json_schema import SchemaByName
 from megatron_msm.config.load import YamlSection, checked, load_config
 from megatron_msm.config.section import Section
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.eval_result import EvalResult
 from megatron_msm.formats.files import write_json_atomic
+from megatron_msm.progress import Progress
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -107,8 +108,8 @@ def run_suite(
         if found is not None:
             yield Ran(found, was_kept=True)
             continue
-        with progress(name) as on_progress:
-            result = prepared.work(on_progress)
+        with progress(name) as shown, model.telling(shown):
+            result = prepared.work(shown.reach)
         runtime = result.runtime | {ASKED: prepared.asked_sha256}
         result = result.model_copy(update={"runtime": runtime})
         write_json_atomic(out / f"{name}.json", result.model_dump(mode="json"))

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from megatron_msm.errors import ConfigError, MissingExtraError, MsmError
+from megatron_msm.errors import INTERRUPTED_STATUS, ConfigError, MissingExtraError, MsmError
 from megatron_msm.lazy_commands import lazy_app
 from megatron_msm.own_packages import check_own_packages
 
@@ -33,7 +33,6 @@ _STATUSES = (
     "Exit status: 0 done; 1 failed; 2 an option, a file or an input is wrong; 75 stopped with all "
     "saved, the same command goes on; 130 stopped by Ctrl-C."
 )
-_INTERRUPTED_STATUS = 130
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -71,7 +70,7 @@ def main() -> None:
         check_own_packages()
         build_app()(prog_name="msm")
     except SystemExit as end:
-        if end.code == _INTERRUPTED_STATUS:
+        if end.code == INTERRUPTED_STATUS:
             sys.stderr.write("stopped by Ctrl-C\n")
         raise
     except MsmError as error:

@@ -7,6 +7,8 @@ other exception is a defect of ours and keeps its traceback.
 
 AGAIN_STATUS = 75
 """EX_TEMPFAIL of sysexits.h: what was done is kept, and the same command goes on with it."""
+INTERRUPTED_STATUS = 130
+"""128 and the number of SIGINT, as shells have it: Ctrl-C ended the command at once."""
 
 
 class MsmError(Exception):

@@ -9,6 +9,7 @@ Work may have several steps, one after the other; each begins with `start`.
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 
@@ -61,7 +62,18 @@ class Progress:
         """Tell how much of the current step is done, and of how much."""
 
     def note(self, text: str) -> None:
-        """Tell what happens meanwhile, such as saving; a bar shows it until work goes on."""
+        """Tell what happens meanwhile, such as saving.
+
+        A bar shows it until work goes on; lines of `waiting` end with the newest.
+        """
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show that work is under way of which nobody can say how much is done.
+
+        The step before goes on afterwards; the time is not counted as its own.
+        """
+        yield
 
 
 SILENT = Progress()
@@ -142,7 +154,7 @@ class _Step:
             self.numbers(now_s, more),
         ]
         if self.total is not None and rate > 0:
-            parts.append(f"about {_duration(max(self.total - self.done, 0) / rate)} left")
+            parts.append(f"about {readable_duration(max(self.total - self.done, 0) / rate)} left")
         return ", ".join(part for part in parts if part)
 
 
@@ -172,6 +184,13 @@ class _Bar(Progress):
     def note(self, text: str) -> None:
         self._bars.update(self._task, numbers=text)
 
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        step = self._step
+        self.start(what, None, unit="")
+        yield
+        self.start(step.what, step.total, unit=step.unit, done=step.done)
+
     def _show(self, more: str) -> None:
         self._bars.update(
             self._task,
@@ -186,6 +205,10 @@ class _Lines(Progress):
         self._console = console
         self._step: _Step | None = None
         self._written_s = 0.0
+        self._noted = ""
+
+    def note(self, text: str) -> None:
+        self._noted = f"; {text}"
 
     def start(self, what: str, total: int | None, *, unit: str = BYTES, done: int = 0) -> None:
         is_first = self._step is None
@@ -206,15 +229,38 @@ class _Lines(Progress):
         self._step.done, self._step.total = done, total
         self._write_if_due(self._step, "", always=False)
 
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        step, begun_s, has_ended = self._step, time.monotonic(), threading.Event()
+        self._noted = ""
+
+        def tell() -> None:
+            while not has_ended.wait(LINE_EVERY_S):
+                spent = readable_duration(time.monotonic() - begun_s)
+                self._write(f"{what}: {spent} so far{self._noted}")
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            has_ended.set()
+            teller.join()
+        if step is not None:
+            self.start(step.what, step.total, unit=step.unit, done=step.done)
+
     def _write_if_due(self, step: _Step, numbers: str, *, always: bool) -> None:
         now_s = time.monotonic()
         if always or now_s - self._written_s >= LINE_EVERY_S:
             self._written_s = now_s
-            line = step.line(now_s, numbers)
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._write(step.line(now_s, numbers))
+
+    def _write(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _duration(seconds: float) -> str:
+def readable_duration(seconds: float) -> str:
+    """Return "40 s", "12 min" or "3.5 h"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,8 +1,9 @@
 """A Hugging Face folder that is opened, or served, once: when the first evaluation asks for it."""
 
+import contextlib
 import gc
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import transformers
 from evals.models.hf import OpenModel, check_chat_template, check_folder, open_model, resolve_device
 from evals.models.own_server import OwnServer, ServerConfig
 from megatron_msm.formats.tokenizer_files import TokenizerFiles
+from megatron_msm.progress import SILENT, Progress
 
 
 class LocalModel:
@@ -43,6 +45,16 @@ class LocalModel:
         self.label = label
         self._opened: dict[str, OpenModel] = {}
         self._own_server: OwnServer | None = None
+        self._progress = SILENT
+
+    @contextlib.contextmanager
+    def telling(self, progress: Progress) -> Iterator[None]:
+        """Tell `progress` in the block what loading or serving the model takes."""
+        self._progress = progress
+        try:
+            yield
+        finally:
+            self._progress = SILENT
 
     @cached_property
     def files(self) -> TokenizerFiles:
@@ -124,9 +136,10 @@ class LocalModel:
         """
         if dtype not in self._opened:
             self.close()  # two of one model would take twice its memory
-            self._opened[dtype] = open_model(
-                self.folder, dtype=dtype, device=self.device, label=self.label
-            )
+            with self._progress.waiting(f"loading {self.folder.name}"):
+                self._opened[dtype] = open_model(
+                    self.folder, dtype=dtype, device=self.device, label=self.label
+                )
         return self._opened[dtype]
 
     @property
@@ -144,7 +157,8 @@ class LocalModel:
         if self._own_server is None or self._own_server.config != config:
             self.close()
             log = self.results / "logs" / "server.log"
-            self._own_server = OwnServer(config, self.folder, log)
+            with self._progress.waiting(f"starting {config.command[0]}"):
+                self._own_server = OwnServer(config, self.folder, log)
         return self._own_server.url
 
     def close(self) -> None:

@@ -157,7 +157,8 @@ def export_hf(
         progress.start("writing tensors", num_bytes)
         records = {file.path.name: _write_weights(file, progress) for file in planned}
         if verified is not None:
-            verified.result()
+            with progress.waiting("comparing the checkpoint's files with their SHA-256"):
+                verified.result()
         write_index(tmp, shards)
         _copy_small_files(folder, state, tmp, dtype)
         manifest = _manifest(state, dtype, file_records(tmp, records))

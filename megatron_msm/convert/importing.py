@@ -163,7 +163,9 @@ def _import(
         add_extra_state(tmp, mapped)
         copy_files(hf_folder, carried, tmp / HF_FOLDER)
         write_json_atomic(tmp / HF_FOLDER / TENSORS_FILE, source.tensor_list())
-        state = imported_state(config, tokenizer, lineage_entry.result(), remarks=remarks)
+        with progress.waiting("hashing what is imported"):
+            origin = lineage_entry.result()
+        state = imported_state(config, tokenizer, origin, remarks=remarks)
         state = state.model_copy(update={"adapter": source.adapter})
         known = {file.name: file.record for file in written}
         return publish_checkpoint(tmp, out, state, known_files=known)

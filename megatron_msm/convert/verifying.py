@@ -93,7 +93,7 @@ def verify(
         checkpoint: A checkpoint folder (its newest iteration is taken) or an iteration folder.
         logits: Also compare what Megatron computes with the checkpoint with what `transformers`
             computes with the folder.
-        progress: Told how many bytes are done.
+        progress: Told how many bytes are done, and what it waits for.
 
     Raises:
         CheckpointError: A tensor is missing or unmapped on either side, or the two are not of the
@@ -116,11 +116,15 @@ def verify(
     check_megatron_tensors(megatron, shape, mapped, adapters)
     compared = list(_compare_tensors(weights, megatron, mapped, progress))
     differences = [found for one in compared for found in one.differences]
+    forward = None
+    if logits:
+        with progress.waiting("computing logits on both sides"):
+            forward = _compare_forward(hf_folder, shape, megatron, weights)
     return VerifyReport(
         num_tensors=sum(len(tensor.hf_names) for tensor in mapped),
         differences=tuple(sorted(differences, key=lambda found: -found.max_abs)),
         not_finite=tuple(name for one in compared for name in one.not_finite),
-        forward=_compare_forward(hf_folder, shape, megatron, weights) if logits else None,
+        forward=forward,
     )
 
 

@@ -21,7 +21,7 @@ from megatron_msm.formats.checkpoint_folder import (
 from megatron_msm.formats.files import write_text_atomic
 from megatron_msm.formats.metrics_file import StepMetrics
 from megatron_msm.models.sizes.gpus import gpu_of_device
-from megatron_msm.progress import SILENT, Progress, show_progress
+from megatron_msm.progress import SILENT, Progress, readable_duration, show_progress
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.runtime.versions import installed_versions
@@ -71,12 +71,23 @@ class Trainer:
             self.out.mkdir(parents=True, exist_ok=True)
             write_text_atomic(self.out / RUN_FILE, self.run_yaml)
         is_first = True
-        while (start := verified_start(self.run)) is not None:
+        while (start := self._verified_start()) is not None:
             if self.is_writer and is_first:
                 self._tell(start)
             is_first = False
-            model = PhaseModel(self.run, start, self.runtime, self.ranks)
+            with self.shown() as progress:
+                model = PhaseModel(self.run, start, self.runtime, self.ranks, progress)
             PhaseRun(self, start, model).train()
+
+    def _verified_start(self) -> PhaseStart | None:
+        with self.shown() as progress, progress.waiting("comparing weights with their SHA-256"):
+            return verified_start(self.run)
+
+    def shown(self, *, leaves_bar: bool = False) -> contextlib.AbstractContextManager[Progress]:
+        """Return what shows progress, on rank 0 alone."""
+        if not self.is_writer:
+            return contextlib.nullcontext(SILENT)
+        return show_progress(leaves_bar=leaves_bar)
 
     def _tell(self, start: PhaseStart) -> None:
         """Record the start, and say what to expect on a GPU that is known."""
@@ -115,7 +126,7 @@ class PhaseRun:
             raise PreemptedError(f"before step {first_step + 1} of {config.name}: nothing to save")
         with (
             self._metrics_writer() as metrics,
-            self._progress() as progress,
+            trainer.shown(leaves_bar=True) as progress,
             profiled(
                 trainer.run.config.logging.profile, trainer.out, config.name, trainer.ranks.rank
             ) as profiler,
@@ -124,8 +135,10 @@ class PhaseRun:
                 progress, config.name, num_steps=self._phase.num_steps, first_step=first_step
             )
             self._make_up_validation(metrics)
+            began_s, loss = time.monotonic(), None
             for step in range(first_step, self._phase.num_steps):
                 row = self._step(step)
+                loss = row.loss
                 if self._is_validation_due(step + 1):
                     progress.note("validating")
                     row = self._validated(row)
@@ -134,6 +147,19 @@ class PhaseRun:
                 steps.advance(row)
                 profiler.after_step(step + 1)
                 self._save_if_due(step + 1, metrics, progress)
+        if trainer.is_writer:
+            self._tell_end(loss, seconds=time.monotonic() - began_s)
+
+    def _tell_end(self, loss: float | None, *, seconds: float) -> None:
+        """Say what the phase has come to, and where its checkpoint is."""
+        num_steps, first_step = self._phase.num_steps, self._start.first_step
+        here = f", {num_steps - first_step} of them now" if first_step else ""
+        shown = "not finite" if loss is None else f"{loss:.4f}"
+        folder = iteration_folder(self._trainer.out / self._config.name, num_steps)
+        sys.stderr.write(
+            f"finished   {self._config.name}: {num_steps} steps{here} in "
+            f"{readable_duration(seconds)}, loss {shown}; checkpoint {folder}\n"
+        )
 
     def _step(self, step: int) -> StepMetrics:
         times = PartTimes(is_cuda=self._trainer.runtime.is_cuda)
@@ -155,10 +181,6 @@ class PhaseRun:
         verify_origin(saved)
         self._model.load_again(saved)
         self._guard.roll_back(saved.state, step)
-
-    def _progress(self) -> contextlib.AbstractContextManager[Progress]:
-        is_shown = self._trainer.is_writer
-        return show_progress(leaves_bar=True) if is_shown else contextlib.nullcontext(SILENT)
 
     def _save_if_due(
         self, num_done: int, metrics: MetricsWriter | None, progress: Progress

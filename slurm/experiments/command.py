@@ -1,6 +1,7 @@
 """`msm experiment`: a grid of arms as one graph of stages."""
 
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,7 @@ from slurm.experiments.experiment_file import (
     write_cancelled,
     write_started,
 )
+from slurm.experiments.local_screen import LocalScreen
 from slurm.experiments.plan_table import print_plan
 from slurm.experiments.planning import load_grid, plan_experiment
 from slurm.experiments.report import finished_results, write_report
@@ -135,8 +137,8 @@ def run(
         return read_started(grid, grid_file).wanted()
 
     if is_here:
-        backend = InProcessBackend() if in_process else LocalBackend()
-        if not run_here(built.root, stages, _tell, backend, wanted=wanted):
+        screen = LocalScreen(built.root, stages, started, Console(stderr=True))
+        if not _run_here(built.root, stages, screen, wanted, in_process=in_process):
             raise typer.Exit(1)
         if built.report is not None and not arm:
             tell_next(*_OPEN, built.root / built.report.output("report.html"))
@@ -146,6 +148,28 @@ def run(
     check_requests(stages, site_config)
     queue_all(built.root, stages, site_config, _tell, wanted=wanted)
     tell_next("msm", "experiment", "status", grid_file, *(overrides or ()), "--watch")
+
+
+def _run_here(
+    root: Path,
+    stages: Sequence[Stage],
+    screen: LocalScreen,
+    wanted: Callable[[], Collection[Path]],
+    *,
+    in_process: bool,
+) -> bool:
+    if in_process:
+        return run_here(root, stages, screen.tell, InProcessBackend(), wanted=wanted)
+    backend = LocalBackend()
+    try:
+        return run_here(root, stages, screen.tell, backend, wanted=wanted, watching=screen.watching)
+    except KeyboardInterrupt:
+        if screen.running is not None:
+            sys.stderr.write(
+                f"\n{screen.running.label} goes on in the background; `msm experiment cancel` ends "
+                "it, and the same command waits for it and goes on with the other stages\n"
+            )
+        raise
 
 
 def why(

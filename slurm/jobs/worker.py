@@ -137,7 +137,13 @@ class Worker:
         tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
         reader = threading.Thread(target=_copy, args=(self.child.stdout, tail), daemon=True)
         reader.start()
-        status = self.child.wait()
+        try:
+            status = self.child.wait()
+        except KeyboardInterrupt:
+            # The terminal sent it to the child as well, which may have something to save.
+            self.child.wait()
+            reader.join(timeout=10)
+            raise
         # A process that the child left behind may hold the pipe open for ever.
         reader.join(timeout=10)
         return status, [line.decode(errors="replace").rstrip() for line in list(tail)]

@@ -5,6 +5,7 @@ is left. Two runs of one graph at the same time share the work: a stage is start
 its folder, and whoever waits for the lock finds it finished or running.
 """
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -32,6 +33,7 @@ Event = Literal[
     "cancelled",
 ]
 OnEvent = Callable[[Stage, Event, str], None]
+Watching = Callable[[Stage], contextlib.AbstractContextManager[object]]
 _POLL_S = 2.0
 
 
@@ -71,6 +73,7 @@ def run_here(
     backend: Backend,
     *,
     wanted: Callable[[], Collection[Path]] | None = None,
+    watching: Watching = contextlib.nullcontext,
 ) -> bool:
     """Run stages in their order on this machine; return whether all are finished.
 
@@ -80,6 +83,7 @@ def run_here(
         on_event: Is told what becomes of each.
         backend: Runs a stage.
         wanted: Asked before each: the folders of stages that still are to be run. Left out: all.
+        watching: A context for the time in which a stage runs.
     """
     finished: set[str] = set()
     again = remade(root, stages)
@@ -89,13 +93,18 @@ def run_here(
             on_event(stage, "cancelled", "")
         elif missing:
             on_event(stage, "not run", f"needs {missing[0].label}")
-        elif _run_stage(root, stage, backend, on_event, again=stage.identity in again):
+        elif _run_stage(root, stage, backend, on_event, watching, stage.identity in again):
             finished.add(stage.identity)
     return len(finished) == len(stages)
 
 
 def _run_stage(
-    root: Path, stage: Stage, backend: Backend, on_event: OnEvent, *, again: bool
+    root: Path,
+    stage: Stage,
+    backend: Backend,
+    on_event: OnEvent,
+    watching: Watching,
+    again: bool,
 ) -> bool:
     folder = root / stage.folder
     job = stage_job(root, stage, SiteConfig(defaults=Resources(gpus=bool(visible_gpus()))))
@@ -107,8 +116,9 @@ def _run_stage(
         on_event(stage, "running", "msm " + " ".join(stage.command()))
         stage.write(root)
         started = time.monotonic()
-        [started_job] = backend.submit([job])
-        backend.wait(started_job.job_id)
+        with watching(stage):
+            [started_job] = backend.submit([job])
+            backend.wait(started_job.job_id)
         if is_finished(folder, stage.identity):
             on_event(stage, "done", f"{time.monotonic() - started:.1f} s")
             return True

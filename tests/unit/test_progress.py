@@ -56,3 +56,32 @@ def test_a_terminal_gets_a_bar_with_the_name_as_it_is_written() -> None:
     assert "[bold]docs" in screen.getvalue()
     assert "3/3" in screen.getvalue()
     assert "all [of] them" in screen.getvalue()
+
+
+def test_work_without_a_measure_says_that_it_goes_on_and_takes_no_time_of_the_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("megatron_msm.progress.LINE_EVERY_S", 0.05)
+    err = io.StringIO()
+    with show_progress(Console(file=err)) as progress:
+        progress.start("scoring", 100, unit="")
+        with progress.waiting("loading [model]"):
+            time.sleep(0.5)
+        time.sleep(0.1)
+        progress.reach(50, 100)
+    *waits, scored = err.getvalue().splitlines()
+    assert waits[0] == "loading [model]: 0 s so far"
+    assert len(waits) >= 3
+    assert scored == "scoring: 50 of 100, about 0 s left"
+
+
+def test_a_bar_comes_back_after_work_without_a_measure() -> None:
+    screen = io.StringIO()
+    with show_progress(Console(file=screen, force_terminal=True, width=100)) as progress:
+        progress.start("scoring", 4, unit="rows")
+        progress.advance(1)
+        with progress.waiting("loading [model]"):
+            time.sleep(0.3)
+            assert "loading [model]" in screen.getvalue()
+        progress.advance(3)
+    assert "4/4" in screen.getvalue()

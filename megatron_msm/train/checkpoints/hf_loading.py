@@ -22,12 +22,13 @@ from megatron_msm.models.families.registry import table_for
 from megatron_msm.models.hf_config import read_model_shape
 from megatron_msm.models.layers.lora import is_adapter
 from megatron_msm.models.tensor_table import MappedTensor
+from megatron_msm.progress import SILENT, Progress
 from megatron_msm.runtime.extra_state import is_extra_state
 from megatron_msm.train.checkpoints.checkpoint import chunk_name, sharded_state
 
 
 def load_hf(
-    folder: Path, chunks: Sequence[GPTModel], *, keep: bool = False
+    folder: Path, chunks: Sequence[GPTModel], *, keep: bool = False, progress: Progress = SILENT
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Load a Hugging Face folder into this rank's model chunks; LoRA adapters stay as they are.
 
@@ -35,6 +36,7 @@ def load_hf(
         folder: With config.json and weights.
         chunks: This rank's model chunks, GPTModels.
         keep: Return the tensors as they were read, which takes as much memory as the chunks.
+        progress: Told how many bytes of this rank's weights are read.
 
     Returns:
         What `load_checkpoint` returns; without `keep` the chunks' own tensors.
@@ -47,6 +49,7 @@ def load_hf(
     reader = _ShardReader(open_hf_source(folder, shape, mapped), mapped)
     wanted = sharded_state(chunks, None, is_loading=True)
     states: dict[str, dict[str, torch.Tensor]] = {}
+    progress.start("loading weights", _num_bytes(chunks))
     for index, chunk in enumerate(chunks):
         name = chunk_name(index)
         state = {k: v for k, v in chunk.state_dict().items() if not is_extra_state(k)}
@@ -56,12 +59,23 @@ def load_hf(
             # A factory stands for a weight of which a checkpoint has the parts, as [gate; up].
             shards, _, factories = load_preprocess({key: wanted[name].pop(key)})
             if not keep and reader.read_whole(list(nested_values(shards)), state[key]):
+                progress.advance(state[key].nbytes)
                 continue
             read = apply_factory_merges(dict_list_map_inplace(reader.read, shards), factories)[key]
             state[key].copy_(read)
+            progress.advance(state[key].nbytes)
             if keep:
                 state[key] = read
     return states
+
+
+def _num_bytes(chunks: Sequence[GPTModel]) -> int:
+    return sum(
+        weight.nbytes
+        for chunk in chunks
+        for name, weight in chunk.state_dict().items()
+        if not is_extra_state(name) and not is_adapter(name)
+    )
 
 
 class _ShardReader:

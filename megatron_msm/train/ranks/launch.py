@@ -11,10 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-from megatron_msm.errors import PreemptedError
+from megatron_msm.errors import INTERRUPTED_STATUS, PreemptedError
 from megatron_msm.own_packages import python_module
 from megatron_msm.train.ranks.failure_file import failure_file
 from megatron_msm.train.ranks.rank import LAUNCHER_PID
@@ -52,8 +53,8 @@ def launch(
         stop: This process's stop signals.
 
     Returns:
-        0 when every rank ended well, 75 when they were preempted, else the status of the rank that
-        failed.
+        0 when every rank ended well, 75 when they were stopped, 130 when a second Ctrl-C ended
+        them, else the status of the rank that failed.
     """
     logs.mkdir(parents=True, exist_ok=True)
     ranks: list[subprocess.Popen[bytes]] = []
@@ -61,11 +62,9 @@ def launch(
     try:
         for rank in range(num_ranks):
             ranks.append(_start(config_file, rank, num_ranks, environment, logs))
-        stop.hold(lambda number: _forward(ranks, number))
-        return _watch(ranks, logs)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: the same command goes on after the newest checkpoint\n")
-        return 128 + signal.SIGINT
+        must_end = threading.Event()
+        stop.hold(lambda number: _pass_on(ranks, number), end_at_once=must_end.set)
+        return _watch(ranks, logs, must_end)
     finally:
         _kill(ranks)
 
@@ -98,13 +97,13 @@ def _start(
         return subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
 
 
-def _watch(ranks: list[subprocess.Popen[bytes]], logs: Path) -> int:
-    while True:
+def _watch(ranks: list[subprocess.Popen[bytes]], logs: Path, must_end: threading.Event) -> int:
+    while not must_end.wait(_POLL_S):
         statuses = [rank.poll() for rank in ranks]
         if PreemptedError.exit_status in statuses:
             # Also when the signal reached only one rank, before they could agree.
-            _forward(ranks, signal.SIGTERM)
-            _wait(ranks, _STOP_GRACE_S)
+            _pass_on(ranks, signal.SIGTERM)
+            _wait(ranks, _STOP_GRACE_S, must_end)
             return PreemptedError.exit_status
         failed = [index for index, status in enumerate(statuses) if status]
         if failed:
@@ -112,11 +111,12 @@ def _watch(ranks: list[subprocess.Popen[bytes]], logs: Path) -> int:
             status = statuses[first]
             assert status is not None
             _report(first, status, logs)
-            _wait(ranks, _FAILURE_GRACE_S)
+            _wait(ranks, _FAILURE_GRACE_S, must_end)
             return status if status > 0 else 1
         if all(status == 0 for status in statuses):
             return 0
-        time.sleep(_POLL_S)
+    sys.stderr.write("stopped    at once; the same command goes on after the newest checkpoint\n")
+    return INTERRUPTED_STATUS
 
 
 def _cause(failed: list[int], statuses: list[int | None], out: Path) -> int:
@@ -129,10 +129,11 @@ def _cause(failed: list[int], statuses: list[int | None], out: Path) -> int:
     return min(failed, key=order)
 
 
-def _forward(ranks: list[subprocess.Popen[bytes]], number: int) -> None:
+def _pass_on(ranks: list[subprocess.Popen[bytes]], number: int) -> None:
+    """Send the ranks a stop signal; a Ctrl-C at the terminal has reached them, without effect."""
     for rank in ranks:
         if rank.poll() is None:
-            rank.send_signal(number)
+            rank.send_signal(signal.SIGTERM if number == signal.SIGINT else number)
 
 
 def _report(rank: int, status: int, logs: Path) -> None:
@@ -145,10 +146,11 @@ def _report(rank: int, status: int, logs: Path) -> None:
         sys.stderr.write("".join(f"  {line}\n" for line in lines[-_TAIL_LINES:]))
 
 
-def _wait(ranks: list[subprocess.Popen[bytes]], seconds: float) -> None:
+def _wait(ranks: list[subprocess.Popen[bytes]], seconds: float, must_end: threading.Event) -> None:
     deadline = time.monotonic() + seconds
     while any(rank.poll() is None for rank in ranks) and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
+        if must_end.wait(_POLL_S):
+            return
 
 
 def _kill(ranks: list[subprocess.Popen[bytes]]) -> None:

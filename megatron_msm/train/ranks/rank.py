@@ -28,11 +28,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 def main() -> None:
     """Train this rank's part of the run file given on the command line."""
-    stop = StopSignal()
+    stop = StopSignal(takes_ctrl_c=LAUNCHER_PID not in os.environ)
     if LAUNCHER_PID in os.environ:
         _die_with_launcher(int(os.environ[LAUNCHER_PID]))
-        # Ctrl-C reaches the launcher too, which then ends the ranks.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     run_rank(load_config(Path(sys.argv[1]), RunConfig), stop)
 
 
@@ -54,7 +52,7 @@ def run_rank(config: RunConfig, stop: StopSignal) -> None:
         _train(config, stop)
     except PreemptedError as error:
         if rank == 0:
-            sys.stderr.write(f"preempted  {error}\n")
+            sys.stderr.write(f"stopped    {error}\n")
         _exit_now(error.exit_status)
     except BaseException as error:
         if isinstance(error, MsmError):

@@ -15,6 +15,7 @@ from megatron_msm.models.layers.freezing import freeze
 from megatron_msm.models.layers.lora import initialize_adapters
 from megatron_msm.models.sizes.freezing import frozen_keys
 from megatron_msm.models.sizes.trainable import check_trainable
+from megatron_msm.progress import SILENT, Progress
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.train.checkpoints.checkpoint import (
@@ -45,7 +46,12 @@ class PhaseModel:
     """
 
     def __init__(
-        self, run: ResolvedRun, start: PhaseStart, runtime: Runtime, ranks: ParallelRanks
+        self,
+        run: ResolvedRun,
+        start: PhaseStart,
+        runtime: Runtime,
+        ranks: ParallelRanks,
+        progress: Progress = SILENT,
     ) -> None:
         self._run, self._phase = run, start.phase
         self._runtime, self._ranks = runtime, ranks
@@ -53,7 +59,7 @@ class PhaseModel:
         self.chunks = build_model(
             run.shape, config.parallel, runtime, ranks, config.lora, config.memory
         )
-        main_weights = None if start.is_resumed else self._load_parent(start)
+        main_weights = None if start.is_resumed else self._load_parent(start, progress)
         self._freeze()
         check_trainable(self.chunks, run.shape, config.lora, ranks)
         self.wrapped = wrap_data_parallel(self.chunks, runtime)
@@ -67,7 +73,8 @@ class PhaseModel:
             self.optimizer.reload_model_params(main_weights)
             del main_weights
         if start.is_resumed:
-            load_checkpoint(start.origin.folder, self.chunks, self.optimizer)
+            with progress.waiting(f"loading weights and optimizer from {start.origin.folder}"):
+                load_checkpoint(start.origin.folder, self.chunks, self.optimizer)
         elif self._phase.config.optimizer_state == "carry":
             self._carry_on(start.origin)
         check_replicas(self.chunks, ranks)
@@ -140,7 +147,9 @@ class PhaseModel:
     def _tokens_per_micro_batch(self) -> int:
         return self._phase.config.micro_batch_size * self._phase.config.seq_length
 
-    def _load_parent(self, start: PhaseStart) -> dict[str, dict[str, torch.Tensor]] | None:
+    def _load_parent(
+        self, start: PhaseStart, progress: Progress
+    ) -> dict[str, dict[str, torch.Tensor]] | None:
         """Load the weights that a phase starts from.
 
         Returns:
@@ -152,10 +161,16 @@ class PhaseModel:
             for chunk in self.chunks:
                 initialize_adapters(chunk, config.seed)
         if config.model.hf is not None and parent.folder == self._run.base.folder:
-            read = load_hf(config.model.hf, self.chunks, keep=self._runtime.has_fp8_weights)
+            read = load_hf(
+                config.model.hf,
+                self.chunks,
+                keep=self._runtime.has_fp8_weights,
+                progress=progress,
+            )
         else:
             has_adapters = parent.state.adapter is not None
-            read = load_checkpoint(parent.folder, self.chunks, None, with_adapters=has_adapters)
+            with progress.waiting(f"loading weights from {parent.folder}"):
+                read = load_checkpoint(parent.folder, self.chunks, None, with_adapters=has_adapters)
         return read if self._runtime.has_fp8_weights else None
 
     def _micro_batches(
