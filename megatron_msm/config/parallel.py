@@ -103,15 +103,3 @@ class ParallelConfig(Section):
             f"{tensor} x {pipeline} x context {self.context} x data {self.data} = "
             f"{self.world_size} ranks{experts}"
         )
-
-    @property
-    def overrides(self) -> str:
-        """What to write on the command line to get this layout."""
-        given = self.model_dump(exclude_defaults=True)
-        settings = []
-        for name, value in given.items():
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            if isinstance(value, tuple):
-                text = "[" + ",".join(str(number) for number in value) + "]"
-            settings.append(f"parallel.{name}={text}")
-        return " ".join(settings) or "parallel.data=1"

@@ -1,6 +1,7 @@
 """What all sections of a configuration share."""
 
-from typing import Annotated
+import json
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,3 +15,28 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    def overrides_on(self, current: Self, section: str) -> list[str]:
+        """Return the words of a command line that turn `current` into this one, none if it is.
+
+        What differs from the defaults is among them, so that they also say what this one is.
+
+        Args:
+            current: The section as a file has it.
+            section: The name that it has there.
+        """
+        if self == current:
+            return []
+        before = current.model_dump(mode="json")
+        own = self.model_dump(mode="json", exclude_defaults=True)
+        return [
+            f"{section}.{name}={_as_yaml(value)}"
+            for name, value in self.model_dump(mode="json").items()
+            if name in own or value != before[name]
+        ]
+
+
+def _as_yaml(value: object) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(map(_as_yaml, value)) + "]"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -14,7 +14,7 @@ This module knows files, not tensors: it imports no torch.
 import contextlib
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -269,22 +269,50 @@ def _iteration_of(folder: Path) -> int:
     return int(folder.name.removeprefix("iter_"))
 
 
+def kept_iterations(
+    steps: Sequence[int], *, newest: int, interval: int, keep_last: int, keep_every: int | None
+) -> list[int]:
+    """Return which of a phase's checkpoints stay after the one of step `newest` was saved.
+
+    Kept are the newest, the last `keep_last` multiples of `interval` and all multiples of
+    `keep_every`.
+
+    Args:
+        steps: Those that are there, the newest among them, in ascending order.
+        newest: The one that was saved just now.
+        interval: Steps between two regular saves.
+        keep_last: How many of the newest regular ones stay.
+        keep_every: Multiples of it stay for good; None: none do.
+    """
+    older = [step for step in steps if step < newest]
+    regular = [step for step in older if step % interval == 0]
+    # The newest one counts too when it is a regular one.
+    num_older = keep_last - (newest % interval == 0)
+    kept = {newest, *(regular[len(regular) - num_older :] if num_older else [])}
+    return [
+        step
+        for step in steps
+        if step in kept or (step < newest and keep_every is not None and step % keep_every == 0)
+    ]
+
+
 def remove_old_iterations(
     root: Path, *, newest: int, interval: int, keep_last: int, keep_every: int | None
 ) -> None:
-    """Remove what is older than `newest` and not to be kept.
+    """Remove what is older than `newest` and not to be kept, as `kept_iterations` says.
 
-    Kept are the last `keep_last` multiples of `interval` and all multiples of `keep_every`. What is
-    newer than `newest` is damaged, and replaced when its step is made again.
+    What is newer than `newest` is damaged, and replaced when its step is made again.
     """
     older = [folder for folder in iteration_folders(root) if _iteration_of(folder) < newest]
-    regular = [folder for folder in older if _iteration_of(folder) % interval == 0]
-    # The newest one counts too when it is a regular one.
-    num_older = keep_last - (newest % interval == 0)
-    kept = set(regular[len(regular) - num_older :] if num_older else [])
+    kept = kept_iterations(
+        [*map(_iteration_of, older), newest],
+        newest=newest,
+        interval=interval,
+        keep_last=keep_last,
+        keep_every=keep_every,
+    )
     for folder in older:
-        for_good = keep_every is not None and _iteration_of(folder) % keep_every == 0
-        if folder not in kept and not for_good:
+        if _iteration_of(folder) not in kept:
             gone = tmp_path(folder)
             folder.rename(gone)  # at once: a part of a checkpoint must not look like one
             shutil.rmtree(gone)

@@ -4,7 +4,7 @@ Weights, gradients and optimizer state are counted; activations and times are es
 activations.py and speed.py).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from megatron_msm.config.memory import MemoryConfig, RecomputeModule
@@ -14,26 +14,38 @@ from megatron_msm.errors import ConfigError
 from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.batch_shape import BatchShape, batch_shape
 from megatron_msm.models.sizes.gpus import Gpu, MatmulPrecision
-from megatron_msm.models.sizes.layout import legal_layouts
+from megatron_msm.models.sizes.layout import layout_overrides, legal_layouts
 from megatron_msm.plan.memory import RESERVE_BYTES, MemoryModel, Precision, RankMemory
 from megatron_msm.plan.speed import SpeedModel, StepTime
 
+_OFFLOADED = (0.25, 0.5, 1.0)
+"""Shares of the optimizer on the CPU that a plan tries where nothing else fits."""
 
-def recompute_choices(shape: ModelShape) -> dict[str, MemoryConfig]:
-    """Return the ways to recompute that a plan compares, by name."""
+
+def recompute_choices(shape: ModelShape, own: MemoryConfig) -> dict[str, MemoryConfig]:
+    """Return the ways to recompute that a plan compares, by name; all else is as in `own`."""
     selections: tuple[tuple[RecomputeModule, ...], ...] = (("mlp",),)
     if shape.experts is not None:
         selections = (("layernorm",), ("layernorm", "moe"))
     return {
-        "none": MemoryConfig(),
+        "none": own.model_copy(update={"recompute": "none"}),
         **{
-            f"selective: {', '.join(modules)}": MemoryConfig(
-                recompute="selective", recompute_modules=modules
+            f"selective: {', '.join(modules)}": own.model_copy(
+                update={"recompute": "selective", "recompute_modules": modules}
             )
             for modules in selections
         },
-        "full": MemoryConfig(recompute="full"),
+        "full": own.model_copy(update={"recompute": "full"}),
     }
+
+
+def _memory_choices(shape: ModelShape, own: MemoryConfig) -> Iterator[Sequence[MemoryConfig]]:
+    """Yield settings to try, those that cost more time later: the next where none fits."""
+    ways = [own, *recompute_choices(shape, own).values()]
+    yield ways
+    for share in _OFFLOADED:
+        if share > own.optimizer_offload:
+            yield [way.model_copy(update={"optimizer_offload": share}) for way in ways]
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,10 @@ class LayoutEstimate:
     """One layout: its fullest rank over all phases, and a step of each phase."""
 
     parallel: ParallelConfig
+    settings: MemoryConfig
+    """What it computes again and keeps on the CPU."""
+    overrides: tuple[str, ...]
+    """What turns the run file into one with this layout and these settings."""
     memory: RankMemory
     fits: bool
     steps: Mapping[str, StepTime]
@@ -58,10 +74,10 @@ class RunEstimate:
     gpu: Gpu
     num_gpus: int
     own: LayoutEstimate | None
-    """The run file's own layout; None when it is for another number of GPUs."""
+    """The run file's own layout and settings; None when it is for another number of GPUs."""
     layouts: Sequence[LayoutEstimate]
-    """Legal layouts that fit, the fastest first: of those that differ in chunks, uneven stages or
-    sequence parallelism only, the fastest."""
+    """Legal layouts that fit, the fastest first, with the settings under which they do: of those
+    that differ in these, chunks, uneven stages or sequence parallelism only, the fastest."""
     recompute: Mapping[str, float]
     """Activation bytes of the chosen layout for each way to recompute."""
     num_steps: Mapping[str, int | None]
@@ -72,7 +88,20 @@ class RunEstimate:
     @property
     def chosen(self) -> LayoutEstimate | None:
         """The run's own layout, else the fastest that fits."""
-        return self.own or next(iter(self.layouts), None)
+        return self.own or self.fastest
+
+    @property
+    def fastest(self) -> LayoutEstimate | None:
+        """The fastest that fits."""
+        return next(iter(self.layouts), None)
+
+    @property
+    def own_settings(self) -> LayoutEstimate | None:
+        """The run's own split of the model with settings that make it fit."""
+        if self.own is None:
+            return None
+        wanted = _split(self.own)
+        return next((it for it in self.layouts if _split(it) == wanted), None)
 
     @property
     def seconds(self) -> float | None:
@@ -111,17 +140,15 @@ def estimate_run(
     batches = [batch_shape(phase) for phase in config.phases]
     weights = {batch.name: num_steps[batch.name] or 1 for batch in batches}
     found = [
-        planner.layout(parallel, batches)
+        layout
         for parallel in legal_layouts(shape, num_gpus, batches, config.runtime.fp8)
+        for layout in planner.fitting(parallel, batches)
     ]
     fitting = _best_of_each_split(
-        sorted(
-            (layout for layout in found if layout.fits),
-            key=lambda it: (it.seconds(weights), it.memory.total_bytes),
-        )
+        sorted(found, key=lambda it: (it.seconds(weights), it.memory.total_bytes))
     )
     is_own = config.parallel.world_size == num_gpus
-    own = planner.layout(config.parallel, batches) if is_own else None
+    own = planner.layout(config.parallel, config.memory, batches) if is_own else None
     shown = own or next(iter(fitting), None)
     return RunEstimate(
         gpu=gpu,
@@ -138,9 +165,13 @@ def _best_of_each_split(layouts: Sequence[LayoutEstimate]) -> list[LayoutEstimat
     """Keep the first of the layouts with the same sizes of tensor, pipeline, context and data."""
     best: dict[tuple[int, ...], LayoutEstimate] = {}
     for layout in layouts:
-        it = layout.parallel
-        best.setdefault((it.tensor, it.pipeline, it.context, it.data), layout)
+        best.setdefault(_split(layout), layout)
     return list(best.values())
+
+
+def _split(layout: LayoutEstimate) -> tuple[int, ...]:
+    it = layout.parallel
+    return it.tensor, it.pipeline, it.context, it.data
 
 
 @dataclass(frozen=True)
@@ -166,20 +197,37 @@ class _Planner:
     def _memory(self, memory: MemoryConfig) -> MemoryModel:
         return MemoryModel(self.shape, self.config.lora, memory, self._precision)
 
-    def layout(self, parallel: ParallelConfig, batches: Sequence[BatchShape]) -> LayoutEstimate:
-        """Estimate one layout."""
-        memory, speed = self.config.memory, self._speed()
+    def fitting(
+        self, parallel: ParallelConfig, batches: Sequence[BatchShape]
+    ) -> list[LayoutEstimate]:
+        """Estimate one layout with each of the cheapest settings under which it fits."""
+        for choices in _memory_choices(self.shape, self.config.memory):
+            found = [self.layout(parallel, memory, batches) for memory in choices]
+            if any(layout.fits for layout in found):
+                return [layout for layout in found if layout.fits]
+        return []
+
+    def layout(
+        self, parallel: ParallelConfig, memory: MemoryConfig, batches: Sequence[BatchShape]
+    ) -> LayoutEstimate:
+        """Estimate one layout with one choice of settings."""
+        speed = self._speed(memory)
         ranks = [self._memory(memory).fullest_rank(parallel, batch) for batch in batches]
         fullest = max(ranks, key=lambda rank: rank.total_bytes)
         room = self.gpu.memory_gib * 2**30 - RESERVE_BYTES
         steps = {batch.name: speed.step_time(parallel, batch) for batch in batches}
-        return LayoutEstimate(parallel, fullest, fullest.total_bytes <= room, steps)
+        overrides = (
+            *layout_overrides(parallel, self.config.parallel, batches),
+            *memory.overrides_on(self.config.memory, "memory"),
+        )
+        fits = fullest.total_bytes <= room
+        return LayoutEstimate(parallel, memory, overrides, fullest, fits, steps)
 
-    def _speed(self) -> SpeedModel:
+    def _speed(self, memory: MemoryConfig) -> SpeedModel:
         return SpeedModel(
             self.shape,
             self.config.lora,
-            self.config.memory,
+            memory,
             self._precision,
             self._matmul,
             self.gpu,
@@ -193,5 +241,5 @@ class _Planner:
             name: max(
                 self._memory(memory).fullest_rank(parallel, b).activations_bytes for b in batches
             )
-            for name, memory in recompute_choices(self.shape).items()
+            for name, memory in recompute_choices(self.shape, self.config.memory).items()
         }

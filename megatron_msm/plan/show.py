@@ -1,5 +1,6 @@
 """A run's estimate as text and as data."""
 
+import shlex
 from collections.abc import Iterator
 
 from megatron_msm.formats.json_types import JsonRow
@@ -7,6 +8,10 @@ from megatron_msm.plan.estimate import LayoutEstimate, RunEstimate
 from megatron_msm.plan.memory import RankMemory
 
 _GIB = 2**30
+_NOTHING_FITS = (
+    "No legal layout fits, whatever is computed again or kept on the CPU. Use more GPUs, a smaller "
+    "micro_batch_size, or `lora`."
+)
 _PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
 
 
@@ -18,20 +23,34 @@ def as_text(estimate: RunEstimate, *, num_layouts: int) -> Iterator[str]:
     )
     chosen = estimate.chosen
     if chosen is None:
-        yield (
-            "No legal layout fits. Use more GPUs, memory.recompute=full, a smaller "
-            "micro_batch_size, or `lora`."
-        )
+        yield _NOTHING_FITS
         return
     whose = "the run file's layout" if estimate.own else "the fastest layout that fits"
     yield f"\n{whose}: {chosen.parallel.summary}"
+    if estimate.own is None:
+        yield f"  with {shlex.join(chosen.overrides)}"
     yield from _memory_lines(estimate, chosen)
     yield from _time_lines(estimate, chosen)
-    yield f"\nlegal layouts that fit, fastest first ({len(estimate.layouts)} in all):"
+    if not chosen.fits:
+        yield _remedy(estimate)
+    yield (
+        f"\nlegal layouts that fit, fastest first ({len(estimate.layouts)} in all), "
+        "with what to add to the command:"
+    )
     for layout in estimate.layouts[:num_layouts]:
         seconds = ", ".join(f"{name} {step.total_s:.2f} s" for name, step in layout.steps.items())
         gib = layout.memory.total_bytes / _GIB
-        yield f"  {gib:5.1f} GiB  {seconds}  {layout.parallel.overrides}"
+        words = shlex.join(layout.overrides) or "(as in the run file)"
+        yield f"  {gib:5.1f} GiB  {seconds}  {words}"
+
+
+def _remedy(estimate: RunEstimate) -> str:
+    """Say with what a run fits whose own layout and settings do not."""
+    found = estimate.own_settings or estimate.fastest
+    if found is None:
+        return f"  {_NOTHING_FITS}"
+    gib = found.memory.total_bytes / _GIB
+    return f"  it fits in {gib:.1f} GiB with {shlex.join(found.overrides)}"
 
 
 def _memory_lines(estimate: RunEstimate, chosen: LayoutEstimate) -> Iterator[str]:
@@ -77,6 +96,8 @@ def as_data(estimate: RunEstimate) -> JsonRow:
 def _layout(layout: LayoutEstimate) -> JsonRow:
     return {
         "parallel": layout.parallel.model_dump(mode="json"),
+        "memory_settings": layout.settings.model_dump(mode="json"),
+        "overrides": list(layout.overrides),
         "fits": layout.fits,
         "memory": _memory(layout.memory),
         "step_seconds": {

@@ -7,7 +7,7 @@
     pipeline      (p - 1) / (v m) of the above, for p stages, v chunks and m micro batches; the wait
                   for the stage with most layers; messages between stages
     data          gradients reduced and weights gathered; what the last backward pass does not hide
-    optimizer     its state read and written once
+    optimizer     its state read and written once; the offloaded share by the CPU
 
 Sources: Narayanan et al. 2021 (arXiv 2104.04473, sections 2.2 and 3.2) for bubble and traffic. The
 shares of the peak are fitted to published rows of H100s: NVIDIA's DGXC 25.04 and, for LoRA, those
@@ -36,6 +36,9 @@ LORA_SHARE = 0.77
 LINK_SHARE = 0.75
 """Share of a link's rate that large collectives reach."""
 GPUS_PER_NODE = 8
+HOST_GB_PER_S = 25
+"""What one rank gets of the link to the CPU, and of the CPU's memory when all ranks of a node use
+it. Assumed: an offloaded optimizer was never run on a GPU."""
 LATENCY_S = 2e-5
 """Latency of one collective or message."""
 
@@ -172,4 +175,10 @@ class SpeedModel:
     def _optimizer(self, parallel: ParallelConfig, trainable: int) -> float:
         mine = trainable / (parallel.data * parallel.context)
         moved = mine * (2 * self.precision.optimizer_bytes + 4 + self.precision.dtype_bytes)
-        return moved / (self.gpu.memory_gb_per_s * 1e9 * LINK_SHARE)
+        offload = self.memory.optimizer_offload
+        # Gradients go down and weights up, and the CPU reads and writes what the GPU would.
+        by_host = offload * (mine * (4 + self.precision.dtype_bytes) + moved)
+        by_gpu = (1 - offload) * moved
+        return by_gpu / (self.gpu.memory_gb_per_s * 1e9 * LINK_SHARE) + by_host / (
+            HOST_GB_PER_S * 1e9
+        )

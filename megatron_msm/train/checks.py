@@ -1,9 +1,11 @@
 """What can be checked before a rank starts: a run that cannot work ends here. No torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_msm.config.data import DataConfig
 from megatron_msm.config.run import RunConfig
+from megatron_msm.data.loss_groups import LossGroups
 from megatron_msm.data.packing.packings import Packings
 from megatron_msm.errors import ConfigError, DataFormatError
 from megatron_msm.formats.checkpoint_folder import CheckpointState
@@ -19,6 +21,7 @@ from megatron_msm.models.sizes.layout import check_layout
 from megatron_msm.models.sizes.recompute_sizes import check_recompute
 from megatron_msm.train.base import Base, find_base
 from megatron_msm.train.checkpoints.adapter import check_adapter
+from megatron_msm.train.checkpoints.disk_space import check_disk_space
 from megatron_msm.train.reporting.trackers import check_wandb
 from megatron_msm.train.resolved_run import ResolvedPhase, ResolvedRun, resolve_run
 from megatron_msm.train.steps.schedule import check_schedule
@@ -32,19 +35,22 @@ def checked_run(config: RunConfig, packings: Packings | None = None) -> Resolved
         packings: Remembers the packings, for other processes.
 
     Raises:
-        ConfigError: `out` cannot be written, the layout does not fit the model, or a length its
-            positions.
+        ConfigError: `out` cannot be written or its disk is too small, the layout does not fit the
+            model, a length its positions, or the device what is asked of it.
         CheckpointError: The base is incomplete or damaged.
         DataFormatError: A dataset is unfinished or was made with another tokenizer or template.
     """
     check_output_folder(config.out)
+    _check_device(config)
     base = find_base(config)
     shape = read_model_shape(base.hf_folder)
     _check_model(config, base, shape)
     run = resolve_run(config, base, packings)
     for phase in run.phases:
         _check_phase(phase, base.state, shape)
+        _check_loss_groups(phase, config.logging.loss_by)
     _check_held_out(run)
+    check_disk_space(run)
     return run
 
 
@@ -78,6 +84,28 @@ def _check_phase(phase: ResolvedPhase, state: CheckpointState, shape: ModelShape
     for data in phase.held_out:
         _check_dataset_fits(data.prefix, data.blend.dataset.manifests[0], state)
         _check_vocabulary(data.prefix, data.blend.dataset.manifests[0], shape)
+
+
+def _check_loss_groups(phase: ResolvedPhase, fields: Sequence[str]) -> None:
+    try:
+        LossGroups(phase.dataset, fields)
+    except DataFormatError as error:
+        raise DataFormatError(f"logging.loss_by: {error}") from None
+
+
+def _check_device(config: RunConfig) -> None:
+    """Refuse what needs a GPU where the ranks are told to run on the CPU."""
+    if config.runtime.device != "cpu":
+        return
+    if config.runtime.fp8 is not None:
+        raise ConfigError(
+            "runtime.fp8: it runs on GPUs only, and runtime.device is cpu. Leave one of them out."
+        )
+    if config.memory.optimizer_offload:
+        raise ConfigError(
+            f"memory.optimizer_offload: {config.memory.optimizer_offload}, but runtime.device is "
+            "cpu, where the optimizer is already. Set it to 0."
+        )
 
 
 def _check_held_out(run: ResolvedRun) -> None:

@@ -54,4 +54,5 @@ def plan(
         return
     for line in as_text(found, num_layouts=layouts):
         typer.echo(line)
-    tell_next("msm", "train", run_file, *(overrides or ()), "--plan-only")
+    needed = () if found.own and found.own.fits else found.fastest and found.fastest.overrides
+    tell_next("msm", "train", run_file, *(overrides or ()), *(needed or ()), "--plan-only")

@@ -19,7 +19,7 @@ from megatron_msm.train.ranks.run_lock import run_lock
 from megatron_msm.train.ranks.shared_packings import shared_packings
 from megatron_msm.train.resolved_run import ResolvedRun
 from megatron_msm.train.stop import StopSignal
-from megatron_msm.train.summary import tell
+from megatron_msm.train.summary import not_checked, tell
 
 
 def describe_run(config: RunConfig) -> None:
@@ -31,6 +31,8 @@ def describe_run(config: RunConfig) -> None:
     if os.environ.get("RANK", "0") == "0":
         run = checked_run(config)
         tell(run, next_phase(run))
+        for line in not_checked(config):
+            sys.stdout.write(f"{line}\n")
 
 
 def train_here(config: RunConfig, stop: StopSignal) -> None:

@@ -1,7 +1,9 @@
 """The start-up summary: what a resolved run will do, in lines. No torch."""
 
 import sys
+from pathlib import Path
 
+from megatron_msm.config.run import RunConfig
 from megatron_msm.data.accounting import account
 from megatron_msm.models.sizes.adapter_sizes import num_adapter_parameters
 from megatron_msm.models.sizes.freezing import frozen_keys
@@ -23,6 +25,25 @@ def tell(run: ResolvedRun, start: PhaseStart | None) -> None:
     for line in (*describe(run), _whereabouts(run, start)):
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
+
+
+def not_checked(config: RunConfig) -> list[str]:
+    """Return what only the machine of the ranks can tell, where this one has no GPU."""
+    runtime = config.runtime
+    wanted = [
+        f"runtime.{name}"
+        for name, is_wanted in (
+            ("device=cuda", runtime.device == "cuda"),
+            ("fp8", runtime.fp8 is not None),
+        )
+        if is_wanted
+    ]
+    if not wanted or any(Path("/dev").glob("nvidia[0-9]*")):
+        return []
+    return [
+        f"note       {' and '.join(wanted)}: not checked, this machine has no GPU. `msm doctor` "
+        "says it on the one that has."
+    ]
 
 
 def _whereabouts(run: ResolvedRun, start: PhaseStart | None) -> str:

@@ -185,7 +185,7 @@ def legal_layouts(
 
     Layers are assigned evenly, or where the stages do not divide them by `balanced_layers`; of the
     many other uneven splits none is listed. Alignment is not held against a layout: it is a setting
-    that context parallelism decides.
+    that context parallelism decides, as long as it still divides the sequences.
     """
     aligned = [_with_alignment(batch, num_ranks) for batch in batches]
     for tensor, pipeline, context in _model_sizes(shape, num_ranks):
@@ -205,7 +205,8 @@ def legal_layouts(
                 expert=expert,
                 data=pool // (tensor * context),
             )
-            if not any(violations(shape, layout, aligned, fp8)):
+            fits_sequences = all(b.seq_length % _lcm(b.align, layout) == 0 for b in batches)
+            if fits_sequences and not any(violations(shape, layout, aligned, fp8)):
                 yield layout
 
 
@@ -247,19 +248,26 @@ def _proposal(
             legal_layouts(shape, num_ranks, batches, fp8), key=lambda it: _far(it, parallel)
         )
         if layouts:
-            nearest = "; or ".join(_settings(it, batches) for it in layouts[:_NUM_PROPOSALS])
+            nearest = "; or ".join(
+                " ".join(layout_overrides(it, parallel, batches)) for it in layouts[:_NUM_PROPOSALS]
+            )
             return f"Nearest legal layouts on {num_ranks} ranks: {nearest}."
     return "No layout of any size is legal for this model, its batches and this precision."
 
 
-def _settings(layout: ParallelConfig, batches: Sequence[BatchShape]) -> str:
-    """Return the layout's overrides, with the alignment that it needs where it is not there."""
+def layout_overrides(
+    layout: ParallelConfig, current: ParallelConfig, batches: Sequence[BatchShape]
+) -> list[str]:
+    """Return the overrides that give a run with the layout `current` another one.
+
+    The alignment of documents that it needs is among them, where it is not there.
+    """
     alignments = [
         f"phases.{batch.name}.data.packing.align={_lcm(batch.align, layout)}"
         for batch in batches
         if batch.align % layout.document_multiple
     ]
-    return " ".join([layout.overrides, *alignments])
+    return [*layout.overrides_on(current, "parallel"), *alignments]
 
 
 def _far(layout: ParallelConfig, wanted: ParallelConfig) -> float:

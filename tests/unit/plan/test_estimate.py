@@ -12,7 +12,7 @@ from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.run import RunConfig
 from megatron_msm.errors import ConfigError
 from megatron_msm.models.shape import ExpertShape, ModelShape
-from megatron_msm.models.sizes.batch_shape import BatchShape
+from megatron_msm.models.sizes.batch_shape import BatchShape, batch_shape
 from megatron_msm.models.sizes.gpus import GPUS, MatmulPrecision
 from megatron_msm.plan.activations import layers_in_flight
 from megatron_msm.plan.estimate import estimate_run
@@ -188,6 +188,39 @@ def test_a_model_that_fits_nowhere_says_so_and_needs_no_layout() -> None:
     assert found.gpu_hours is None
     assert "No legal layout fits" in "".join(as_text(found, num_layouts=3))
     assert as_data(found)["chosen"] is None
+
+
+def test_recomputation_is_searched_where_a_model_does_not_fit_as_it_is() -> None:
+    phase = {**RUN["phases"][0], "seq_length": 4096}
+    config = run_config(parallel={"data": 8}, phases=[phase])
+    found = estimate_run(config, QWEN3_8B, {"midtrain": 100}, num_gpus=8, gpu=GPUS["h100"])
+    assert found.own is not None
+    assert not found.own.fits
+    mended = found.own_settings
+    assert mended is not None
+    assert mended.fits
+    assert mended.overrides == ("memory.recompute=selective", "memory.recompute_modules=[mlp]")
+    assert mended.memory.total_bytes / 2**30 == pytest.approx(69.2, abs=0.1)
+    text = "\n".join(as_text(found, num_layouts=9))
+    assert "DOES NOT FIT" in text
+    assert (
+        "it fits in 69.2 GiB with memory.recompute=selective 'memory.recompute_modules=[mlp]'"
+    ) in text
+
+
+def test_the_optimizer_goes_to_the_cpu_only_where_nothing_else_fits() -> None:
+    config = run_config(parallel={"data": 2})
+    roomy = estimate_run(config, SMOLLM2_135M, {"midtrain": 1}, num_gpus=2, gpu=GPUS["h100"])
+    assert {it.settings.optimizer_offload for it in roomy.layouts} == {0.0}
+    tight = estimate_run(config, LLAMA_8B, {"midtrain": 1}, num_gpus=2, gpu=GPUS["h100"])
+    offloaded = [it for it in tight.layouts if it.settings.optimizer_offload]
+    assert offloaded
+    [of_step] = [batch_shape(phase) for phase in config.phases]
+    without = MemoryModel(LLAMA_8B, None, MemoryConfig(recompute="full"), BF16)
+    for layout in offloaded:
+        assert f"memory.optimizer_offload={layout.settings.optimizer_offload}" in layout.overrides
+        needed = without.fullest_rank(layout.parallel, of_step).total_bytes
+        assert needed > GPUS["h100"].memory_gib * 2**30 - 3 * 2**30 > layout.memory.total_bytes
 
 
 def test_fp8_on_a_gpu_without_it() -> None:

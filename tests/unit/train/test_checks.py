@@ -22,7 +22,7 @@ from megatron_msm.train import checks
 from megatron_msm.train.checks import checked_run
 from megatron_msm.train.reporting.expected import expected_lines
 from megatron_msm.train.resolved_run import ResolvedRun
-from megatron_msm.train.summary import describe
+from megatron_msm.train.summary import describe, not_checked
 from tests.tiny import write_tiny_llama
 from tests.unit.data_prep.prep_cases import (
     conversations,
@@ -259,3 +259,32 @@ def test_a_token_without_a_row_of_the_embedding_is_refused(
     use_rows(largest)
     with pytest.raises(DataFormatError, match=f"has token id {largest}, .* {largest} rows"):
         plan(folder)
+
+
+def test_a_field_of_loss_by_that_no_dataset_has_is_told_before_ranks_start(folder: Path) -> None:
+    plan(folder, "logging.loss_by=[source, spec_id]")
+    with pytest.raises(DataFormatError, match=r"logging\.loss_by: .*'no_such'"):
+        plan(folder, "logging.loss_by=[source, no_such]")
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("runtime={device: cpu, fp8: {}}", "runtime.fp8"),
+        ("memory.optimizer_offload=0.5", "memory.optimizer_offload"),
+    ],
+)
+def test_what_needs_a_gpu_is_refused_where_the_ranks_run_on_the_cpu(
+    folder: Path, override: str, named: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{named}: .*cpu"):
+        plan(folder, "runtime.device=cpu", override)
+
+
+def test_a_plan_says_what_only_a_machine_with_a_gpu_can_tell(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: iter(()))
+    [line] = not_checked(plan(folder, "runtime={device: cuda, fp8: {}}").config)
+    assert "runtime.device=cuda and runtime.fp8: not checked" in line
+    assert not_checked(plan(folder).config) == []

@@ -80,7 +80,7 @@ def test_sizes_that_contradict_each_other_are_refused_by_the_section(
             layout(pipeline=5, virtual_pipeline=2, data=4),
             "16 micro batches a step and rank (global_batch_size 64 / 4) are not a multiple of "
             "parallel.pipeline 5",
-            "on 20 ranks: parallel.pipeline=5 parallel.data=4",
+            "on 20 ranks: parallel.pipeline=5 parallel.virtual_pipeline=1 parallel.data=4",
         ),
         (
             LLAMA_70B,
@@ -92,7 +92,7 @@ def test_sizes_that_contradict_each_other_are_refused_by_the_section(
             LLAMA_70B,
             layout(tensor=8, sequence=True, context=1024),
             "seq_length 4096 / context 1024 = 4 positions, which tensor 8 does not divide",
-            "on 8192 ranks: parallel.tensor=8 parallel.context=1024",
+            "on 8192 ranks: parallel.tensor=8 parallel.sequence=false parallel.context=1024",
         ),
         (LLAMA_70B, layout(expert=2, data=2), "the model has no experts", "parallel.data=2"),
         (
@@ -109,7 +109,7 @@ def test_sizes_that_contradict_each_other_are_refused_by_the_section(
             "on 4 ranks: parallel.tensor=2 parallel.sequence=true parallel.expert=2",
         ),
     ],
-    ids=lambda value: value.overrides if isinstance(value, ParallelConfig) else "",
+    ids=lambda value: str(value) if isinstance(value, ParallelConfig) else "",
 )
 def test_an_illegal_layout_is_refused_with_the_arithmetic_and_the_nearest_legal_one(
     shape: ModelShape, parallel: ParallelConfig, arithmetic: str, proposal: str
@@ -139,7 +139,7 @@ def test_listed_layouts_are_legal_fill_the_ranks_and_differ(
     for it in found:
         assert it.world_size == num_ranks
         aligned = BatchShape("sft", 96, 1, global_batch_size, align=it.document_multiple)
-        assert not list(violations(SMOLLM2_135M, it, [aligned])), it.overrides
+        assert not list(violations(SMOLLM2_135M, it, [aligned])), str(it)
 
 
 def test_listed_layouts_deal_experts_in_every_way() -> None:
@@ -148,7 +148,10 @@ def test_listed_layouts_deal_experts_in_every_way() -> None:
 
 
 def test_listed_layouts_of_a_large_model_hold_what_its_users_run() -> None:
-    found = {it.overrides for it in legal_layouts(LLAMA_70B, 64, [BATCH])}
+    found = {
+        " ".join(it.overrides_on(ParallelConfig(), "parallel"))
+        for it in legal_layouts(LLAMA_70B, 64, [BATCH])
+    }
     # The layouts of NVIDIA's published 70B runs on 64 GPUs.
     assert (
         "parallel.tensor=4 parallel.pipeline=8 parallel.virtual_pipeline=5 parallel.data=2" in found
