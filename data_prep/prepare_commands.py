@@ -19,6 +19,7 @@ from data_prep.reading.read_lines import MAX_LINE_BYTES
 from data_prep.reading.shards import parse_shard
 from data_prep.writing.merge import merge_datasets, with_shards
 from data_prep.writing.prepared import Prepared
+from megatron_msm.formats.fetched_models import model_folder
 from megatron_msm.formats.manifest import dataset_file, dataset_prefix, read_manifest
 from megatron_msm.formats.provenance import PROVENANCE_SUFFIX, columns_without_values
 from megatron_msm.next_step import tell_next
@@ -32,7 +33,13 @@ Inputs = Annotated[
     ),
 ]
 Tokenizer = Annotated[
-    Path, typer.Option("--tokenizer", metavar="DIR", help="Folder with the model's tokenizer.json.")
+    Path,
+    typer.Option(
+        "--tokenizer",
+        metavar="DIR",
+        parser=model_folder,
+        help="Folder with the model's tokenizer.json, or ORG/NAME after `msm fetch`.",
+    ),
 ]
 Out = Annotated[
     Path, typer.Option("--out", metavar="PREFIX", help="Dataset to write: PREFIX.bin, .idx, ...")

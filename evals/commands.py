@@ -17,6 +17,7 @@ from evals.progress import progress_on
 from evals.tasks.table import print_result
 from evals.visible_text import visible
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.fetched_models import model_folder
 from megatron_msm.formats.files import write_json_atomic
 from megatron_msm.formats.output_paths import check_output_file, check_output_folder
 from megatron_msm.next_step import tell_next
@@ -94,6 +95,7 @@ def run(
         Path,
         typer.Argument(
             metavar="MODEL",
+            parser=model_folder,
             help="Hugging Face folder with a chat template; with --server, also a name there.",
         ),
     ],

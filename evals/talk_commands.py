@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from megatron_msm.errors import DataFormatError
+from megatron_msm.formats.fetched_models import model_folder
 from megatron_msm.formats.output_paths import check_output_file
 from megatron_msm.next_step import tell_next
 
@@ -23,7 +24,10 @@ Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or 
 
 def chat(
     model_dir: Annotated[
-        Path, typer.Argument(metavar="HF_DIR", help="Hugging Face folder with a chat template.")
+        Path,
+        typer.Argument(
+            metavar="HF_DIR", parser=model_folder, help="Hugging Face folder with a chat template."
+        ),
     ],
     temperature: Temperature = 0.0,
     max_tokens: MaxTokens = 256,
@@ -52,7 +56,10 @@ def sample(
         typer.Argument(metavar="PROMPTS.jsonl", help="Lines with `prompt`, or with `messages`."),
     ],
     models: Annotated[
-        list[Path], typer.Argument(metavar="HF_DIR", help="Hugging Face folders, side by side.")
+        list[Path],
+        typer.Argument(
+            metavar="HF_DIR", parser=model_folder, help="Hugging Face folders, side by side."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE.jsonl", help="A line for each prompt.")

@@ -17,6 +17,7 @@ from megatron_msm.own_packages import check_own_packages
 
 _EXTRA_OF_PACKAGE = {
     "anthropic": "generate",
+    "huggingface_hub": "hub",
     "genai_prices": "generate",
     "inspect_ai": "evals",
     "json_repair": "generate",

@@ -16,6 +16,7 @@ from data_prep.health.screen import print_report
 from data_prep.health.values import load_values
 from data_prep.reading.inputs import STDIN, expand_inputs
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.fetched_models import model_folder
 from megatron_msm.formats.output_paths import check_output_file
 from megatron_msm.next_step import tell_next
 from megatron_msm.progress import show_progress
@@ -49,7 +50,11 @@ def health(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="HF_DIR", help="Measure the loss before training under this model."),
+        typer.Option(
+            metavar="HF_DIR",
+            parser=model_folder,
+            help="Measure the loss before training under this model.",
+        ),
     ] = None,
     require: Annotated[
         list[str] | None,

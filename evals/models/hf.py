@@ -14,6 +14,7 @@ from megatron_msm.convert.tokenizer_readings import difference_of_tokenizers
 from megatron_msm.errors import CheckpointError, ConfigError
 from megatron_msm.formats.checkpoint_folder import EXPORT_FILE
 from megatron_msm.formats.eval_result import ModelRecord
+from megatron_msm.formats.fetched_models import fetch_hint
 from megatron_msm.formats.files import sha256_of_file, sha256_of_json
 from megatron_msm.formats.json_input import parse_json, read_file
 from megatron_msm.formats.json_types import JsonObject, as_objects
@@ -54,7 +55,10 @@ def check_folder(folder: Path) -> TokenizerFiles:
         CheckpointError: The folder is not a Hugging Face model.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder. Give the folder of a Hugging Face model.")
+        raise CheckpointError(
+            f"{folder}: no such folder. Give the folder of a Hugging Face model."
+            f"{fetch_hint(folder)}"
+        )
     if not (folder / "config.json").is_file():
         hint = "Give the folder of a Hugging Face model."
         if any(folder.glob("iter_*")) or (folder / "msm_state.json").exists():

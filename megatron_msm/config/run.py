@@ -24,7 +24,7 @@ from megatron_msm.config.optimization import (
 from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.precision import Fp8Recipe
 from megatron_msm.config.runtime import RuntimeConfig
-from megatron_msm.config.section import PositiveInt, Section
+from megatron_msm.config.section import HfFolder, PositiveInt, Section
 
 _WITHOUT_FP8_WEIGHTS: dict[Fp8Recipe, str] = {
     "delayed": (
@@ -44,9 +44,9 @@ class ModelConfig(Section):
 
     checkpoint: Path | None = None
     """Megatron checkpoint to start from, as `msm convert import` writes it."""
-    hf: Path | None = None
-    """Hugging Face folder to start from: each rank reads its part of the weights, and no checkpoint
-    of them is written."""
+    hf: HfFolder | None = None
+    """Hugging Face folder to start from, or ORG/NAME of the hub after `msm fetch`: each rank reads
+    its part of the weights, and no checkpoint of them is written."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:

@@ -1,11 +1,16 @@
 """What all sections of a configuration share."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from megatron_msm.formats.fetched_models import model_folder
 
 PositiveInt = Annotated[int, Field(ge=1)]
+HfFolder = Annotated[Path, AfterValidator(model_folder)]
+"""A Hugging Face folder, or the name of one that `msm fetch` has brought."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

@@ -12,6 +12,7 @@ import typer
 
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.checkpoint_folder import WEIGHTS_SUFFIX
+from megatron_msm.formats.fetched_models import model_folder
 from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.formats.output_paths import check_output_folder
 from megatron_msm.lazy_commands import lazy_app
@@ -32,7 +33,13 @@ app = lazy_app(
 )
 
 HfDir = Annotated[
-    Path, typer.Argument(metavar="HF_DIR", help="Hugging Face model folder.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="HF_DIR",
+        parser=model_folder,
+        help="Hugging Face model folder, or ORG/NAME after `msm fetch`.",
+        show_default=False,
+    ),
 ]
 Checkpoint = Annotated[
     Path,
@@ -51,7 +58,10 @@ def import_command(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="SOURCE", help="Hugging Face folder, or checkpoint.", show_default=False
+            metavar="SOURCE",
+            parser=model_folder,
+            help="Hugging Face folder, ORG/NAME after `msm fetch`, or checkpoint.",
+            show_default=False,
         ),
     ],
     out: Annotated[
@@ -61,6 +71,7 @@ def import_command(
         Path | None,
         typer.Option(
             metavar="HF_DIR",
+            parser=model_folder,
             help="Folder with config and tokenizer, when SOURCE is a checkpoint of Megatron-LM, "
             "Megatron-Bridge or NeMo 2.",
         ),

@@ -194,11 +194,23 @@ def resolve_checkpoint(path: Path) -> Path:
         return path
     iteration = latest_iteration(path) if path.is_dir() else None
     if iteration is None:
+        phases = _phases_of_run(path)
+        if phases:
+            raise CheckpointError(
+                f"{path}: is the folder of a run. Give one of its phases: "
+                f"{', '.join(map(str, phases))}."
+            )
         raise CheckpointError(
             f"{path}: no checkpoint here (neither {STATE_FILE} nor {LATEST_FILE}). "
             "Give the folder that `msm convert import` or `msm train` wrote."
         )
     return iteration_folder(path, iteration)
+
+
+def _phases_of_run(folder: Path) -> list[Path]:
+    """Return the phases of a run that have a checkpoint, in the order of their newest ones."""
+    newest = [path for path in folder.glob(f"*/{LATEST_FILE}") if path.parent.name[0] != "_"]
+    return [path.parent for path in sorted(newest, key=lambda path: path.stat().st_mtime_ns)]
 
 
 def read_checkpoint_state(folder: Path) -> CheckpointState:

@@ -19,6 +19,7 @@ import orjson
 from tokenizers import Tokenizer
 
 from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.fetched_models import fetch_hint
 from megatron_msm.formats.files import sha256_of_json, sha256_of_text
 from megatron_msm.formats.json_types import JsonObject, JsonValue
 
@@ -141,8 +142,9 @@ def read_tokenizer_json(folder: Path) -> TokenizerJson:
     path = _tokenizer_path(folder)
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file. Give a Hugging Face folder that has a {TOKENIZER_FILE}; a slow "
-            "tokenizer gets one by AutoTokenizer.from_pretrained(...).save_pretrained(...)."
+            f"{path}: no such file.{fetch_hint(path.parent)} Give a Hugging Face folder that has a "
+            f"{TOKENIZER_FILE}; a slow tokenizer gets one by "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(...)."
         )
     was_enabled = gc.isenabled()
     gc.disable()  # looking for cycles among 150,000 new lists of merges takes as long as parsing

@@ -9,6 +9,7 @@ from pathlib import Path
 import orjson
 
 from megatron_msm.errors import CheckpointError
+from megatron_msm.formats.fetched_models import fetch_hint
 from megatron_msm.formats.json_types import JsonObject, JsonValue
 from megatron_msm.models.architecture import HfConfig
 from megatron_msm.models.families.registry import ARCHITECTURES
@@ -39,7 +40,7 @@ def read_hf_config(folder: Path) -> HfConfig:
     except OSError as error:
         raise CheckpointError(
             f"{path}: not found or not readable ({error.strerror}). Give a Hugging Face model "
-            "folder (config.json, *.safetensors)."
+            f"folder (config.json, *.safetensors).{fetch_hint(folder)}"
         ) from None
     except orjson.JSONDecodeError as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from None

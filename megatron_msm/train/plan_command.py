@@ -8,6 +8,7 @@ import typer
 
 from megatron_msm.config.load import load_config
 from megatron_msm.config.run import RunConfig
+from megatron_msm.formats.fetched_models import model_folder
 from megatron_msm.next_step import tell_next
 from megatron_msm.plan.show import as_data, as_text
 from megatron_msm.train.estimating import estimate
@@ -33,6 +34,7 @@ def plan(
         typer.Option(
             "--model",
             metavar="HF_DIR",
+            parser=model_folder,
             help="Hugging Face folder to read sizes from, instead of the checkpoint.",
         ),
     ] = None,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from megatron_msm.config.load import YamlSection, read_yaml
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.fetched_models import fetch_hint, model_folder
 from megatron_msm.formats.tokenizer_files import (
     CONFIG_FILE,
     MAP_FILE,
@@ -48,6 +49,7 @@ class Inputs:
         if not absolute.exists():
             raise ConfigError(
                 f"{absolute}: no such file or folder. Paths in a GRID.yaml start at its folder."
+                f"{fetch_hint(path)}"
             )
         return absolute
 
@@ -77,7 +79,11 @@ class Inputs:
 
     def model(self, path: Path) -> Path:
         """Return a model's folder; the packaged small model's for its name."""
-        return self.packaged_model() if str(path) == PACKAGED_MODEL else self.path(path)
+        if str(path) == PACKAGED_MODEL:
+            return self.packaged_model()
+        if (self._base / path).exists():
+            return self.path(path)
+        return self.path(model_folder(path))
 
     def config_file(self, path: Path, places: Collection[str]) -> tuple[YamlSection, list[Read]]:
         """Return the content of a YAML file with absolute paths, and what they lead to.

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from megatron_msm.errors import ConfigError
+from megatron_msm.formats.fetched_models import model_folder
 from megatron_msm.formats.output_paths import check_output_folder
 from megatron_msm.shipped_examples import examples_folder
 from slurm.experiments.planning import load_grid
@@ -27,7 +28,9 @@ def quickstart(
     model: Annotated[
         Path | None,
         typer.Option(
-            metavar="HF_DIR", help="A Hugging Face folder. Left out: SmolLM2-135M-Instruct."
+            metavar="HF_DIR",
+            parser=model_folder,
+            help="A Hugging Face folder. Left out: SmolLM2-135M-Instruct.",
         ),
     ] = None,
     docs: Annotated[
