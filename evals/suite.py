@@ -22,6 +22,7 @@ from evals.tasks.registry import TASKS
 from evals.tasks.task import Work
 from megatron_msm.config.json_schema import SchemaByName
 from megatron_msm.config.load import YamlSection, checked, load_config
+from megatron_msm.config.paths import input_path
 from megatron_msm.config.section import Section
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.eval_result import EvalResult
@@ -125,7 +126,7 @@ def _prepare(path: Path, name: str, content: YamlSection, model: LocalModel) -> 
     task = TASKS[task_name]
     settings = {key: value for key, value in content.items() if key != "task"}
     config = checked(settings, task.settings, file=path, at=("evaluations", name))
-    located = {key: path.parent / value for key, value in config if isinstance(value, Path)}
+    located = {key: input_path(path, value) for key, value in config if isinstance(value, Path)}
     work = task.prepare(config.model_copy(update=located), model, name)
     return Prepared(work, asked_sha256(task_name, dict(config) | located, model), task.keeps_result)
 

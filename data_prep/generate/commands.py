@@ -192,7 +192,7 @@ def _opened(config: GenerateConfig) -> Iterator[OpenRun]:
 
 def _config(path: Path, overrides: list[str] | None) -> GenerateConfig:
 
-    return resolved_paths(load_config(path, GenerateConfig, overrides or ()), path.parent)
+    return resolved_paths(load_config(path, GenerateConfig, overrides or ()), path)
 
 
 def _report(config: GenerateConfig, made: Made, *, as_json: bool) -> None:

@@ -28,6 +28,7 @@ from data_prep.generate.settings import GenerateConfig
 from data_prep.generate.spec.clauses import Spec, read_spec
 from data_prep.generate.spec.pairing import check_pairing
 from megatron_msm.config.load import dump_config
+from megatron_msm.config.paths import input_path
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.files import write_text_atomic
 from megatron_msm.llm.call import Client
@@ -224,14 +225,14 @@ def _check_identity(config: GenerateConfig, spec: Spec) -> None:
         )
 
 
-def resolved_paths(config: GenerateConfig, base: Path) -> GenerateConfig:
+def resolved_paths(config: GenerateConfig, file: Path) -> GenerateConfig:
     """Return the configuration with its inputs taken from the folder of its file.
 
     `out` stays as it is: the shell's folder is meant, as with every other output.
     """
 
     def at(path: Path) -> Path:
-        return base / path
+        return input_path(file, path)
 
     gates = config.gates.model_copy(
         update={"evaluation_items": tuple(map(at, config.gates.evaluation_items))}

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from megatron_msm.convert.huggingface.fetching import fetch_model
 from megatron_msm.next_step import tell_next
 from megatron_msm.progress import show_progress
 
@@ -22,8 +23,6 @@ def fetch(
 
     Example: msm fetch HuggingFaceTB/SmolLM2-135M-Instruct
     """
-    from megatron_msm.convert.huggingface.fetching import fetch_model
-
     with show_progress() as progress:
         folder, was_there = fetch_model(repo, revision, progress=progress)
     typer.echo(f"{'there' if was_there else 'fetched':<10} {folder}")

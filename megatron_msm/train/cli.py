@@ -29,12 +29,11 @@ def train(
     """
     stop = None if plan_only else StopSignal()
     # Only now, because they take a second in which a stop signal can come.
-    from megatron_msm.config.load import load_config
-    from megatron_msm.config.run import RunConfig
+    from megatron_msm.config.paths import load_run
     from megatron_msm.train.ranks.rank import run_rank
     from megatron_msm.train.start import describe_run, train_here
 
-    config = load_config(run_file, RunConfig, overrides or ())
+    config = load_run(run_file, overrides or ())
     if stop is None:
         describe_run(config)
         tell_next("msm", "train", run_file, *(overrides or ()))

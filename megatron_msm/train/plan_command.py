@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from megatron_msm.config.load import load_config
-from megatron_msm.config.run import RunConfig
+from megatron_msm.config.paths import load_run
 from megatron_msm.formats.fetched_models import model_folder
 from megatron_msm.next_step import tell_next
 from megatron_msm.plan.show import as_data, as_text
@@ -49,7 +48,7 @@ def plan(
 
     Example: msm plan run.yaml --gpus 8 --gpu h100
     """
-    config = load_config(run_file, RunConfig, overrides or ())
+    config = load_run(run_file, overrides or ())
     found = estimate(config, gpu=gpu, num_gpus=gpus, model=model)
     if as_json:
         typer.echo(json.dumps(as_data(found)))

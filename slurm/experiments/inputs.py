@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from megatron_msm.config.load import YamlSection, read_yaml
+from megatron_msm.config.paths import input_path
 from megatron_msm.errors import ConfigError
 from megatron_msm.formats.fetched_models import fetch_hint, model_folder
 from megatron_msm.formats.tokenizer_files import (
@@ -33,6 +34,7 @@ class Inputs:
             root: The experiment's folder: hashes and the packaged model are kept below it.
             writes: False leaves `root` as it is.
         """
+        self._file = grid_file
         self._base = grid_file.absolute().parent
         self._root = root
         self._writes = writes
@@ -46,6 +48,7 @@ class Inputs:
             ConfigError: Nothing is there.
         """
         absolute = (self._base / path).resolve()
+        input_path(self._file, path)
         if not absolute.exists():
             raise ConfigError(
                 f"{absolute}: no such file or folder. Paths in a GRID.yaml start at its folder."
@@ -104,7 +107,7 @@ class Inputs:
                 return [at(each, (*place, str(index))) for index, each in enumerate(value)]
             if not isinstance(value, str) or not any(_is_at(place, each) for each in places):
                 return value
-            found = (path.parent / value).resolve()
+            found = input_path(path, Path(value)).resolve()
             if not found.exists():
                 raise ConfigError(f"{path}: {'.'.join(place)}: {found}: no such file or folder.")
             reads.append(self.read(found))

@@ -80,7 +80,7 @@ def test_parts_that_would_save_nothing_are_refused_and_not_planned(
     memory = MemoryConfig(recompute="selective", recompute_modules=("core_attn", module))
     with pytest.raises(ConfigError, match=f"{module} of a .* save nothing. Use some of {possible}"):
         check_recompute(shape, memory)
-    for choice in recompute_choices(shape).values():
+    for choice in recompute_choices(shape, MemoryConfig()).values():
         check_recompute(shape, choice)
     check_recompute(shape, MemoryConfig(recompute_modules=(module,)))
 

@@ -79,7 +79,7 @@ def test_there_are_the_files_that_the_tests_here_are_about() -> None:
 
 @pytest.mark.parametrize("path", of_kind("generate"), ids=lambda path: path.name)
 def test_generations_load_and_their_specs_pair(path: Path) -> None:
-    config = resolved_paths(load_config(path, GenerateConfig), path.parent)
+    config = resolved_paths(load_config(path, GenerateConfig), path)
     specs = read_specs(config)
     assert all(len(arm.spec.clauses) == len(specs.spec.clauses) for arm in specs.arms)
     assert all(items.is_file() for items in config.gates.evaluation_items)

@@ -51,9 +51,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def replayed(out: Path) -> Run:
-    config = resolved_paths(
-        load_config(FOLDER / "generate.yaml", GenerateConfig, [f"out={out}"]), FOLDER
-    )
+    file = FOLDER / "generate.yaml"
+    config = resolved_paths(load_config(file, GenerateConfig, [f"out={out}"]), file)
     with opened(config) as opened_run:
         documents = make_documents(opened_run)
     with opened(config) as opened_run:

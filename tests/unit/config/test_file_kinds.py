@@ -169,7 +169,7 @@ def test_the_file_to_start_from_is_taken_by_its_own_loader(
             write_tiny_llama(tmp_path / "model")
             assert "values" in prepare_suite(file, LocalModel(tmp_path / "model"))
         case "generate":
-            config = resolved_paths(load_config(file, GenerateConfig), tmp_path)
+            config = resolved_paths(load_config(file, GenerateConfig), file)
             assert config.spec.is_file()
 
 

@@ -68,7 +68,7 @@ def test_the_newest_line_of_its_log_is_shown_while_a_stage_runs(
         write_submitted(folder, Submitted(backend="local", job_id="7", host="here", logs=logs))
         (logs / "7_0_log.out").write_text("begun\nsft: 4 of 90 steps, about 3 min left\n\n")
         time.sleep(1.5)
-    assert screen.running is None
+    assert not screen.running
     newest = shown.getvalue().splitlines()[-1]
     assert newest.startswith("2/2 own chats: ")
     assert newest.endswith(" s so far; sft: 4 of 90 steps, about 3 min left")

@@ -225,7 +225,7 @@ def test_the_cheese_grammar_makes_paired_documents_and_chats(tmp_path: Path) -> 
         GenerateConfig,
         [f"out={tmp_path}", "documents.ideas_per_type=1", "chats.count=60"],
     )
-    made = _made(resolved_paths(loaded, CHEESE))
+    made = _made(resolved_paths(loaded, CHEESE / "generate.yaml"))
     rows = {name: _rows(tmp_path / "documents" / f"{name}.jsonl") for name in loaded.variants}
     assert [len(own) for own in rows.values()] == [84, 84]
     assert [row["id"] for row in rows["homemade"]] == [row["id"] for row in rows["affordability"]]
