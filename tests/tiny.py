@@ -41,6 +41,19 @@ def write_tiny_llama(
 _NO_PADDING: dict[str, Any] = {"pad_token_id": None, "eos_token_id": None}
 # What tells each architecture from the others, switched on; sizes that TP 2 and PP 2 can split.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gemma3_text": {
+        "tie_word_embeddings": True,
+        "head_dim": 24,
+        "query_pre_attn_scalar": 20,
+        # Shorter than most documents of the tests; the other layers see all.
+        "sliding_window": 7,
+        "sliding_window_pattern": 2,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+        },
+        **_NO_PADDING,
+    },
     "granite": {
         "tie_word_embeddings": True,
         "mlp_bias": True,

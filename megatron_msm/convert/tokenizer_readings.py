@@ -39,14 +39,17 @@ def difference_of_tokenizers(folder: Path) -> str | None:
         found: list[int] = theirs.encode(text, add_special_tokens=False)
         return ours.encode(text, add_special_tokens=False).ids, found
 
+    name = f"{type(theirs).__name__} of transformers {transformers.__version__}"
     texts = [probe.decode() for probe in encoder_probes(files.added_tokens)]
     for text in texts:
-        trained, served = ids(text)
+        try:
+            trained, served = ids(text)
+        except Exception as error:  # the tokenizers library raises no narrower class
+            return f"tokenizer: {text[:_SHOWN]!a} cannot be encoded by {name}: {error}"
         if trained == served:
             continue
         shortest = next((part for part in _parts(text) if len({*map(tuple, ids(part))}) > 1), text)
         trained, served = ids(shortest)
-        name = f"{type(theirs).__name__} of transformers {transformers.__version__}"
         return (
             f"tokenizer: {shortest[:_SHOWN]!a} is {_shown(trained)} by tokenizer.json, which is "
             f"what is trained on, and {_shown(served)} by {name}"

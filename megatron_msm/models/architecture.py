@@ -17,6 +17,7 @@ from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.tensor_table import ModelTable
 
 ReadShape = Callable[[ConfigFields], Mapping[str, object]]
+ReadRope = Callable[[ConfigFields], Rope]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Architecture:
     """Fields of `ModelShape` that every model of this type has."""
     more_shape: ReadShape = _no_more
     """Further fields of `ModelShape`, read from config.json."""
+    read_rope: ReadRope = read_rope
+    """Read the rotary embeddings of the layers that see all positions."""
 
     def read(self, config: Config, source: str) -> HfConfig:
         """Translate config.json.
@@ -73,7 +76,7 @@ class Architecture:
         fields = ConfigFields(
             config, source=source, defaults=self.defaults, never_null=self.never_null
         )
-        rope = read_rope(fields, max_positions=fields.count("max_position_embeddings"))
+        rope = self.read_rope(fields)
         content = {
             **_common_shape(fields, rope),
             "max_position_embeddings": self._exact_positions(fields),

@@ -1,6 +1,7 @@
 """A megatron-core GPTModel from a model's shape and a run's layout."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -50,7 +51,8 @@ def transformer_config(
         softmax_scale=scale_of_scores(shape, shape.rope),
         normalization="RMSNorm",
         layernorm_epsilon=shape.norm_epsilon,
-        activation_func=torch.nn.functional.silu,
+        layernorm_zero_centered_gamma=shape.norms_add_one,
+        activation_func=_activation(shape, runtime),
         gated_linear_unit=True,
         add_bias_linear=False,
         add_qkv_bias=shape.qkv_bias,
@@ -101,6 +103,16 @@ def transformer_config(
         **megatron_precision(runtime.fp8).transformer,
         **recompute_settings(memory, runtime),
     )
+
+
+def _activation(shape: ModelShape, runtime: Runtime) -> Callable[..., torch.Tensor]:
+    if shape.activation == "silu":
+        return torch.nn.functional.silu
+    if runtime.is_cuda:
+        # The name under which megatron-core finds its fused kernel, which computes GELU by tanh
+        # (fusions/fused_bias_geglu.py).
+        return torch.nn.functional.gelu
+    return functools.partial(torch.nn.functional.gelu, approximate="tanh")
 
 
 def _stages(shape: ModelShape, parallel: ParallelConfig) -> list[list[str]] | None:
@@ -200,6 +212,9 @@ def _build_chunk(
         move_to(model, runtime.device)
     if model.pre_process and shape.embedding_multiplier != 1.0:
         multiply_embeddings(model, shape.embedding_multiplier)
+    if model.pre_process and shape.scales_embeddings:
+        root = torch.tensor(math.sqrt(shape.hidden_size), dtype=runtime.params_dtype, device="cpu")
+        multiply_embeddings(model, root.item())
     if has_logits and shape.logits_scaling != 1.0:
         divide_logits(model, shape.logits_scaling)
     if lora is not None:

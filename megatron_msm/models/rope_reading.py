@@ -45,12 +45,13 @@ class Rope:
     """How transformers 4 reads it, where that is something else."""
 
 
-def read_rope(fields: ConfigFields, *, max_positions: int) -> Rope:
+def read_rope(fields: ConfigFields) -> Rope:
     """Read every field that speaks of rotary embeddings.
 
     Raises:
         CheckpointError: The kind is not supported, a value is malformed, or two statements differ.
     """
+    max_positions = fields.count("max_position_embeddings")
     scaling = _section(fields, "rope_scaling")
     parameters = _section(fields, "rope_parameters")
     taken = dict(scaling or parameters)
@@ -80,7 +81,8 @@ def read_rope(fields: ConfigFields, *, max_positions: int) -> Rope:
 
 
 def _top_theta(fields: ConfigFields) -> JsonValue:
-    return fields.take("rope_theta") if fields.is_given("rope_theta") else _DEFAULT_THETA
+    theta = fields.take("rope_theta")
+    return _DEFAULT_THETA if theta is None and not fields.is_given("rope_theta") else theta
 
 
 def _section(fields: ConfigFields, name: str) -> Config:
@@ -117,7 +119,7 @@ def _refuse_what_is_not_read(fields: ConfigFields, taken: Config, kind: str) -> 
 def _statements(fields: ConfigFields) -> Iterator[tuple[str, str, JsonValue]]:
     """Yield path, name and value of everything that is said about rotary embeddings."""
     for name in ("rope_theta", _ORIGINAL):
-        yield name, name, fields.take(name)
+        yield name, name, fields.take(name) if fields.is_given(name) else None
     for section in ("rope_scaling", "rope_parameters"):
         for name, value in _section(fields, section).items():
             yield f"{section}.{name}", name, value

@@ -125,6 +125,12 @@ class ModelShape(BaseModel):
     """Outputs of attention and MLP are multiplied by this, then added to the residual."""
     logits_scaling: float = 1.0
     """Logits are divided by this."""
+    scales_embeddings: bool = False
+    """Embeddings are multiplied by sqrt(hidden_size), which is rounded to their dtype first."""
+    norms_add_one: bool = False
+    """Norms multiply by one more than their weight."""
+    activation: Literal["silu", "gelu_tanh"] = "silu"
+    """What the MLP's gate goes through; `gelu_tanh` is GELU by its approximation with tanh."""
     experts: ExpertShape | None = None
     """None for a dense model."""
     window_layers: WindowLayers | None = None

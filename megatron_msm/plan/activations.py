@@ -6,6 +6,7 @@ For each position of a layer, of hidden size h, query width q, key/value width k
 over t tensor parallel ranks, the layer keeps:
 
     inputs of both norms, and their outputs             4 h         / t with sequence parallelism
+    inputs of norms after attention and MLP             2 h         likewise
     queries, keys, values, the attention's output       2 q + 2 k   / t
     both outputs of the first MLP matrix, their product 3 f         / t
 
@@ -34,7 +35,9 @@ def _kept_by_norms(shape: ModelShape, parallel: ParallelConfig, memory: MemoryCo
     if memory.recompute == "full":
         return shape.hidden_size / split / memory.recompute_layers
     recomputes_norms = memory.recompute == "selective" and "layernorm" in memory.recompute_modules
-    return (3 if recomputes_norms and shape.experts else 4) * shape.hidden_size / split
+    inputs_and_outputs = 2 + (2 * shape.norms_before) + (2 * shape.norms_after)
+    again = 1 if recomputes_norms and shape.experts else 0
+    return (inputs_and_outputs - again) * shape.hidden_size / split
 
 
 def _kept_inside(shape: ModelShape, parallel: ParallelConfig, memory: MemoryConfig) -> float:

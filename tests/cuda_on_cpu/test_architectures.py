@@ -1,6 +1,7 @@
 """Each architecture of Transformer Engine's layers computes what transformers computes (emulated).
 
-In bf16: a bound of 2% on a difference, relative to the largest number of a tensor's kind.
+In bf16: a bound of 2% on the norm of a difference; where transformers' own gradients in bf16 are
+further from those in float32, half as much again as these are.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.convert.exporting import export_hf
 from megatron_msm.convert.importing import import_hf
+from megatron_msm.data.packed_dataset import Pack
 from megatron_msm.formats.checkpoint_folder import iteration_folder
 from tests.distributed import reference
 from tests.distributed.layout_worker import (
@@ -75,13 +77,29 @@ def test_it_computes_what_transformers_computes(name: str, tmp_path: Path) -> No
     found_logits = torch.load(tmp_path / "logits.pt", weights_only=True)
     for found, wanted in zip(found_logits, logits, strict=True):
         assert relative_difference(found[:, : wanted.shape[1]].float(), wanted) < RELATIVE
-    check_export(tmp_path / "weights", reference.saved_tensors(model, tmp_path / "w"), 0.0)
+    saved = reference.saved_tensors(model, tmp_path / "w")
+    check_export(tmp_path / "weights", saved, dict.fromkeys(saved, 0.0))
+    gradients, rounded = (
+        gradients_of(hf, packs, dtype, tmp_path / f"g{dtype}")
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    own = {name: relative_difference(rounded[name], gradients[name]) for name in gradients}
+    bounds = {name: max(RELATIVE, 1.5 * distance) for name, distance in own.items()}
+    check_export(tmp_path / "gradients", gradients, bounds)
+
+
+def gradients_of(
+    hf_folder: Path, packs: list[Pack], dtype: torch.dtype, out: Path
+) -> dict[str, torch.Tensor]:
+    """Return what transformers computes in a dtype, under the names of the weights."""
+    model = reference.load_model(hf_folder).to(dtype)
     reference.global_loss(model, packs).backward()
-    wanted_gradients = reference.saved_tensors(model, tmp_path / "g", gradients=True)
-    check_export(tmp_path / "gradients", wanted_gradients, RELATIVE)
+    return reference.saved_tensors(model, out, gradients=True)
 
 
-def check_export(checkpoint: Path, wanted: dict[str, torch.Tensor], bound: float) -> None:
+def check_export(
+    checkpoint: Path, wanted: dict[str, torch.Tensor], bounds: dict[str, float]
+) -> None:
     """Export a checkpoint and compare it, tensor by tensor."""
     from safetensors.torch import load_file
 
@@ -90,4 +108,4 @@ def check_export(checkpoint: Path, wanted: dict[str, torch.Tensor], bound: float
     found = load_file(exported / "model.safetensors")
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
-        assert relative_difference(found[name].float(), tensor.float()) <= bound, name
+        assert relative_difference(found[name].float(), tensor.float()) <= bounds[name], name

@@ -99,24 +99,26 @@ def test_a_norm_and_its_gradients() -> None:
         assert torch.allclose(gradient, leaf.grad, atol=1e-5)
 
 
-def test_attention_over_documents_and_its_gradients() -> None:
+@pytest.mark.parametrize("window", [None, 3])
+def test_attention_over_documents_and_its_gradients(window: int | None) -> None:
+    left = -1 if window is None else window - 1
     lengths = [5, 9, 2]
     bounds = torch.tensor([0, 5, 14, 16], dtype=torch.int32)
     q, k, v, grad = (numbers(16, heads, 8, seed=i) for i, heads in enumerate((4, 2, 2, 4)))
     mask = AttnMaskType["padding_causal"]
     settings = (QKVLayout["thd_thd_thd"], QKVFormat["thd"])
     forward: Any = fused_attn_fwd(
-        *(9, 9, True, 0.3, 0.0, True, *settings, None, None, mask, None, (-1, 0), False),
+        *(9, 9, True, 0.3, 0.0, True, *settings, None, None, mask, None, (left, 0), False),
         *(bounds, bounds, q, k, v, None, None, None),
     )
     backward: Any = fused_attn_bwd(
         *(9, 9, 0.3, 0.0, True, *settings, settings[1], settings[0]),
-        *(None, None, None, mask, None, (-1, 0), False, False),
+        *(None, None, None, mask, None, (left, 0), False, False),
         *(bounds, bounds, q, k, v, forward[0], grad, None, [forward[1]], None, None),
     )
     leaves = [tensor.requires_grad_() for tensor in (q, k, v)]
     parts = zip(*(tensor.split(lengths) for tensor in leaves), strict=True)
-    wanted = torch.cat([_attention(*part) for part in parts])
+    wanted = torch.cat([_attention(*part, window=window) for part in parts])
     wanted.backward(grad)
     assert torch.allclose(forward[0], wanted, atol=1e-6)
     for found, leaf in zip(backward, leaves, strict=False):
@@ -124,9 +126,14 @@ def test_attention_over_documents_and_its_gradients() -> None:
         assert torch.allclose(found, leaf.grad, atol=1e-5)
 
 
-def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def _attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, window: int | None
+) -> torch.Tensor:
+    positions = torch.arange(len(q))
+    distances = positions[:, None] - positions
+    is_seen = (distances >= 0) & (distances < (window or len(q)))
     q, k, v = (tensor.transpose(0, 1)[None] for tensor in (q, k, v))
-    out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3, enable_gqa=True)
+    out = scaled_dot_product_attention(q, k, v, attn_mask=is_seen, scale=0.3, enable_gqa=True)
     return out[0].transpose(0, 1)
 
 

@@ -34,8 +34,8 @@ MOE = [name for name in MODELS if "moe" in name]
 CASES = [
     *((L(tensor=2), name) for name in DENSE),
     *((L(pipeline=2), name) for name in MODELS),
-    *((L(tensor=2, sequence=True), name) for name in ("qwen3", "olmo2", "granite")),
-    *((L(context=2), name) for name in ("qwen2_yarn", "olmo2", "granite")),
+    *((L(tensor=2, sequence=True), name) for name in ("qwen3", "olmo2", "granite", "gemma3_text")),
+    *((L(context=2), name) for name in ("qwen2_yarn", "olmo2", "granite", "gemma3_text")),
     *((L(tensor=2, sequence=True, expert=2), name) for name in MOE),
     *((L(data=2, expert=2), name) for name in MOE),
 ]

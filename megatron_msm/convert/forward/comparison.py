@@ -168,6 +168,7 @@ def _document(part: ModelSlice, length: int) -> list[int]:
 def _long_length(config: "PretrainedConfig") -> int:
     """Return a length beyond everything in a config of transformers that changes at a length."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    rope = rope.get("full_attention") or rope
     original = rope.get("original_max_position_embeddings") or 0
     return int(max(_SHORT, original, getattr(config, "sliding_window", None) or 0)) + _BEYOND
 

@@ -37,7 +37,7 @@ def differences_in_reading(folder: Path, shape: ModelShape) -> list[str]:
     """
     with transformers_for(folder) as transformers:
         version = transformers.__version__
-    found = _facts(read_config(folder))
+    found = _facts(read_config(folder), has_window_layers=shape.window_layers is not None)
     return [
         f"transformers {version} reads {name} {found.get(name)!r}, and it is {value!r} here"
         for name, value in _facts_of_shape(shape).items()
@@ -62,20 +62,32 @@ def _stretch_fields(kind: str) -> tuple[str, ...]:
     return () if kind == "default" else ("factor",)
 
 
-def _facts(config: "PretrainedConfig") -> dict[str, object]:
-    """Return what a configuration object says, of transformers 4 or 5."""
+def _ropes(config: "PretrainedConfig") -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """Return what is said of the rotary embeddings of layers without a window and of those with.
+
+    Of transformers 4 or 5; the same twice where a class does not tell them apart.
+    """
     if is_generation_5():
         rope = config.rope_parameters
-    else:
-        rope = {**(getattr(config, "rope_scaling", None) or {}), "rope_theta": config.rope_theta}
-    kind = rope.get("rope_type", rope.get("type", "default"))
+        is_nested = "full_attention" in rope
+        return (rope["full_attention"], rope["sliding_attention"]) if is_nested else (rope, rope)
+    rope = {**(getattr(config, "rope_scaling", None) or {}), "rope_theta": config.rope_theta}
+    local = getattr(config, "rope_local_base_freq", None)
+    return rope, rope if local is None else {"rope_theta": local}
+
+
+def _facts(config: "PretrainedConfig", *, has_window_layers: bool) -> dict[str, object]:
+    """Return what a configuration object says, of transformers 4 or 5."""
+    rope, rope_of_windows = _ropes(config)
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     window = getattr(config, "sliding_window", None)
     types = getattr(config, "layer_types", None)
     if types is not None and "sliding_attention" not in types:
         window = None
-    return {
+    bound = None if has_window_layers else window
+    facts = {
         "num_hidden_layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
         "num_attention_heads": heads,
@@ -90,14 +102,22 @@ def _facts(config: "PretrainedConfig") -> dict[str, object]:
         "embedding_multiplier": getattr(config, "embedding_multiplier", 1.0),
         "residual_multiplier": getattr(config, "residual_multiplier", 1.0),
         "logits_scaling": getattr(config, "logits_scaling", 1.0),
-        "longest exact document": min(config.max_position_embeddings, window or 2**31),
+        "longest exact document": min(config.max_position_embeddings, bound or 2**31),
     }
+    if has_window_layers:
+        layers = enumerate(types or ())
+        facts |= {
+            "sliding_window": window,
+            "layers with a window": [n for n, found in layers if found == "sliding_attention"],
+            "rope_theta of layers with a window": rope_of_windows["rope_theta"],
+        }
+    return facts
 
 
 def _facts_of_shape(shape: ModelShape) -> dict[str, object]:
-    scaling = shape.rope_scaling
+    scaling, windows = shape.rope_scaling, shape.window_layers
     kind = "default" if scaling is None else scaling.kind
-    return {
+    facts: dict[str, object] = {
         "num_hidden_layers": shape.num_layers,
         "hidden_size": shape.hidden_size,
         "num_attention_heads": shape.num_attention_heads,
@@ -114,6 +134,13 @@ def _facts_of_shape(shape: ModelShape) -> dict[str, object]:
         "logits_scaling": shape.logits_scaling,
         "longest exact document": shape.max_position_embeddings,
     }
+    if windows is not None:
+        facts |= {
+            "sliding_window": windows.window,
+            "layers with a window": list(windows.layers),
+            "rope_theta of layers with a window": windows.rope.theta,
+        }
+    return facts
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Which architecture belongs to which Hugging Face `model_type`. No torch."""
 
 from megatron_msm.models.architecture import Architecture
+from megatron_msm.models.families.gemma3 import GEMMA3
 from megatron_msm.models.families.granite import GRANITE
 from megatron_msm.models.families.llama import LLAMA
 from megatron_msm.models.families.mistral import MISTRAL
@@ -12,6 +13,7 @@ from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.tensor_table import ModelTable
 
 ARCHITECTURES: dict[str, Architecture] = {
+    "gemma3_text": GEMMA3,
     "granite": GRANITE,
     "llama": LLAMA,
     "mistral": MISTRAL,

@@ -16,7 +16,6 @@ class Nearest(NamedTuple):
 
 
 _MLA = "multi-head latent attention, shared experts and its router"
-_GEMMA = "norms that add one to their weight, scaled embeddings, a GELU in the MLP"
 UNSUPPORTED: Mapping[str, Nearest] = {
     "apertus": Nearest("llama", "an MLP with xIELU and without a gate"),
     "cohere": Nearest("llama", "attention and MLP side by side, layer norms, scaled logits"),
@@ -25,10 +24,9 @@ UNSUPPORTED: Mapping[str, Nearest] = {
     "deepseek_v3": Nearest("qwen3_moe", _MLA),
     "exaone4": Nearest("qwen3", "norms after attention and MLP, window layers"),
     "falcon": Nearest("llama", "attention and MLP side by side, layer norms"),
-    "gemma": Nearest("llama", _GEMMA),
-    "gemma2": Nearest("llama", f"{_GEMMA}, norms on both sides, window layers, capped logits"),
-    "gemma3": Nearest("qwen3", f"{_GEMMA}, norms on both sides, window layers, images"),
-    "gemma3_text": Nearest("qwen3", f"{_GEMMA}, norms on both sides, window layers, two thetas"),
+    "gemma": Nearest("gemma3_text", "layers with two norms, none of queries and keys"),
+    "gemma2": Nearest("gemma3_text", "capped scores and logits, no norm of queries and keys"),
+    "gemma3": Nearest("gemma3_text", "images; the text model can be saved by itself"),
     "glm4": Nearest("llama", "norms on both sides, rotation of a part of each head"),
     "glm4_moe": Nearest("qwen3_moe", "shared experts, its router, rotation of a part of each head"),
     "gpt2": Nearest("llama", "learned positions, layer norms, an MLP without a gate"),

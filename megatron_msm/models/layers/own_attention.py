@@ -15,7 +15,10 @@ class OwnAttention(SelfAttention):  # type: ignore[misc]  # megatron-core has no
 
     Source: megatron-core 0.16.1: TEDotProductAttention (extensions/transformer_engine.py) reads
     `window_size`, the positions to the left and to the right of a token's own; `Attention`
-    (transformer/attention.py) hands `softmax_scale` to the core attention.
+    (transformer/attention.py) hands `softmax_scale` to the core attention. With context parallelism
+    Transformer Engine has windows where keys and values of all ranks are gathered, not where they
+    go round; for packed documents since its pull request 2829 (2.20.2 has it), earlier ones end
+    with an error.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class OwnAttention(SelfAttention):  # type: ignore[misc]  # megatron-core has no
         own = copy.copy(config)
         own.window_size = None if window is None else (window - 1, 0)
         own.softmax_scale = softmax_scale
+        if window is not None and config.context_parallel_size > 1:
+            settings["cp_comm_type"] = "all_gather"
         super().__init__(own, *args, **settings)
         self._rope = rope
 

@@ -6,6 +6,8 @@ MLP width f, V vocabulary and sequences of s positions:
     6 (L (2 h q + 2 h k + 3 h f) + h V)  +  6 L q s
     linear layers and LM head               attention, causal: half of all pairs
 
+In a layer with a window of w < s positions a token has w - w^2 / 2s pairs in the mean, not s / 2.
+
 Counted: what the mathematics needs. Not counted: the embedding's look-up, recomputed activations,
 padding of the vocabulary, norms, the optimizer. With LoRA the frozen weights get no gradient, which
 saves a third of the linear term (4 in place of 6); the adapters' own work is under two percent and
@@ -33,7 +35,7 @@ def linear_flops_per_token(shape: ModelShape, *, lora: bool = False) -> float:
 
 
 def attention_flops_per_token(shape: ModelShape, context: float) -> float:
-    """Return forward and backward FLOPs of causal attention, of which half the pairs count.
+    """Return forward and backward FLOPs of causal attention: the pairs that are seen count.
 
     Args:
         shape: The model.
@@ -41,7 +43,14 @@ def attention_flops_per_token(shape: ModelShape, context: float) -> float:
             divided by the mean of their lengths.
     """
     query = shape.num_attention_heads * shape.head_dim
-    return 6.0 * shape.num_layers * query * context
+    windows = (shape.attention_of(layer).window for layer in range(shape.num_layers))
+    return 6.0 * query * sum(_twice_the_pairs(context, window) for window in windows)
+
+
+def _twice_the_pairs(context: float, window: int | None) -> float:
+    if window is None or window >= context:
+        return context
+    return window * (2 - window / context)
 
 
 def flops_per_token(shape: ModelShape, context: float, *, lora: bool = False) -> float:

@@ -89,3 +89,10 @@ def test_a_tokenizer_that_transformers_does_not_load_is_said(
     folder = tiny.write_tiny_model(tmp_path / "hf", "llama")
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fail)
     assert "ValueError: no such class" in str(difference_of_tokenizers(folder))
+
+
+def test_a_tokenizer_that_transformers_cannot_encode_with_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", minversion="5")
+    # The class of Gemma's tokenizer wants a token <unk>, which the tests' has not.
+    folder = tiny.write_tiny_model(tmp_path / "hf", "gemma3_text")
+    assert "cannot be encoded by GemmaTokenizer" in str(difference_of_tokenizers(folder))

@@ -56,3 +56,24 @@ GRANITE_8B_BIASED = _shape(
 OLMO2_32B = _shape(
     *(64, 5120, 27648, 40, 8, 100352), qk_norm_over_heads=True, norms_before=False, norms_after=True
 )
+
+_GEMMA3 = {
+    "qk_norm": True,
+    "norms_after": True,
+    "norms_add_one": True,
+    "activation": "gelu_tanh",
+    "tie_word_embeddings": True,
+}
+
+
+def _gemma3(*sizes: int, window: int, **changes: Any) -> ModelShape:
+    windows = {
+        "window": window,
+        "layers": [layer for layer in range(sizes[0]) if (layer + 1) % 6],
+        "rope": {"theta": 1e4},
+    }
+    return _shape(*sizes, **_GEMMA3, **changes, window_layers=windows)
+
+
+GEMMA3_12B = _gemma3(48, 3840, 15360, 16, 8, 262208, window=1024, head_dim=256)
+GEMMA3_27B = _gemma3(62, 5376, 21504, 32, 16, 262208, window=1024)

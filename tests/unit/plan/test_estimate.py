@@ -14,7 +14,7 @@ from megatron_msm.errors import ConfigError
 from megatron_msm.models.shape import ExpertShape, ModelShape
 from megatron_msm.models.sizes.batch_shape import BatchShape, batch_shape
 from megatron_msm.models.sizes.gpus import GPUS, MatmulPrecision
-from megatron_msm.plan.activations import layers_in_flight
+from megatron_msm.plan.activations import layer_bytes_per_position, layers_in_flight
 from megatron_msm.plan.estimate import estimate_run
 from megatron_msm.plan.memory import MemoryModel, Precision
 from megatron_msm.plan.show import as_data, as_text
@@ -22,6 +22,8 @@ from megatron_msm.plan.speed import SpeedModel
 from megatron_msm.plan.weights import weights_of_rank
 from megatron_msm.train.estimating import estimate
 from tests.unit.models.shapes import (
+    GEMMA3_12B,
+    GEMMA3_27B,
     GRANITE_8B_BIASED,
     LLAMA_8B,
     LLAMA_70B,
@@ -105,6 +107,32 @@ def test_biases_of_outputs_are_on_each_tensor_rank() -> None:
     matrices = 2 * 4096 * (4096 + 1024) + 3 * 4096 * 12800
     of_layer = (matrices + 4096 + 2 * 1024 + 2 * 12800) // 8 + 2 * 4096 + 2 * 4096
     assert split.total == 20 * of_layer + 49152 * 4096 // 8
+
+
+@pytest.mark.parametrize("shape", [GEMMA3_12B, GEMMA3_27B])
+def test_norms_on_both_sides_are_counted(shape: ModelShape) -> None:
+    shape = shape.model_copy(update={"vocab_size": 262144})  # rows without padding
+    assert weights_of_rank(shape, ParallelConfig(), None, 0).total == shape.num_parameters
+    without = shape.model_copy(update={"norms_after": False})
+    norms = 2 * shape.hidden_size * shape.num_layers
+    assert shape.num_parameters - without.num_parameters == norms
+    kept, less = (
+        layer_bytes_per_position(it, ParallelConfig(), MemoryConfig(), dtype_bytes=2)
+        for it in (shape, without)
+    )
+    assert kept - less == 2 * 2 * shape.hidden_size
+
+
+def test_a_large_vocabulary_fits_by_its_chunks() -> None:
+    # Gemma 3 12B on one node: all logits of 8,192 tokens at once would take 17 GB more.
+    layout = ParallelConfig(tensor=4, sequence=True, data=2)
+    chunks, whole = (
+        MemoryModel(GEMMA3_12B, None, MemoryConfig(loss_chunk_tokens=tokens), BF16)
+        .of_rank(layout, batch(8192, 16), 0)
+        .logits_bytes
+        for tokens in (1024, None)
+    )
+    assert whole - chunks == 7 * 1024 * 262208 / 4 * 8
 
 
 def test_experts_are_counted_and_assigned() -> None:

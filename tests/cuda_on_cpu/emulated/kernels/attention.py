@@ -35,6 +35,7 @@ def _documents(
     places: Sequence[Any],
     scale: float,
     mask: Member,
+    window: Sequence[int],
 ) -> Iterator[_Document]:
     """Yield documents with their masked scores.
 
@@ -46,6 +47,7 @@ def _documents(
         places: The same with padding, where there is any.
         scale: Of the scores.
         mask: One of two: a document's tokens see all of it, or those before them.
+        window: Positions that are seen to the left and to the right of a token's own; -1 for all.
     """
     assert mask.name in ("NVTE_PADDING_MASK", "NVTE_PADDING_CAUSAL_MASK"), mask.name
     starts = [
@@ -66,6 +68,9 @@ def _documents(
         scores = queries @ keys.mT * scale
         if mask.name == "NVTE_PADDING_CAUSAL_MASK":
             is_seen = torch.ones(num_q, num_k, dtype=torch.bool).tril()
+            if window[0] != -1:
+                assert num_q == num_k, "the emulation has windows of whole documents alone"
+                is_seen = is_seen.triu(-window[0])
             scores = scores.masked_fill(~is_seen, -torch.inf)
         yield _Document(of_queries, of_keys, queries, keys, values, scores)
 
@@ -113,7 +118,7 @@ def fused_attn_fwd(
     out = torch.zeros(*q.shape[:2], v.shape[2])
     lse = torch.full((*q.shape[:2], 1), -torch.inf)
     places = (cu_seqlens_q_padded, cu_seqlens_kv_padded)
-    for found in _documents(q, k, v, lengths, places, attn_scale, attn_mask_type):
+    for found in _documents(q, k, v, lengths, places, attn_scale, attn_mask_type, window_size):
         lse[found.of_queries, :, 0] = found.scores.logsumexp(-1).T
         out[found.of_queries] = (found.scores.softmax(-1) @ found.v).transpose(0, 1)
     random_state = torch.zeros(2, dtype=torch.int64)
@@ -157,7 +162,7 @@ def fused_attn_bwd(
     _check(qkv_layout, p_dropout, lengths, (max_seqlen_q, max_seqlen_kv))
     dq, dk, dv = (torch.zeros(each.shape) for each in (q, k, v))
     places = (cu_seqlens_q_padded, cu_seqlens_kv_padded)
-    for found in _documents(q, k, v, lengths, places, attn_scale, attn_mask_type):
+    for found in _documents(q, k, v, lengths, places, attn_scale, attn_mask_type, window_size):
         rows = found.of_queries
         weights = (found.scores - aux_ctx_tensors[0][rows].transpose(0, 1)).exp()
         d_out, out = (each[rows].float().transpose(0, 1) for each in (d_o, o))

@@ -6,7 +6,14 @@ from megatron_msm.errors import ConfigError
 from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.flops import attention_flops_per_token, flops_per_token, utilization
 from megatron_msm.models.sizes.gpus import GPUS, gpu_named, gpu_of_device
-from tests.unit.models.shapes import LLAMA_8B, LLAMA_70B, QWEN3_8B, QWEN3_32B, QWEN25_32B
+from tests.unit.models.shapes import (
+    GEMMA3_12B,
+    LLAMA_8B,
+    LLAMA_70B,
+    QWEN3_8B,
+    QWEN3_32B,
+    QWEN25_32B,
+)
 
 # Megatron-Bridge docs/performance-summary-archive.md (25.11, 26.02.01, 26.06 SFT), its Qwen3-8B
 # model card of 2026-07, NeMo AutoModel docs/performance-summary.mdx.
@@ -40,6 +47,15 @@ def test_lora_saves_a_third_of_the_linear_layers_only() -> None:
     assert lora - attention == pytest.approx((full - attention) * 2 / 3)
     # AutoModel's Qwen2.5-32B row: 2,250 tokens/s, 301 TFLOP/s by a formula of its own.
     assert 2_250 * lora / 1e12 == pytest.approx(301, rel=0.03)
+
+
+def test_pairs_beyond_a_window_are_not_counted() -> None:
+    # 5 of 6 layers have a window of 1,024; pairs are counted one by one.
+    full, window = (sum(range(1, n + 1)) for n in (8192, 1024))
+    pairs = 8 * full + 40 * (window + (8192 - 1024) * 1024)
+    found = attention_flops_per_token(GEMMA3_12B, 8192)
+    assert found == pytest.approx(12 * GEMMA3_12B.query_size * pairs / 8192, rel=1e-3)
+    assert attention_flops_per_token(GEMMA3_12B, 512) == 6 * 48 * GEMMA3_12B.query_size * 512
 
 
 def test_utilization_names_its_peak() -> None:
