@@ -21,6 +21,7 @@ CASES = [
     (L(tensor=2), "llama"),
     (L(tensor=2), "olmo2"),
     (L(tensor=2), "granite"),
+    (L(pipeline=2, layers_per_stage=(1, 3)), "gemma3_text"),
     (L(pipeline=2, virtual_pipeline=2), "qwen2"),
     (L(pipeline=2, layers_per_stage=(1, 3)), "qwen3"),
     (L(data=2, expert=2), "qwen3_moe"),

@@ -41,7 +41,7 @@ LAYOUTS = {
 }
 RUNS = {**dict.fromkeys(LAYOUTS, LORA), "rank-stabilized": RANK_STABILIZED}
 # Families whose layers are not Llama's; these runs have a layout that splits everything.
-FAMILIES = ("olmo2", "granite")
+FAMILIES = ("gemma3_text", "granite", "olmo2")
 SPLIT = ParallelConfig(tensor=2, sequence=True)
 CORPUS: npt.NDArray[np.int64] = np.random.default_rng(3).integers(0, 300, 4096)
 
@@ -53,7 +53,9 @@ def hf_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     sizes: dict[str, Any] = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8}
     root = tmp_path_factory.mktemp("hf")
     llama = write_tiny_llama(root / "llama", **sizes)
-    others = {name: write_tiny_model(root / name, name, **sizes) for name in FAMILIES}
+    others = {
+        name: write_tiny_model(root / name, name, hidden_size=48, **sizes) for name in FAMILIES
+    }
     return {**dict.fromkeys(RUNS, llama), **others}
 
 

@@ -26,7 +26,9 @@ UNSUPPORTED: Mapping[str, Nearest] = {
     "falcon": Nearest("llama", "attention and MLP side by side, layer norms"),
     "gemma": Nearest("gemma3_text", "layers with two norms, none of queries and keys"),
     "gemma2": Nearest("gemma3_text", "capped scores and logits, no norm of queries and keys"),
-    "gemma3": Nearest("gemma3_text", "images; the text model can be saved by itself"),
+    "gemma3": Nearest(
+        "gemma3_text", "images; the text model can be saved by itself (docs/architectures.md)"
+    ),
     "glm4": Nearest("llama", "norms on both sides, rotation of a part of each head"),
     "glm4_moe": Nearest("qwen3_moe", "shared experts, its router, rotation of a part of each head"),
     "gpt2": Nearest("llama", "learned positions, layer norms, an MLP without a gate"),

@@ -21,7 +21,7 @@ from megatron_msm.models import config_fields
 from megatron_msm.models.architecture import HfConfig
 from megatron_msm.models.families.registry import ARCHITECTURES, table_for
 from megatron_msm.models.hf_config import read_hf_config, read_model_shape
-from megatron_msm.models.shape import ModelShape, RopeScaling
+from megatron_msm.models.shape import ModelShape, RopeScaling, RopeShape
 from tests import tiny
 from tests.unit.convert.hf_folders import write_hf_folder
 
@@ -126,35 +126,34 @@ def test_a_config_that_is_read_wrongly_is_seen(
         assert long.num_positions == 64 + 64
 
 
-# What tells Gemma 3 from Qwen 3, left out piece by piece.
-LEFT_OUT: dict[str, dict[str, Any]] = {
+# What tells Gemma 3 from Qwen 3, left out or read wrongly piece by piece.
+PIECES: dict[str, dict[str, Any]] = {
     "windows": {"window_layers": None},
+    "one position of the window": {"window": 8},
+    "theta of the windows": {"rope": RopeShape(theta=1e4)},
     "one that is added in norms": {"norms_add_one": False},
     "scale of embeddings": {"scales_embeddings": False},
     "scale of scores": {"score_scale": None},
     "activation": {"activation": "silu"},
     "stretch of the full layers": {"rope_scaling": None},
 }
+READ_FROM_FIELDS = ("window", "theta", "stretch")
 
 
-@pytest.mark.parametrize("piece", [*LEFT_OUT, "theta of the windows", "one position of the window"])
+@pytest.mark.parametrize("piece", PIECES)
 def test_each_piece_of_gemma_3_counts(
     piece: str, tmp_path: Path, megatron: MegatronProcess
 ) -> None:
     folder = tiny.write_tiny_model(tmp_path, "gemma3_text")
-    shape = read_model_shape(folder)
+    shape, changes = read_model_shape(folder), PIECES[piece]
     assert shape.window_layers is not None
-    own = {
-        "theta of the windows": {"rope": shape.rope},
-        "one position of the window": {"window": shape.window_layers.window + 1},
-    }.get(piece)
-    changes = LEFT_OUT.get(piece, {})
-    if own is not None:
-        changes = {"window_layers": shape.window_layers.model_copy(update=own)}
+    if not changes.keys() <= ModelShape.model_fields.keys():
+        changes = {"window_layers": shape.window_layers.model_copy(update=changes)}
     wrong = shape.model_copy(update=changes)
     assert not any(found.is_same for found in compare(megatron, folder, wrong))
-    if piece in ("windows", "stretch of the full layers") or own is not None:
-        assert differences_in_reading(folder, wrong)
+    assert bool(differences_in_reading(folder, wrong)) is any(
+        word in piece for word in READ_FROM_FIELDS
+    )
 
 
 def test_a_model_that_sees_what_follows_is_seen(

@@ -44,6 +44,35 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
         },
         8_030_261_248,
     ),
+    # The text models of Gemma 3, whose text_config says no more than what is not the default.
+    "Gemma-3-12B": (
+        {
+            "model_type": "gemma3_text",
+            "num_hidden_layers": 48,
+            "hidden_size": 3840,
+            "intermediate_size": 15360,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024,
+        },
+        11_766_034_176,
+    ),
+    "Gemma-3-27B": (
+        {
+            "model_type": "gemma3_text",
+            "num_hidden_layers": 62,
+            "hidden_size": 5376,
+            "intermediate_size": 21504,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 16,
+            "head_dim": 128,
+            "query_pre_attn_scalar": 168,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024,
+        },
+        27_009_346_304,
+    ),
     "Mistral-7B-v0.1": (
         {
             "model_type": "mistral",
