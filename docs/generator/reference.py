@@ -4,13 +4,17 @@ The pages are committed, so that they are read where the repository is; a test s
 out of date.
 """
 
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from ruamel.yaml import YAML
 
 from megatron_msm.config.file_kinds import config_type, file_kinds
 from megatron_msm.config.json_schema import json_schema
 
 FOLDER = Path(__file__).parents[1] / "reference"
+EXAMPLES = Path(__file__).with_name("examples.yaml")
 UNITS = {
     "epochs": "epochs",
     "fraction": "share, 0 to 1",
@@ -46,8 +50,10 @@ def page(kind: str) -> str:
         f"Written by `python docs/generator/reference.py` from `msm schema {kind}`. "
         f"`msm init {kind}` writes a file to start from.",
     ]
-    for title, section in [("The whole file", schema), *sections(schema)]:
-        lines += ["", f"## {title}", "", *table(section)]
+    examples = _yaml_as_written().load(EXAMPLES)
+    lines += ["", "## The whole file", "", *table(schema, examples[kind])]
+    for title, section in sections(schema):
+        lines += ["", f"## {title}", "", *table(section, examples.get(title, {}))]
     return "\n".join(lines) + "\n"
 
 
@@ -58,8 +64,8 @@ def sections(schema: Schema) -> Iterator[tuple[str, Schema]]:
     yield from _alternatives(schema.get("properties"))
 
 
-def table(section: Schema) -> Iterator[str]:
-    """Yield the lines that describe a section."""
+def table(section: Schema, examples: Mapping[str, object]) -> Iterator[str]:
+    """Yield the lines that describe a section, with an example value of some fields."""
     yield str(section.get("description", ""))
     if "properties" not in section:
         return
@@ -67,7 +73,8 @@ def table(section: Schema) -> Iterator[str]:
     required = section.get("required", [])
     assert isinstance(required, list)
     for name, field in mapping(section["properties"]).items():
-        yield _row(name, mapping(field), is_required=name in required)
+        row = _row(name, mapping(field), is_required=name in required)
+        yield f"{row} Example: `{_flow(examples[name])}` |" if name in examples else f"{row} |"
 
 
 def mapping(value: object) -> dict[str, object]:
@@ -102,7 +109,7 @@ def _row(name: str, field: Schema, *, is_required: bool) -> str:
     is_number = any(word in of for word in ("integer", "number"))
     unit = SIZES.get(name, UNITS.get(name.rpartition("_")[2], "")) if is_number else ""
     text = str(field.get("description", "")).replace("|", "\\|").replace("\n\n", " ")
-    return f"| `{name}` | {of} | {unit} | {shown} | {text} |"
+    return f"| `{name}` | {of} | {unit} | {shown} | {text}"
 
 
 def type_of(field: Schema) -> str:
@@ -154,6 +161,21 @@ def _range(field: Schema) -> str:
     }
     limits = [f"{words} {field[key]}" for key, words in signs.items() if key in field]
     return f", {' and '.join(limits)}" if limits else ""
+
+
+def _yaml_as_written() -> YAML:
+    """Return a reader and writer that keeps quotes and forms of numbers, each value on one line."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.default_flow_style = True
+    yaml.width = 10_000
+    return yaml
+
+
+def _flow(value: object) -> str:
+    out = io.StringIO()
+    _yaml_as_written().dump([value], out)
+    return out.getvalue().strip().removeprefix("[").removesuffix("]")
 
 
 def _yaml(value: object) -> str:

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
+from ruamel.yaml import YAML
 
-from docs.generator.reference import FOLDER, page
-from megatron_msm.config.file_kinds import file_kinds
+from docs.generator.reference import EXAMPLES, FOLDER, Schema, mapping, page, sections, type_of
+from megatron_msm.config.file_kinds import config_type, file_kinds
+from megatron_msm.config.json_schema import json_schema
 
 ROOT = Path(__file__).parents[2]
 needs_mkdocs = pytest.mark.skipif(
@@ -77,11 +80,48 @@ def test_the_reference_names_fields_with_unit_default_and_text() -> None:
     assert "## agentic_misalignment" in (FOLDER / "suite.md").read_text(encoding="utf-8")
 
 
+def has_an_example(field: Schema) -> bool:
+    """Whether a field wants one: text that is no choice, and what holds such text or is open."""
+    words = type_of(field).replace("list of ", "").split(" to ")[-1]
+    is_open = any(word in words.split(", or ") for word in ("text", "path", "anything"))
+    is_mapping = type_of(field).startswith("mapping to")
+    return (is_open or is_mapping) and field.get("default") in (None, [], {}, "")
+
+
+@pytest.mark.parametrize("kind", sorted(file_kinds()))
+def test_examples_are_what_the_schema_takes_and_none_is_wanting(kind: str) -> None:
+    examples = YAML(typ="safe").load(EXAMPLES)
+    schema = json_schema(config_type(kind))
+    checked = 0
+    for title, part in [(kind, schema), *sections(schema)]:
+        known = mapping(part.get("properties"))
+        given = examples.get(title, {})
+        wanted = {name for name, field in known.items() if has_an_example(mapping(field))}
+        assert wanted <= given.keys(), f"{title} in {EXAMPLES.name}"
+        for name in given.keys() & known.keys():
+            field = {**mapping(known[name]), "$defs": schema.get("$defs", {})}
+            jsonschema.validate(given[name], field)
+            checked += 1
+    assert checked > 15
+
+
+def test_no_example_is_of_a_field_that_is_gone() -> None:
+    fields: dict[str, set[str]] = {}
+    for kind in file_kinds():
+        schema = json_schema(config_type(kind))
+        for title, part in [(kind, schema), *sections(schema)]:
+            fields.setdefault(title, set()).update(mapping(part.get("properties")))
+    examples = YAML(typ="safe").load(EXAMPLES)
+    gone = {title: given.keys() - fields[title] for title, given in examples.items()}
+    assert {title: names for title, names in gone.items() if names} == {}
+
+
 def test_every_message_of_the_troubleshooting_page_is_in_the_code() -> None:
     packages = ("megatron_msm", "data_prep", "slurm", "evals")
     source = "".join(path.read_text() for each in packages for path in (ROOT / each).rglob("*.py"))
     source = re.sub(r'"\s*\n\s*f?"', "", source)  # a message is one text, however it is wrapped
-    rows = (ROOT / "docs/troubleshooting.md").read_text().split("|---|---|---|\n")[1].splitlines()
+    tables = (ROOT / "docs/troubleshooting.md").read_text().split("| message has |")[1:]
+    rows = [row for table in tables for row in table.split("\n\n")[0].splitlines()[2:]]
     messages = [text for row in rows for text in re.findall(r"`([^`]+)`", row.split("|")[1])]
-    assert len(messages) > 25
+    assert len(messages) > 70
     assert [message for message in messages if message not in source] == []
