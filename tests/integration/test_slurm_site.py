@@ -29,6 +29,7 @@ def with_defaults(**changes: object) -> SiteConfig:
     return SITE.model_copy(update={"defaults": defaults})
 
 
+@pytest.mark.slow
 def test_a_site_that_hands_no_environment_on_to_jobs_or_ranks(
     cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +66,7 @@ def test_options_of_a_site_are_what_slurm_hears(cluster: SlurmCluster, tmp_path:
     assert cluster.wait_state(job_id, "COMPLETED", "FAILED") == "COMPLETED"
 
 
+@pytest.mark.slow
 def test_a_result_that_a_shared_file_system_shows_late_is_waited_for(
     cluster: SlurmCluster, tmp_path: Path
 ) -> None:
