@@ -79,9 +79,24 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "head_dim": 12,
         "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
     },
+    "mixtral": {"num_local_experts": 8, "num_experts_per_tok": 3},
     "olmo2": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
         "attention_bias": True,
+        **_NO_PADDING,
+    },
+    "olmo3": {
+        "sliding_window": 7,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
         **_NO_PADDING,
     },
     "qwen2": {"tie_word_embeddings": True, "use_sliding_window": False, "sliding_window": 8},
@@ -92,6 +107,20 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 3,
         "moe_intermediate_size": 20,
         "norm_topk_prob": True,
+    },
+    "smollm3": {
+        "tie_word_embeddings": True,
+        "no_rope_layer_interval": 2,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+        **_NO_PADDING,
+        "bos_token_id": None,
     },
 }
 

@@ -65,7 +65,8 @@ class LayerAttention(NamedTuple):
 
     window: int | None
     """Positions that a token sees, itself included; None for all before it."""
-    rope: RopeShape
+    rope: RopeShape | None
+    """None where queries and keys are not rotated."""
 
 
 class ExpertShape(BaseModel):
@@ -135,6 +136,8 @@ class ModelShape(BaseModel):
     """None for a dense model."""
     window_layers: WindowLayers | None = None
     """None when every layer sees all positions."""
+    no_rope_layers: tuple[int, ...] = ()
+    """Layers, counted from 0, whose queries and keys are not rotated."""
 
     @property
     def rope(self) -> RopeShape:
@@ -149,16 +152,23 @@ class ModelShape(BaseModel):
 
     def attention_of(self, layer: int) -> LayerAttention:
         """Return what a layer's attention has of its own; layers are counted from 0."""
-        windows = self.window_layers
-        if windows is None or layer not in windows.layers:
-            return LayerAttention(None, self.rope)
-        return LayerAttention(windows.window, windows.rope)
+        windows, window, rope = self.window_layers, None, self.rope
+        if windows is not None and layer in windows.layers:
+            window, rope = windows.window, windows.rope
+        return LayerAttention(window, None if layer in self.no_rope_layers else rope)
+
+    @property
+    def has_layers_of_kinds(self) -> bool:
+        """Whether the attention of some layers differs from that of others."""
+        return self.window_layers is not None or bool(self.no_rope_layers)
 
     def of_part(self, layers: tuple[int, ...], vocab_size: int) -> "ModelShape":
         """Return the shape of a model that is made of some of the layers, in that order."""
         windows = None if self.window_layers is None else self.window_layers.of_part(layers)
+        unrotated = tuple(n for n, layer in enumerate(layers) if layer in self.no_rope_layers)
         sizes = {"num_layers": len(layers), "vocab_size": vocab_size}
-        return self.model_copy(update={**sizes, "window_layers": windows})
+        kinds = {"window_layers": windows, "no_rope_layers": unrotated}
+        return self.model_copy(update={**sizes, **kinds})
 
     @property
     def query_size(self) -> int:

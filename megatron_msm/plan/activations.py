@@ -8,6 +8,7 @@ over t tensor parallel ranks, the layer keeps:
     inputs of both norms, and their outputs             4 h         / t with sequence parallelism
     inputs of norms after attention and MLP             2 h         likewise
     queries, keys, values, the attention's output       2 q + 2 k   / t
+    inputs of norms of queries and keys                 q + k       / t
     both outputs of the first MLP matrix, their product 3 f         / t
 
 Of experts a position keeps the inputs and products of those that it passes through.
@@ -49,7 +50,10 @@ def _kept_inside(shape: ModelShape, parallel: ParallelConfig, memory: MemoryConf
         mlp += shape.experts.experts_per_token * shape.hidden_size
     if ("moe" if shape.experts else "mlp") in again:
         mlp = 0.0
-    return (2 * shape.query_size + 2 * shape.key_size + mlp) / parallel.tensor
+    heads = 2 * shape.query_size + 2 * shape.key_size
+    if shape.qk_norm or shape.qk_norm_over_heads:
+        heads += shape.query_size + shape.key_size
+    return (heads + mlp) / parallel.tensor
 
 
 def layers_in_flight(

@@ -29,13 +29,15 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2_yarn": ("qwen2", YARN),
 }
 L = ParallelConfig
-DENSE = [name for name in MODELS if "moe" not in name]
-MOE = [name for name in MODELS if "moe" in name]
+MOE = [name for name, (model_type, _) in MODELS.items() if model_type in ("mixtral", "qwen3_moe")]
+DENSE = [name for name in MODELS if name not in MOE]
+# Dense families whose layers have pieces that megatron-core's have not.
+NOT_LLAMAS = ("gemma3_text", "granite", "olmo2", "olmo3", "smollm3")
 CASES = [
     *((L(tensor=2), name) for name in DENSE),
     *((L(pipeline=2), name) for name in MODELS),
-    *((L(tensor=2, sequence=True), name) for name in ("qwen3", "olmo2", "granite", "gemma3_text")),
-    *((L(context=2), name) for name in ("qwen2_yarn", "olmo2", "granite", "gemma3_text")),
+    *((L(tensor=2, sequence=True), name) for name in ("qwen3", *NOT_LLAMAS)),
+    *((L(context=2), name) for name in ("qwen2_yarn", *NOT_LLAMAS)),
     *((L(tensor=2, sequence=True, expert=2), name) for name in MOE),
     *((L(data=2, expert=2), name) for name in MOE),
 ]

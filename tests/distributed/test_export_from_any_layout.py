@@ -24,6 +24,7 @@ CASES = [
     (L(pipeline=2, layers_per_stage=(1, 3)), "gemma3_text"),
     (L(pipeline=2, virtual_pipeline=2), "qwen2"),
     (L(pipeline=2, layers_per_stage=(1, 3)), "qwen3"),
+    (L(data=2, expert=2), "mixtral"),
     (L(data=2, expert=2), "qwen3_moe"),
     (L(tensor=2, sequence=True, expert=2), "qwen3_moe"),
 ]

@@ -194,9 +194,10 @@ def logits_of_part(
         MissingExtraError: transformers is not installed.
     """
     config = read_config(folder)
-    types = getattr(config, "layer_types", None)
-    if types is not None:
-        config.layer_types = [types[layer] for layer in part.layers]
+    for name in ("layer_types", "no_rope_layers"):
+        of_layers = getattr(config, name, None)
+        if of_layers is not None:
+            setattr(config, name, [of_layers[layer] for layer in part.layers])
     config.num_hidden_layers, config.vocab_size = len(part.layers), len(part.tokens)
     config.pad_token_id = config.bos_token_id = config.eos_token_id = None
     with transformers_for(folder) as transformers:

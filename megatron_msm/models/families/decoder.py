@@ -18,7 +18,6 @@ from megatron_msm.models.tensor_table import (
 
 _HF = "model.layers.{layer}."
 _MEGATRON = "decoder.layers.{layer}."
-_EXPERT = _HF + "mlp.experts.{expert}."
 
 EMBEDDING = TensorRule(
     "embedding.word_embeddings.weight", (HfTensor("model.embed_tokens.weight", "VH"),)
@@ -138,25 +137,39 @@ NORMS_AFTER = (
         (HfTensor(_HF + "post_feedforward_layernorm.weight", "H"),),
     ),
 )
-EXPERTS = (
-    TensorRule(
-        _MEGATRON + "pre_mlp_layernorm.weight",
-        (HfTensor(_HF + "post_attention_layernorm.weight", "H"),),
-    ),
-    TensorRule(_MEGATRON + "mlp.router.weight", (HfTensor(_HF + "mlp.gate.weight", "EH"),)),
-    TensorRule(
-        _MEGATRON + "mlp.experts.experts.linear_fc1.weight",
-        (
-            HfTensor(_EXPERT + "gate_proj.weight", "XH"),
-            HfTensor(_EXPERT + "up_proj.weight", "XH"),
+
+
+def experts(block: str, *, gate: str, up: str, down: str) -> tuple[TensorRule, ...]:
+    """Return the rules of a mixture of experts, whose names differ from family to family.
+
+    Args:
+        block: What holds router and experts.
+        gate: The projection of an expert that is activated.
+        up: The one that it is multiplied by.
+        down: The one of the product.
+    """
+    of_layer = f"{_HF}{block}."
+    of_expert = of_layer + "experts.{expert}."
+    return (
+        TensorRule(
+            _MEGATRON + "pre_mlp_layernorm.weight",
+            (HfTensor(_HF + "post_attention_layernorm.weight", "H"),),
         ),
-        StackedRows(),
-    ),
-    TensorRule(
-        _MEGATRON + "mlp.experts.experts.linear_fc2.weight",
-        (HfTensor(_EXPERT + "down_proj.weight", "HX"),),
-    ),
-)
+        TensorRule(_MEGATRON + "mlp.router.weight", (HfTensor(of_layer + "gate.weight", "EH"),)),
+        TensorRule(
+            _MEGATRON + "mlp.experts.experts.linear_fc1.weight",
+            (
+                HfTensor(f"{of_expert}{gate}.weight", "XH"),
+                HfTensor(f"{of_expert}{up}.weight", "XH"),
+            ),
+            StackedRows(),
+        ),
+        TensorRule(
+            _MEGATRON + "mlp.experts.experts.linear_fc2.weight",
+            (HfTensor(f"{of_expert}{down}.weight", "HX"),),
+        ),
+    )
+
 
 TIED_COPIES = (("lm_head.weight", "model.embed_tokens.weight"),)
 ROTARY_BUFFERS = ("model.rotary_emb.inv_freq", _HF + "self_attn.rotary_emb.inv_freq")

@@ -8,7 +8,6 @@ Source: transformers 5.24, configuration_gemma3.py and modeling_gemma3.py.
 
 from collections.abc import Mapping
 
-from megatron_msm.formats.json_types import JsonValue
 from megatron_msm.models.architecture import Architecture
 from megatron_msm.models.config_fields import Config, ConfigFields
 from megatron_msm.models.families.decoder import (
@@ -21,82 +20,26 @@ from megatron_msm.models.families.decoder import (
     decoder_rules,
 )
 from megatron_msm.models.families.window_layers import FULL, WINDOW, no_bound, read_window_layers
-from megatron_msm.models.rope_reading import Rope, read_rope
-from megatron_msm.models.shape import RopeShape
+from megatron_msm.models.families.window_ropes import WindowRopes
 from megatron_msm.models.tensor_table import HfTensor, ModelTable, TensorRule
 
 _NORM_BEFORE_MLP = TensorRule(
     "decoder.layers.{layer}.mlp.linear_fc1.layer_norm_weight",
     (HfTensor("model.layers.{layer}.pre_feedforward_layernorm.weight", "H"),),
 )
-_THETA_FIELDS = {FULL: "rope_theta", WINDOW: "rope_local_base_freq"}
-_DEFAULT_THETAS = {FULL: 1_000_000.0, WINDOW: 10_000.0}
-
-
-def _full_rope(fields: ConfigFields) -> Rope:
-    """Read the rotary embeddings of the layers that see all positions, and remark on all.
-
-    transformers 5 has a section for each kind of layer in `rope_parameters`; what a section lacks
-    comes from the fields of transformers 4, which knows nothing else.
-    """
-    full, window = (_rope_of(fields, kind) for kind in (FULL, WINDOW))
-    remarks = tuple(
-        remark.replace("rotary embeddings", f"rotary embeddings of {kind} layers")
-        for kind, rope in ((FULL, full), (WINDOW, window))
-        for remark in rope.remarks
-    )
-    return Rope(full.theta, full.scaling, remarks)
-
-
-def _rope_of(fields: ConfigFields, kind: str) -> Rope:
-    """Read one kind's section as if it were all that the file says."""
-    parameters = fields.take("rope_parameters")
-    sections = {} if parameters is None else parameters
-    if not isinstance(sections, dict) or not {*sections} <= {FULL, WINDOW}:
-        needed = f"an object with sections {FULL} and {WINDOW} is needed"
-        raise fields.refusal("rope_parameters", parameters, needed)
-    theta_field = _THETA_FIELDS[kind]
-    theta, scaling = fields.take(theta_field), fields.take("rope_scaling")
-    alone: dict[str, JsonValue] = {
-        "max_position_embeddings": fields.take("max_position_embeddings"),
-        "rope_parameters": sections.get(kind),
-    }
-    if fields.is_given(theta_field):
-        alone["rope_theta"] = theta
-    if kind == FULL and scaling is not None:
-        alone["rope_scaling"] = _put_into(fields, scaling, sections)
-    source = f"{fields.source}, rotary embeddings of {kind} layers"
-    defaults: Config = {"rope_theta": _DEFAULT_THETAS[kind]}
-    return read_rope(ConfigFields(alone, source=source, defaults=defaults, never_null=()))
-
-
-def _put_into(fields: ConfigFields, scaling: JsonValue, sections: Config) -> JsonValue:
-    """Return `rope_scaling` with the theta of the section that transformers puts it into.
-
-    The section that it makes when there is none has a `rope_type`, which an old `type` would not
-    take the place of.
-    """
-    if not isinstance(scaling, dict):
-        return scaling
-    if "type" in scaling and "rope_type" not in scaling:
-        raise fields.refusal("rope_scaling", scaling, "transformers needs rope_type for type")
-    section = sections.get(FULL)
-    if fields.take("rope_parameters") is not None and not isinstance(section, dict):
-        needed = f"transformers puts it into rope_parameters.{FULL}, which is not there"
-        raise fields.refusal("rope_scaling", scaling, needed)
-    if isinstance(section, dict) and "rope_theta" in section:
-        return {"rope_theta": section["rope_theta"], **scaling}
-    return scaling
+_ROPES = WindowRopes(
+    theta_fields={FULL: "rope_theta", WINDOW: "rope_local_base_freq"},
+    default_thetas={FULL: 1_000_000.0, WINDOW: 10_000.0},
+)
 
 
 def _more(fields: ConfigFields) -> Mapping[str, object]:
-    rope = _rope_of(fields, WINDOW)
     return {
         "score_scale": fields.number("query_pre_attn_scalar") ** -0.5,
         "window_layers": read_window_layers(
             fields,
             full_every=fields.count("sliding_window_pattern"),
-            rope=RopeShape(theta=rope.theta, scaling=rope.scaling),
+            rope=_ROPES.of_windows(fields),
         ),
     }
 
@@ -136,7 +79,7 @@ GEMMA3 = Architecture(
         "_sliding_window_pattern": "what layer_types were made of",
         "hidden_act": "this class reads hidden_activation",
     },
-    read_rope=_full_rope,
+    read_rope=_ROPES.read,
     read_window=no_bound,
     shape={
         "qk_norm": True,

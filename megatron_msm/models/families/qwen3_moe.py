@@ -10,11 +10,11 @@ from megatron_msm.models.architecture import Architecture
 from megatron_msm.models.config_fields import ConfigFields
 from megatron_msm.models.families.decoder import (
     ATTENTION,
-    EXPERTS,
     QK_NORM,
     ROTARY_BUFFERS,
     TIED_COPIES,
     decoder_rules,
+    experts,
 )
 from megatron_msm.models.tensor_table import ModelTable
 
@@ -48,7 +48,9 @@ def _window(fields: ConfigFields) -> int | None:
 
 QWEN3_MOE = Architecture(
     table=ModelTable(
-        rules=decoder_rules(*ATTENTION, *QK_NORM, *EXPERTS),
+        rules=decoder_rules(
+            *ATTENTION, *QK_NORM, *experts("mlp", gate="gate_proj", up="up_proj", down="down_proj")
+        ),
         tied_copies=TIED_COPIES,
         computed_buffers=ROTARY_BUFFERS,
     ),

@@ -72,11 +72,12 @@ def _set_attention(
 ) -> None:
     """Put in what a layer's attention has beyond megatron-core's; on a GPU and on a CPU."""
     spec = layer.submodules.self_attention
-    if shape.window_layers is not None:
+    if shape.has_layers_of_kinds:
         spec.module = OwnAttention
         spec.params |= {
             "window": attention.window,
-            "rope": shape.ropes.index(attention.rope) if len(shape.ropes) > 1 else None,
+            "rope": None if attention.rope is None else shape.ropes.index(attention.rope),
+            "num_ropes": len(shape.ropes),
             "softmax_scale": scale_of_scores(shape, attention.rope),
         }
     modules = submodules_of(spec)

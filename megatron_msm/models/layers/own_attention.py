@@ -27,6 +27,7 @@ class OwnAttention(SelfAttention):  # type: ignore[misc]  # megatron-core has no
         *args: object,
         window: int | None,
         rope: int | None,
+        num_ropes: int,
         softmax_scale: float | None,
         **settings: object,
     ) -> None:
@@ -36,7 +37,8 @@ class OwnAttention(SelfAttention):  # type: ignore[misc]  # megatron-core has no
             config: The model's.
             *args: As for SelfAttention.
             window: Positions that a token sees, itself included; None for all before it.
-            rope: Which of the model's several rotations; None when it has one.
+            rope: Which of the model's rotations; None for none.
+            num_ropes: How many the model has.
             softmax_scale: What scores are multiplied by; None for 1 / sqrt(head_dim).
             **settings: As for SelfAttention.
         """
@@ -46,7 +48,7 @@ class OwnAttention(SelfAttention):  # type: ignore[misc]  # megatron-core has no
         if window is not None and config.context_parallel_size > 1:
             settings["cp_comm_type"] = "all_gather"
         super().__init__(own, *args, **settings)
-        self._rope = rope
+        self._rope, self._num_ropes = rope, num_ropes
 
     def forward(
         self,
@@ -60,15 +62,18 @@ class OwnAttention(SelfAttention):  # type: ignore[misc]  # megatron-core has no
         Args:
             hidden_states: [S, B, H]
             *args: As for SelfAttention.
-            rotary_pos_emb: Angles [positions, 1, 1, head_dim], or those of all the model's
+            rotary_pos_emb: Angles [positions, 1, 1, head_dim], or those of the model's several
                 rotations, [ropes, positions, 1, 1, head_dim].
             **settings: As for SelfAttention.
 
         Returns:
             [S, B, H] and a bias or None.
         """
-        angles = rotary_pos_emb if self._rope is None else rotary_pos_emb[self._rope]
+        angles = rotary_pos_emb if self._num_ropes == 1 else rotary_pos_emb[self._rope]
         attended: tuple[torch.Tensor, torch.Tensor | None] = super().forward(
-            hidden_states, *args, rotary_pos_emb=angles, **settings
+            hidden_states,
+            *args,
+            rotary_pos_emb=None if self._rope is None else angles,
+            **settings,
         )
         return attended

@@ -81,7 +81,7 @@ def _kept_by_yarn(scaling: RopeScaling, theta: float, head_dim: int) -> torch.Te
     return 1 - ((steps - first) / width).clamp(0.0, 1.0)
 
 
-def scale_of_scores(shape: ModelShape, rope: RopeShape) -> float | None:
+def scale_of_scores(shape: ModelShape, rope: RopeShape | None) -> float | None:
     """Return what the attention of layers with `rope` multiplies q k by.
 
     None for the usual 1 / sqrt(head_dim).
@@ -90,7 +90,8 @@ def scale_of_scores(shape: ModelShape, rope: RopeShape) -> float | None:
     scores get its square. megatron-core 0.16.1 has the factor, too, but its fused kernel for packed
     documents leaves it out in silence (rope_utils.py, `apply_rotary_pos_emb`).
     """
-    factor = 1.0 if rope.scaling is None else rope.scaling.attention_factor
+    scaling = None if rope is None else rope.scaling
+    factor = 1.0 if scaling is None else scaling.attention_factor
     if factor == 1.0:
         return shape.score_scale
     return factor**2 * (shape.score_scale or 1 / math.sqrt(shape.head_dim))

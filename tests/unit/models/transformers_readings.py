@@ -27,6 +27,8 @@ CLASSES = {
     "qwen3_moe": "Qwen3Moe",
     "olmo2": "Olmo2",
     "granite": "Granite",
+    "mixtral": "Mixtral",
+    "smollm3": "SmolLM3",
 }
 SIZES: dict[str, Any] = {
     "num_hidden_layers": 3,
@@ -109,6 +111,8 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         base = {"model_type": model_type, **SIZES}
         if model_type == "qwen3_moe":
             base |= _EXPERTS
+        if model_type == "mixtral":
+            base |= {"num_local_experts": 4, "num_experts_per_tok": 2}
         for table in (ROPE, YARN, WINDOWS):
             for values in itertools.product(*table.values()):
                 yield from _case(base, dict(zip(table, values, strict=True)))

@@ -108,6 +108,63 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
         },
         8_170_848_256,
     ),
+    "Mixtral-8x7B-v0.1": (
+        {
+            "model_type": "mixtral",
+            "num_hidden_layers": 32,
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+            "vocab_size": 32000,
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 1000000.0,
+        },
+        46_702_792_704,
+    ),
+    "Olmo-3-1125-32B": (
+        {
+            "model_type": "olmo3",
+            "num_hidden_layers": 64,
+            "hidden_size": 5120,
+            "intermediate_size": 27648,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 8,
+            "vocab_size": 100278,
+            "max_position_embeddings": 65536,
+            "sliding_window": 4096,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 500000,
+            "rope_scaling": {
+                "attention_factor": 1.2079441541679836,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "factor": 8.0,
+                "original_max_position_embeddings": 8192,
+                "rope_type": "yarn",
+            },
+        },
+        32_233_522_176,
+    ),
+    "SmolLM3-3B": (
+        {
+            "model_type": "smollm3",
+            "num_hidden_layers": 36,
+            "hidden_size": 2048,
+            "intermediate_size": 11008,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "vocab_size": 128256,
+            "max_position_embeddings": 65536,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 5000000.0,
+            "tie_word_embeddings": True,
+        },
+        3_075_098_624,
+    ),
     "OLMo-2-0325-32B": (
         {
             "model_type": "olmo2",
@@ -200,6 +257,17 @@ def test_a_sliding_window_bounds_the_length_and_one_that_is_off_does_not() -> No
     assert shape_of("Qwen2.5-14B", **off).max_position_embeddings == 131072
 
 
+def test_windows_of_layers_are_read_with_their_rotary_embeddings() -> None:
+    shape = shape_of("Olmo-3-1125-32B")
+    assert shape.window_layers is not None
+    assert shape.window_layers.window == 4096
+    assert len(shape.window_layers.layers) == 48
+    assert shape.attention_of(3) == (None, shape.rope)
+    assert shape.attention_of(4).rope.scaling is None
+    assert shape.rope_scaling.kind == "yarn"
+    assert shape.max_position_embeddings == 65536
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -207,6 +275,11 @@ def test_a_sliding_window_bounds_the_length_and_one_that_is_off_does_not() -> No
         ("Llama-3.1-8B", {"attention_bias": 1}, "attention_bias is 1"),
         ("Llama-3.1-8B", {"mlp_bias": None}, "mlp_bias is None"),
         ("Granite-3.1-8B", {"logits_scaling": 0}, "logits_scaling is 0"),
+        ("SmolLM3-3B", {"no_rope_layers": [1]}, "0 or 1 for each of 36 layers"),
+        ("SmolLM3-3B", {"use_sliding_window": True}, "use_sliding_window is True"),
+        ("Olmo-3-1125-32B", {"rope_theta": 10000.0}, "reads 500000 for the layers with a window"),
+        ("Olmo-3-1125-32B", {"sliding_window": None}, "sliding_window is None"),
+        ("Olmo-3-1125-32B", {"layer_types": ["full_attention"]}, "for each of 64 layers"),
         ("Granite-3.1-8B", {"attention_multiplier": None}, "attention_multiplier is None"),
         ("Llama-3.1-8B", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ("Llama-3.1-8B", {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, "dynamic"),
