@@ -13,16 +13,6 @@ from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingConfig
 from megatron.core.transformer.spec_utils import ModuleSpec
 
-BUCKETS_SHIFT_SAVED_STATE = True
-"""Whether optimizer state that is saved from a buffer of several buckets can come back shifted.
-
-True of every release up to 0.19.2. `sharded_param_state_fully_reshardable` (megatron-core
-optimizer/distrib_optimizer.py) counts the padding at the end of a bucket when it slices a tensor
-that has none: what lies behind the first padded bucket is saved from the wrong place, master
-weights and moments, with one warning. Mended upstream by Megatron-LM's pull request 5077; when a
-release has it, this is to ask for the version. With one bucket nothing is shifted.
-"""
-
 
 def installed_version() -> str:
     """Return megatron-core's version."""

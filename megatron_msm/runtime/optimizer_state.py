@@ -29,17 +29,23 @@ class StateShard:
 
 
 def state_shards(optimizer: MegatronOptimizer) -> Iterator[StateShard]:
-    """Yield the state of each weight that this rank has a part of, in the model's order.
+    """Yield the state of each weight that this rank has a part of, in the model's order."""
+    for part in _parts(optimizer):
+        if not part.is_stub_optimizer:
+            yield from state_shards_of_part(part)
+
+
+def state_shards_of_part(part: DistributedOptimizer) -> Iterator[StateShard]:
+    """Yield the same of one of the optimizers that megatron-core chains.
 
     Source: megatron-core 0.16.1, optimizer/distrib_optimizer.py:610 and :883.
     """
-    for part in _parts(optimizer):
-        if part.is_stub_optimizer:
-            continue
-        for weight in part.model_param_group_index_map:
-            where = part._get_model_param_range_map(weight)["param"]
-            tensors = part._get_main_param_and_optimizer_states(weight)
-            yield StateShard(weight, where.start, where.end, tensors)
+    for weight in part.model_param_group_index_map:
+        where = part._get_model_param_range_map(weight)["param"]
+        tensors = part._get_main_param_and_optimizer_states(weight)
+        # torch's own Adam keeps the step count, a scalar, with each weight.
+        flat = {name: tensor for name, tensor in tensors.items() if name != "step"}
+        yield StateShard(weight, where.start, where.end, flat)
 
 
 def begin_state(optimizer: MegatronOptimizer) -> None:

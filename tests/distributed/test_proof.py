@@ -1,5 +1,6 @@
 """A save is proven: what does not fit together is found before, what comes back changed after."""
 
+import contextlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,12 @@ def save(rank: Rank, optimizer: Any, out: Path) -> Path:
 
 
 def save_with_several_buckets(folder: Path) -> None:
-    """Save as megatron-core does with the buckets that it would use on a GPU, and prove it."""
+    """Save with the buckets that a GPU would have, as we do and as megatron-core itself does."""
     from megatron.core.distributed import DistributedDataParallelConfig
 
     from megatron_msm.runtime import process_groups
     from megatron_msm.runtime.device import select_runtime
+    from megatron_msm.train.checkpoints import checkpoint
     from megatron_msm.train.checkpoints.proof import prove_saved, prove_state
     from megatron_msm.train.steps import step
 
@@ -92,13 +94,10 @@ def save_with_several_buckets(folder: Path) -> None:
     ranks = process_groups.initialize(info, runtime, layout, seed=1, timeout_min=5)
     rank = load(layout, iteration_folder(folder / "base", 0), runtime, ranks)
     several = partial(DistributedDataParallelConfig, bucket_size=9000)
-    with (
-        mock.patch.object(step, "BUCKETS_SHIFT_SAVED_STATE", new=False),
-        mock.patch.object(
-            step,
-            "DistributedDataParallelConfig",
-            lambda **settings: several(**{**settings, "overlap_grad_reduce": True}),
-        ),
+    with mock.patch.object(
+        step,
+        "DistributedDataParallelConfig",
+        lambda **settings: several(**{**settings, "overlap_grad_reduce": True}),
     ):
         wrapped = step.wrap_data_parallel(rank.chunks, runtime)
     assert len(wrapped[0].buffers[0].buckets) > 3
@@ -106,7 +105,10 @@ def save_with_several_buckets(folder: Path) -> None:
     (part,) = optimizer.chained_optimizers
     part.init_state_fn(part.optimizer, part.config)  # moments, as after a step
     prove_state(rank.chunks, optimizer, ranks)
-    saved = save(rank, optimizer, folder / "out")
+    prove_saved(save(rank, optimizer, folder / "out"), rank.chunks, optimizer)
+    prove_state(rank.chunks, optimizer, ranks)
+    with mock.patch.object(checkpoint, "in_shards", contextlib.nullcontext):
+        saved = save(rank, optimizer, folder / "theirs")
     expect(" param (rank 0)", prove_saved, saved, rank.chunks, optimizer)
     expect("main weights, rounded", prove_state, rank.chunks, optimizer, ranks)
 
@@ -117,6 +119,8 @@ def test_what_is_broken_is_found_and_named(tmp_path: Path) -> None:
     run_on_ranks(prove_and_break, 2, tmp_path)
 
 
-def test_state_that_megatron_core_saves_from_the_wrong_place_is_found(tmp_path: Path) -> None:
+def test_buckets_are_saved_right_and_what_megatron_core_saves_wrongly_is_found(
+    tmp_path: Path,
+) -> None:
     import_hf(write_tiny_llama(tmp_path / "hf", dtype="bfloat16"), tmp_path / "base")
     run_on_ranks(save_with_several_buckets, 1, tmp_path)

@@ -22,10 +22,12 @@ from megatron_msm.formats.json_types import JsonObject
 from megatron_msm.models.layers.lora import is_adapter
 from megatron_msm.runtime.extra_state import is_extra_state
 from megatron_msm.runtime.megatron_versions import installed_version, readable_common_backends
+from megatron_msm.runtime.optimizer_shards import in_shards
 from megatron_msm.runtime.safe_metadata import restricted_metadata_reading
 
 # Optimizer state that loads under any layout: distrib_optimizer.py, sharded_state_dict. The default
-# fails with "flattened_range is not supported" in megatron-core 0.16.1.
+# fails with "flattened_range is not supported" in megatron-core 0.16.1. `in_shards` makes it what a
+# rank has, without gathering.
 CONTENT = {
     "distrib_optim_sharding_type": "fully_reshardable",
     "non_homogeneous_layers": True,
@@ -45,9 +47,11 @@ def sharded_state(
     # the shards inside are global.
     state = {chunk_name(index): _model_state(chunk) for index, chunk in enumerate(chunks)}
     if optimizer is not None:
-        state["optimizer"] = _without_classes(
-            optimizer.sharded_state_dict(dict(state), is_loading=is_loading, metadata=dict(CONTENT))
-        )
+        with in_shards():
+            described = optimizer.sharded_state_dict(
+                dict(state), is_loading=is_loading, metadata=dict(CONTENT)
+            )
+        state["optimizer"] = _without_classes(described)
     return state
 
 
@@ -120,7 +124,8 @@ def load_checkpoint(
     for index, chunk in enumerate(chunks):
         _load_chunk(chunk, states[chunk_name(index)])
     if optimizer is not None:
-        optimizer.load_state_dict(loaded["optimizer"])
+        with in_shards():
+            optimizer.load_state_dict(loaded["optimizer"])
     return states
 
 

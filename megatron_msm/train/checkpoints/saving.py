@@ -1,7 +1,7 @@
 """Saving a phase's checkpoints, at once or beside the training.
 
-    all ranks    describe their shards and copy them to the host; with `asynchronous` the training
-                 goes on from here
+    all ranks    describe their shards, share out what several of them have, and copy theirs to the
+                 host; with `asynchronous` the training goes on from here
     each rank    writes its file, flushes and hashes it; with `asynchronous` in a forked process
     all ranks    learn, between two steps, that every file is written, or which one is not
     rank 0       adds metadata and state, renames the folder, moves `latest`, removes old ones
@@ -24,6 +24,9 @@ from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue, AsyncRequest
 from megatron.core.dist_checkpointing.strategies.filesystem_async import WriteBucket
+from megatron.core.dist_checkpointing.strategies.fully_parallel import (
+    FullyParallelSaveStrategyWrapper,
+)
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.optimizer import MegatronOptimizer
@@ -98,7 +101,8 @@ class CheckpointSaver:
         for index, of_chunk in enumerate(main_weights):
             for name, weight in of_chunk.items():
                 shards[chunk_name(index)][name].data = weight
-        request = _save_request(self._root, shards, state, self._publish)
+        replicas = chunks[0].pg_collection.dp_cp
+        request = _save_request(self._root, shards, state, self._publish, replicas)
         if self._config.asynchronous and not wait:
             self._under_way.schedule_async_request(request)
         else:
@@ -150,8 +154,12 @@ def _save_request(
     shards: ShardedStateDict,
     state: CheckpointState,
     publish: Callable[[Path, CheckpointState, Records], None],
+    replicas: torch.distributed.ProcessGroup,
 ) -> AsyncRequest:
-    """Plan a save: what each rank writes, and what makes the checkpoint complete afterwards."""
+    """Plan a save: what each rank writes, and what makes the checkpoint complete afterwards.
+
+    Weights that the `replicas` have alike are shared out among them.
+    """
     tmp = _agree_on_folder(root, state.iteration)
     # Before megatron-core plans the save, which takes the queue for its results then.
     use_for_next_save()
@@ -159,7 +167,9 @@ def _save_request(
         request = dist_checkpointing.save(
             shards,
             str(tmp),
-            sharded_strategy=TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1),
+            sharded_strategy=FullyParallelSaveStrategyWrapper(
+                TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1), replicas
+            ),
             async_sharded_save=True,
             content_metadata=dict(CONTENT),
             **save_options(),

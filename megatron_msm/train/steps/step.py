@@ -28,7 +28,6 @@ from megatron_msm.config.optimization import OptimizerConfig
 from megatron_msm.data.batch import MicroBatch
 from megatron_msm.runtime.device import Runtime
 from megatron_msm.runtime.fp8 import megatron_precision
-from megatron_msm.runtime.megatron_versions import BUCKETS_SHIFT_SAVED_STATE
 from megatron_msm.runtime.optimizer_state import begin_state
 from megatron_msm.runtime.process_groups import ParallelRanks
 from megatron_msm.train.steps.offload import offload_settings
@@ -117,9 +116,7 @@ def wrap_data_parallel(
     """Put a rank's model chunks behind megatron-core's gradient buffers (fp32, sharded optimizer).
 
     On a GPU gradients are reduced while the backward pass runs, and weights gathered while the
-    forward pass does. The buffers of later chunks stay whole: their traffic is not waited for. With
-    a megatron-core that saves the state of several buckets wrongly all buffers stay whole, and the
-    reduction begins when the last gradient of a chunk is there.
+    forward pass does. The buffers of later chunks stay whole: their traffic is not waited for.
     """
     config = chunks[0].config
     wrapped = [
@@ -133,7 +130,7 @@ def wrap_data_parallel(
                 **megatron_precision(runtime.fp8).data_parallel,
             ),
             module=chunk,
-            disable_bucketing=BUCKETS_SHIFT_SAVED_STATE or index > 0,
+            disable_bucketing=index > 0,
         )
         for index, chunk in enumerate(chunks)
     ]
