@@ -16,6 +16,7 @@ from megatron_msm.models.sizes.batch_shape import BatchShape, batch_shape
 from megatron_msm.models.sizes.gpus import Gpu, MatmulPrecision
 from megatron_msm.models.sizes.layout import layout_overrides, legal_layouts
 from megatron_msm.plan.memory import RESERVE_BYTES, MemoryModel, Precision, RankMemory
+from megatron_msm.plan.saves import SaveEstimate, estimate_save
 from megatron_msm.plan.speed import SpeedModel, StepTime
 
 _OFFLOADED = (0.25, 0.5, 1.0)
@@ -80,6 +81,8 @@ class RunEstimate:
     that differ in these, chunks, uneven stages or sequence parallelism only, the fastest."""
     recompute: Mapping[str, float]
     """Activation bytes of the chosen layout for each way to recompute."""
+    save: SaveEstimate | None
+    """A checkpoint under the chosen layout."""
     num_steps: Mapping[str, int | None]
     """Optimizer steps of each phase; None where its datasets are not there to count."""
     tokens_per_step: Mapping[str, int]
@@ -156,6 +159,7 @@ def estimate_run(
         own=own,
         layouts=fitting,
         recompute=planner.recompute(shown.parallel, batches) if shown else {},
+        save=planner.save(shown.parallel) if shown else None,
         num_steps=num_steps,
         tokens_per_step={b.name: b.global_batch_size * b.seq_length for b in batches},
     )
@@ -222,6 +226,10 @@ class _Planner:
         )
         fits = fullest.total_bytes <= room
         return LayoutEstimate(parallel, memory, overrides, fullest, fits, steps)
+
+    def save(self, parallel: ParallelConfig) -> SaveEstimate:
+        """Estimate a checkpoint."""
+        return estimate_save(self.shape, parallel, self.config.lora, self._precision)
 
     def _speed(self, memory: MemoryConfig) -> SpeedModel:
         return SpeedModel(

@@ -13,7 +13,7 @@ from megatron_msm.config.parallel import ParallelConfig
 from megatron_msm.models.shape import ModelShape
 from megatron_msm.models.sizes.batch_shape import BatchShape
 from megatron_msm.plan.activations import activation_bytes, logits_bytes
-from megatron_msm.plan.weights import RankWeights, weights_of_rank
+from megatron_msm.plan.weights import weights_of_rank
 
 RESERVE_BYTES = 3 * 2**30
 """Room for what is not estimated: the CUDA context, NCCL's and cuBLAS's buffers, fragments."""
@@ -84,7 +84,8 @@ class MemoryModel:
             pipeline_rank=pipeline_rank,
             weights_bytes=self.precision.dtype_bytes * weights.total,
             gradients_bytes=4 * weights.trainable,
-            optimizer_bytes=optimizer * _share_of_optimizer(weights, parallel),
+            optimizer_bytes=optimizer
+            * share_of_copies(weights.trainable, weights.experts, parallel),
             activations_bytes=activation_bytes(
                 self.shape,
                 parallel,
@@ -103,10 +104,16 @@ class MemoryModel:
         return max(ranks, key=lambda rank: rank.total_bytes)
 
 
-def _share_of_optimizer(weights: RankWeights, parallel: ParallelConfig) -> float:
-    """Return the weights whose optimizer state a rank keeps: copies share it."""
-    dense = (weights.trainable - weights.experts) / (parallel.data * parallel.context)
-    return dense + weights.experts * parallel.expert / parallel.expert_pool
+def share_of_copies(weights: int, experts: int, parallel: ParallelConfig) -> float:
+    """Return the weights that fall to a rank when those with the same ones share them out.
+
+    Args:
+        weights: Of a rank.
+        experts: Those of them that are experts', which fewer ranks have copies of.
+        parallel: The layout.
+    """
+    dense = (weights - experts) / (parallel.data * parallel.context)
+    return dense + experts * parallel.expert / parallel.expert_pool
 
 
 def num_micro_batches(parallel: ParallelConfig, batch: BatchShape) -> int:

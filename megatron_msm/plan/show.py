@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from megatron_msm.formats.json_types import JsonRow
 from megatron_msm.plan.estimate import LayoutEstimate, RunEstimate
 from megatron_msm.plan.memory import RankMemory
+from megatron_msm.plan.saves import HASH_GB_PER_S, WRITE_GB_PER_S, SaveEstimate
 
 _GIB = 2**30
 _NOTHING_FITS = (
@@ -30,6 +31,7 @@ def as_text(estimate: RunEstimate, *, num_layouts: int) -> Iterator[str]:
     if estimate.own is None:
         yield f"  with {shlex.join(chosen.overrides)}"
     yield from _memory_lines(estimate, chosen)
+    yield from _save_lines(estimate)
     yield from _time_lines(estimate, chosen)
     if not chosen.fits:
         yield _remedy(estimate)
@@ -65,6 +67,18 @@ def _memory_lines(estimate: RunEstimate, chosen: LayoutEstimate) -> Iterator[str
     yield f"  activations by recompute setting, GiB: {choices}"
 
 
+def _save_lines(estimate: RunEstimate) -> Iterator[str]:
+    save = estimate.save
+    if save is None:
+        return
+    yield (
+        f"  a checkpoint: {save.size_bytes / _GIB:.1f} GiB; saving takes "
+        f"{save.rank_bytes / _GIB:.1f} GiB of host memory a rank, {save.node_bytes / _GIB:.1f} "
+        f"a node, and {save.seconds:.0f} s if a rank writes {WRITE_GB_PER_S:g} GB/s and hashes "
+        f"{HASH_GB_PER_S:g}"
+    )
+
+
 def _time_lines(estimate: RunEstimate, chosen: LayoutEstimate) -> Iterator[str]:
     for name, step in chosen.steps.items():
         steps = estimate.num_steps[name]
@@ -85,6 +99,7 @@ def as_data(estimate: RunEstimate) -> JsonRow:
         "chosen": None if estimate.chosen is None else _layout(estimate.chosen),
         "is_own_layout": estimate.own is not None,
         "activations_by_recompute": dict(estimate.recompute),
+        "save": None if estimate.save is None else _save(estimate.save),
         "num_steps": dict(estimate.num_steps),
         "tokens_per_step": dict(estimate.tokens_per_step),
         "seconds": estimate.seconds,
@@ -111,4 +126,13 @@ def _layout(layout: LayoutEstimate) -> JsonRow:
 def _memory(memory: RankMemory) -> dict[str, float]:
     return {part.removesuffix("_bytes"): value for part, value in vars(memory).items()} | {
         "total": memory.total_bytes
+    }
+
+
+def _save(save: SaveEstimate) -> dict[str, float]:
+    return {
+        "size": save.size_bytes,
+        "host_of_rank": save.rank_bytes,
+        "host_of_node": save.node_bytes,
+        "seconds": save.seconds,
     }

@@ -216,6 +216,7 @@ def test_a_model_that_fits_nowhere_says_so_and_needs_no_layout() -> None:
     assert found.gpu_hours is None
     assert "No legal layout fits" in "".join(as_text(found, num_layouts=3))
     assert as_data(found)["chosen"] is None
+    assert as_data(found)["save"] is None
 
 
 def test_recomputation_is_searched_where_a_model_does_not_fit_as_it_is() -> None:
@@ -278,3 +279,4 @@ def test_only_a_config_json_is_needed(tmp_path: Path) -> None:
     text = "\n".join(as_text(found, num_layouts=2))
     assert "steps not known" in text
     assert "estimates" in text
+    assert "a checkpoint: 1.8 GiB; saving takes 0.4 GiB of host memory a rank, 1.8 a node" in text
