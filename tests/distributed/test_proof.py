@@ -25,6 +25,7 @@ NORM = "decoder.final_layernorm.weight"
 def prove_and_break(folder: Path) -> None:
     """Train under TP 2, prove a save, then break one thing after the other on rank 1."""
     from megatron_msm.runtime.optimizer_state import state_shards
+    from megatron_msm.train.checkpoints import proof
     from megatron_msm.train.checkpoints.proof import prove_saved, prove_state
     from megatron_msm.train.steps.step import build_optimizer, wrap_data_parallel
 
@@ -60,6 +61,10 @@ def prove_and_break(folder: Path) -> None:
     expect("optimizer steps (rank 1)", prove_saved, saved, rank.chunks, optimizer)
     change(weights[projection])
     expect(f"{projection} weight (rank 1)", prove_saved, saved, rank.chunks, None)
+    prove_saved(saved, rank.chunks, optimizer)
+    # A load that leaves everything out must not pass because what was saved is still there.
+    with mock.patch.object(proof, "load_checkpoint"):
+        expect("are not those that were saved", prove_saved, saved, rank.chunks, optimizer)
 
 
 def expect(said: str, prove: Any, *arguments: Any) -> None:
