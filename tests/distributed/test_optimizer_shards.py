@@ -11,6 +11,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from megatron_msm.config.parallel import ParallelConfig
+from megatron_msm.config.runtime import RuntimeConfig
 from megatron_msm.convert.importing import import_hf
 from megatron_msm.formats.checkpoint_folder import iteration_folder
 from tests.distributed.layout_worker import OPTIMIZER, Rank, join, save
@@ -19,27 +20,38 @@ from tests.distributed.ranks import run_on_ranks
 from tests.tiny import write_tiny_model
 
 
-def save_both_ways(folder: Path, layout: ParallelConfig, source: str | None, names: str) -> None:
-    """Load `source`, or make up a state; save it as we do, and as megatron-core itself does."""
+def save_both_ways(folder: Path, layout: ParallelConfig, is_first: bool) -> None:
+    """Make up a state and save it in shards and gathered; later load one, save it the other way."""
     from megatron_msm.runtime.optimizer_state import begin_state, state_shards
     from megatron_msm.train.checkpoints import checkpoint
     from megatron_msm.train.steps.step import build_optimizer, wrap_data_parallel
 
-    runtime, ranks = join(layout)
+    # In float32 the main weights are the model's, which this state would not fit.
+    runtime, ranks = join(layout, RuntimeConfig(device="cpu", dtype="bf16"))
     rank: Rank = load_rank(layout, iteration_folder(folder / "base", 0), runtime, ranks)
     wrapped = wrap_data_parallel(rank.chunks, runtime)
     optimizer = build_optimizer(wrapped, OPTIMIZER, runtime)
     begin_state(optimizer)
-    if source is None:
-        torch.manual_seed(ranks.rank)
+    torch.manual_seed(ranks.rank)
+
+    def change() -> None:
         for shard in state_shards(optimizer):
             for tensor in shard.tensors.values():
                 tensor.detach().normal_()
-    else:
-        checkpoint.load_checkpoint(iteration_folder(folder / source, 0), rank.chunks, optimizer)
-    save(rank, rank.chunks, folder / f"ours-{names}", optimizer)
+
+    def take(name: str) -> None:
+        change()
+        if not is_first:
+            saved = iteration_folder(folder / name, 0)
+            checkpoint.load_checkpoint(saved, rank.chunks, optimizer)
+
+    take("shards")
+    gathered = folder / ("gathered" if is_first else "gathered-again")
     with mock.patch.object(checkpoint, "in_shards", contextlib.nullcontext):
-        save(rank, rank.chunks, folder / f"theirs-{names}", optimizer)
+        save(rank, rank.chunks, gathered, optimizer)
+    if not is_first:
+        take("gathered")
+    save(rank, rank.chunks, folder / ("shards" if is_first else "shards-again"), optimizer)
 
 
 def state_in(root: Path) -> dict[str, torch.Tensor]:
@@ -65,20 +77,18 @@ def state_in(root: Path) -> dict[str, torch.Tensor]:
 def test_files_hold_what_gathering_puts_there_and_load_under_another_layout(
     tmp_path: Path, family: str, layouts: tuple[ParallelConfig, ParallelConfig]
 ) -> None:
-    import_hf(write_tiny_model(tmp_path / "hf", family), tmp_path / "base")
+    import_hf(write_tiny_model(tmp_path / "hf", family, dtype="bfloat16"), tmp_path / "base")
     first, second = layouts
-    run_on_ranks(save_both_ways, first.world_size, tmp_path, first, None, "first")
-    expected = state_in(tmp_path / "theirs-first")
-    kinds = {key.split(".")[2] for key in expected}
-    assert kinds == {"param", "exp_avg", "exp_avg_sq"}
+    run_on_ranks(save_both_ways, first.world_size, tmp_path, first, True)
+    expected = state_in(tmp_path / "gathered")
+    assert {key.split(".")[2] for key in expected} == {"param", "exp_avg", "exp_avg_sq"}
     assert not any(torch.isnan(tensor).any() for tensor in expected.values())
-    assert_same(state_in(tmp_path / "ours-first"), expected)
-    run_on_ranks(save_both_ways, second.world_size, tmp_path, second, "ours-first", "second")
-    assert_same(state_in(tmp_path / "theirs-second"), expected)
-    run_on_ranks(save_both_ways, first.world_size, tmp_path, first, "theirs-second", "back")
-    assert_same(state_in(tmp_path / "ours-back"), expected)
-    files = {path.name for path in iteration_folder(tmp_path / "ours-first", 0).glob("*.distcp")}
+    assert_same(state_in(tmp_path / "shards"), expected)
+    files = {path.name for path in iteration_folder(tmp_path / "shards", 0).glob("*.distcp")}
     assert files == {f"__{rank}_0.distcp" for rank in range(first.world_size)}
+    run_on_ranks(save_both_ways, second.world_size, tmp_path, second, False)
+    assert_same(state_in(tmp_path / "gathered-again"), expected)
+    assert_same(state_in(tmp_path / "shards-again"), expected)
 
 
 def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
