@@ -60,7 +60,7 @@ def state_in(root: Path) -> dict[str, torch.Tensor]:
     wanted = {
         key: torch.full(tuple(known.size), torch.nan)
         for key, known in reader.read_metadata().state_dict_metadata.items()
-        if key.startswith("optimizer.state.") and isinstance(known, TensorStorageMetadata)
+        if "optimizer.state." in key and isinstance(known, TensorStorageMetadata)
     }
     load(wanted, storage_reader=reader, no_dist=True)
     return wanted
@@ -81,7 +81,8 @@ def test_files_hold_what_gathering_puts_there_and_load_under_another_layout(
     first, second = layouts
     run_on_ranks(save_both_ways, first.world_size, tmp_path, first, True)
     expected = state_in(tmp_path / "gathered")
-    assert {key.split(".")[2] for key in expected} == {"param", "exp_avg", "exp_avg_sq"}
+    kinds = {key.partition("optimizer.state.")[2].partition(".")[0] for key in expected}
+    assert kinds == {"param", "exp_avg", "exp_avg_sq"}
     assert not any(torch.isnan(tensor).any() for tensor in expected.values())
     assert_same(state_in(tmp_path / "shards"), expected)
     files = {path.name for path in iteration_folder(tmp_path / "shards", 0).glob("*.distcp")}
