@@ -70,7 +70,7 @@ def state_in(root: Path) -> dict[str, torch.Tensor]:
     ("family", "layouts"),
     [
         ("llama", (ParallelConfig(tensor=2, data=2), ParallelConfig(pipeline=2))),
-        ("qwen3_moe", (ParallelConfig(data=4, expert=2), ParallelConfig(data=2))),
+        ("qwen3_moe", (ParallelConfig(data=4, expert=2), ParallelConfig(data=2, expert=2))),
     ],
     ids=["dense", "experts"],
 )
