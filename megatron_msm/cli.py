@@ -23,9 +23,13 @@ _EXTRA_OF_PACKAGE = {
     "json_repair": "generate",
     "lm_eval": "harness",
     "matplotlib": "evals",
+    "megatron": "train",
     "openai": "generate",
+    "safetensors": "train",
     "scipy": "evals",
     "submitit": "slurm",
+    "tensorboard": "train",
+    "torch": "train",
     "transformers": "evals",
 }
 
