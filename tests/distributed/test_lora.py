@@ -134,7 +134,8 @@ def test_losses_norms_and_adapters_after_steps_are_pefts(
         loss.backward()
         assert OPTIMIZER.clip_grad_norm is not None
         norm = torch.nn.utils.clip_grad_norm_(trainable.values(), OPTIMIZER.clip_grad_norm)
-        assert float(norm) > OPTIMIZER.clip_grad_norm, "clipping must be at work"
+        if name in RUNS:
+            assert float(norm) > OPTIMIZER.clip_grad_norm, "clipping must be at work"
         optimizer.step()
         assert steps[step][0] == pytest.approx(loss.item(), rel=device.relative)
         assert steps[step][1] == pytest.approx(float(norm), rel=device.relative)
