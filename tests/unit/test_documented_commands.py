@@ -2,21 +2,19 @@
 
 Commands in blocks are parsed whole: command, options, values and how many arguments. In running
 text commands are named rather than given whole, so there the command and its options must exist.
-Nothing is run.
+Nothing is run here; `tests/integration/test_pages_run.py` runs them.
 """
 
 import re
 import shlex
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
 from megatron_msm.cli import build_app
+from tests.pages import ROOT, code_lines
 
-ROOT = Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
@@ -29,28 +27,12 @@ INLINE = re.compile(r"`(msm [a-z][^`]*)`")
 GROUPS = {"convert", "eval", "experiment", "generate", "prep"}
 
 
-def blocks(text: str) -> Iterator[str]:
-    """Yield the lines of code of a page, those that go on joined, without remarks."""
-    fenced, waiting = False, ""
-    for line in text.splitlines():
-        if line.lstrip().startswith("```"):
-            fenced = not fenced
-            continue
-        if not fenced and not line.startswith("    ") and not line.startswith("#   "):
-            waiting = ""
-            continue
-        code = waiting + re.split(r"\s#\s|\s{3,}(?=\S)", line.strip().removeprefix("#   "))[0]
-        waiting = code.removesuffix("\\") if code.endswith("\\") else ""
-        if not waiting:
-            yield code
-
-
 def shown_commands() -> list[tuple[str, str, str]]:
     """Return (page, whole or named, command) of everything that pages show."""
     found = []
     for page in PAGES:
         name, text = str(page.relative_to(ROOT)), page.read_text()
-        for code in blocks(text):
+        for code in code_lines(text):
             if match := LAUNCHED.match(code):
                 found.append((name, "whole", match.group(1).split(" > ")[0]))
         found += [(name, "named", " ".join(code.split())) for code in INLINE.findall(text)]
@@ -124,4 +106,4 @@ def test_a_wrong_command_would_be_found(wrong: str) -> None:
 
 def test_remarks_and_continued_lines() -> None:
     text = "    msm a --b \\\n        --c   # why\n\n```sh\n$ msm d   what it does\n```\nmsm e\n"
-    assert [code for code in blocks(text) if code] == ["msm a --b --c", "$ msm d"]
+    assert [code for code in code_lines(text) if code] == ["msm a --b --c", "$ msm d"]
