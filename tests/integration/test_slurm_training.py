@@ -100,24 +100,6 @@ def test_interrupted_ends_bit_for_bit_as_never_interrupted(
 
 
 @pytest.mark.slow
-def test_two_jobs_never_train_in_one_folder_whatever_is_known_of_the_first(
-    prepared: Path, finished: Path, cluster: SlurmCluster, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(prepared, tmp_path / "run")
-    first = submit(folder)
-    wait_step(folder, 2)
-    (folder / "train" / "slurm" / "submitted.json").unlink()
-    second = submit(folder)
-    assert cluster.wait_state(second, "COMPLETED", "FAILED") == "FAILED"
-    [attempt] = [a for a in read_attempts(folder / "train" / "slurm") if a.job_id == second]
-    assert attempt.kind == "configuration"
-    assert "is being trained in by process" in attempt.reason
-    assert f"of SLURM job {first} on" in attempt.reason
-    assert cluster.wait_state(first, "COMPLETED", "FAILED", seconds=400) == "COMPLETED"
-    assert_same_result(folder, finished)
-
-
-@pytest.mark.slow
 def test_after_starts_a_run_on_the_checkpoint_that_another_is_still_to_write(
     prepared: Path, cluster: SlurmCluster, tmp_path: Path
 ) -> None:
