@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import settings
 
 # Tests run commands and ranks side by side; more threads than cores would only fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell lets what it starts in the background ignore Ctrl-C, and so would what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long an example takes says nothing on a loaded machine; the suite has its own time-out.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
