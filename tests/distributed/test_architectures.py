@@ -23,6 +23,9 @@ LR = 1e-3
 # The same with the one switch of Qwen3-MoE that changes the arithmetic of the router.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ARCHITECTURES},
+    # In a layer that does not rotate, a bias of the keys moves all scores of a query alike: its
+    # gradient is nothing but rounding, of which AdamW makes whole steps.
+    "smollm3": ("smollm3", {"attention_bias": False}),
     "qwen3_moe_unnormalised": ("qwen3_moe", {"norm_topk_prob": False}),
     "llama_biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama_yarn": ("llama", YARN),

@@ -220,5 +220,5 @@ def test_an_illegal_layout_ends_before_any_rank_starts(run_folder: Path) -> None
     done = msm("train", "run.yaml", "parallel.tensor=2", "parallel.data=1", cwd=run_folder)
     assert done.returncode == 2
     assert "parallel.tensor: 2 does not divide the model's 3 key/value heads" in done.stderr
-    assert "Nearest legal layouts on 2 ranks: parallel.data=2" in done.stderr
+    assert "Nearest legal layouts on 2 ranks: parallel.tensor=1 parallel.data=2" in done.stderr
     assert not (run_folder / "train").exists()
