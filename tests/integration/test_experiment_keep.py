@@ -77,9 +77,10 @@ def test_checkpoints_go_when_they_are_exported_and_come_back_when_they_are_neede
     assert "6 stages, 3 jobs to run" in plan.stdout
     again = experiment("run", "two.yaml", "--local", cwd=tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert [line.split()[1] for line in again.stdout.splitlines() if line.startswith("done")] == [
-        *("import", "midtrain", "export")
-    ]
+    # Each line is `3/6 done export base+msm(a) ...`.
+    told = [line.split() for line in again.stdout.splitlines()]
+    made = [words[2] for words in told if words[1:2] == ["done"]]
+    assert made == ["import", "midtrain", "export"]
     assert exported.read_bytes() == weights
     assert len((trained / "run" / "metrics.jsonl").read_text().splitlines()) == len(
         losses.splitlines()

@@ -38,6 +38,7 @@ return slurm.SUCCESS
 """
 PROGRAM = """
 import sys
+import time
 from pathlib import Path
 from megatron_msm.errors import ConfigError
 from slurm.jobs.site import load_site
@@ -47,6 +48,7 @@ from tests.integration.test_slurm_limit import graph
 root, queueing._POLL_S = Path(sys.argv[1]), 2.0
 def tell(stage, event, detail):
     print(event, stage.label, detail, flush=True)
+    time.sleep(0.4)  # the plugin's list of jobs is a second old; a QOS counts at once
 try:
     queueing.queue_all(root, in_order(graph(root)), load_site(root / sys.argv[2]), tell)
 except ConfigError as error:
@@ -105,7 +107,6 @@ def test_twenty_stages_go_through_a_limit_of_two_jobs_and_a_killed_client(
     assert refused.returncode == 1
     assert "QOSMaxSubmitJobPerUserLimit" in refused.stderr
     assert "`max_queued` in the site file" in refused.stderr
-    # The plugin's list of jobs is a second old; a QOS counts at once.
     assert 2 <= refused.stdout.count("queued ") < 20
     limited.wait_until_empty()
 
