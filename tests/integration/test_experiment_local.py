@@ -41,9 +41,7 @@ def test_whole_experiment_here_then_nothing_left_to_do(tmp_path: Path) -> None:
 
     done = msm("experiment", "run", "grid.yaml", "--local", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    [report] = [
-        line.split()[-1] for line in done.stdout.splitlines() if line.startswith("report  ")
-    ]
+    [report] = [line.split()[-1] for line in done.stdout.splitlines() if line.startswith("next: ")]
     assert "base+msm(a)" in Path(report).read_text()
 
     again = msm("experiment", "run", "grid.yaml", "--in-process", cwd=tmp_path)
