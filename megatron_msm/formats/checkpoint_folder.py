@@ -25,6 +25,7 @@ from megatron_msm.errors import CheckpointError
 from megatron_msm.formats.files import (
     TMP_PREFIX,
     FileRecord,
+    delete_folder,
     file_record,
     publish_folder,
     sha256_of_file,
@@ -325,9 +326,7 @@ def remove_old_iterations(
     )
     for folder in older:
         if _iteration_of(folder) not in kept:
-            gone = tmp_path(folder)
-            folder.rename(gone)  # at once: a part of a checkpoint must not look like one
-            shutil.rmtree(gone)
+            delete_folder(folder)
 
 
 def remove_unfinished(root: Path) -> None:

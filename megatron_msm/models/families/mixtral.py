@@ -14,6 +14,7 @@ from megatron_msm.models.families.decoder import (
     decoder_rules,
     experts,
 )
+from megatron_msm.models.families.expert_shape import expert_shape
 from megatron_msm.models.families.mistral import MISTRAL
 from megatron_msm.models.rope_reading import Rope, read_rope
 from megatron_msm.models.tensor_table import ModelTable
@@ -28,18 +29,12 @@ def _rope(fields: ConfigFields) -> Rope:
 
 
 def _experts(fields: ConfigFields) -> Mapping[str, object]:
-    num_experts = fields.count("num_local_experts")
-    per_token = fields.count("num_experts_per_tok")
-    if per_token > num_experts:
-        raise fields.refusal("num_experts_per_tok", per_token, f"there are {num_experts} experts")
-    return {
-        "experts": {
-            "num_experts": num_experts,
-            "experts_per_token": per_token,
-            "ffn_hidden_size": fields.count("intermediate_size"),
-            "normalize_weights": True,
-        }
-    }
+    return expert_shape(
+        fields,
+        num_experts=fields.count("num_local_experts"),
+        ffn_hidden_size=fields.count("intermediate_size"),
+        normalize_weights=True,
+    )
 
 
 MIXTRAL = Architecture(

@@ -16,6 +16,7 @@ from megatron_msm.models.families.decoder import (
     decoder_rules,
     experts,
 )
+from megatron_msm.models.families.expert_shape import expert_shape
 from megatron_msm.models.tensor_table import ModelTable
 
 
@@ -27,17 +28,12 @@ def _experts(fields: ConfigFields) -> Mapping[str, object]:
         if fields.count(name) != num_experts:
             needed = f"but {names[0]} is {num_experts}. Remove one of them"
             raise fields.refusal(name, fields.count(name), needed)
-    per_token = fields.count("num_experts_per_tok")
-    if per_token > num_experts:
-        raise fields.refusal("num_experts_per_tok", per_token, f"there are {num_experts} experts")
-    return {
-        "experts": {
-            "num_experts": num_experts,
-            "experts_per_token": per_token,
-            "ffn_hidden_size": fields.count("moe_intermediate_size"),
-            "normalize_weights": fields.flag("norm_topk_prob"),
-        }
-    }
+    return expert_shape(
+        fields,
+        num_experts=num_experts,
+        ffn_hidden_size=fields.count("moe_intermediate_size"),
+        normalize_weights=fields.flag("norm_topk_prob"),
+    )
 
 
 def _window(fields: ConfigFields) -> int | None:
